@@ -1,0 +1,111 @@
+"""TensorBoard event files of one run, in `log/train` and `log/val`, and whose they are.
+
+TensorBoard's own writer and summaries. Each writer begins with a `SessionLog.START` event, at which
+every loader drops what an interrupted run had written past the point where this one resumes.
+"""
+
+import contextlib
+import glob
+import json
+import os
+import time
+
+from flags import UserError, write_whole
+
+OWNER_FILE = "run.json"
+PARTS = ("train", "val")
+
+
+def claim(log_dir, run_id, overwrite):
+    """Makes `log_dir` the log folder of one run.
+
+    Args:
+        run_id: of the run; the same one may come back, another is refused.
+        overwrite: remove another run's event files first.
+
+    Raises:
+        UserError: the folder can't be written, or belongs to another run.
+    """
+    owner = os.path.join(log_dir, OWNER_FILE)
+    try:
+        os.makedirs(log_dir, exist_ok=True)
+        events = [
+            path
+            for part in PARTS
+            for path in glob.glob(os.path.join(glob.escape(log_dir), part, "events.out.tfevents.*"))
+        ]
+        if os.path.exists(owner) or events:
+            if _owner(owner) == run_id:
+                return
+            if not overwrite:
+                raise UserError(
+                    f"--log_dir {log_dir} holds the curves of another run: name another folder, "
+                    "or --overwrite them"
+                )
+            for path in events:
+                os.remove(path)
+        write_whole(owner, lambda path: _write_owner(path, run_id))
+        for part in PARTS:
+            os.makedirs(os.path.join(log_dir, part), exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"--log_dir {log_dir} can't be written ({error.strerror}): name a folder that can"
+        ) from error
+
+
+def _owner(path):
+    with contextlib.suppress(OSError, ValueError):
+        with open(path, encoding="utf-8") as file:
+            content = json.load(file)
+        return content.get("run_id") if isinstance(content, dict) else None
+    return None
+
+
+def _write_owner(path, run_id):
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump({"run_id": run_id}, file)
+
+
+class Curves:
+    """Writes scalars and text to `log_dir/train` and `log_dir/val`.
+
+    Args:
+        log_dir: a folder that `claim` has made this run's.
+        step: of the last point that is kept from before; 0 for a new run.
+    """
+
+    def __init__(self, log_dir, step):
+        from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        self._event = Event
+        self._writers = {part: EventFileWriter(os.path.join(log_dir, part)) for part in PARTS}
+        start = SessionLog(status=SessionLog.START)
+        for part in PARTS:
+            self._add(part, step + 1, session_log=start)
+
+    def scalars(self, part, step, values):
+        """Writes one point of each curve in `values` (a dict by tag) to `train` or `val`."""
+        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+
+        for tag, value in values.items():
+            self._add(part, step, summary=scalar_pb(tag, value))
+
+    def text(self, tag, content):
+        """Writes Markdown, shown in TensorBoard's text tab."""
+        from tensorboard.plugins.text.summary_v2 import text_pb
+
+        self._add("train", 0, summary=text_pb(tag, content))
+
+    def flush(self):
+        """Returns when everything is on disk."""
+        for writer in self._writers.values():
+            writer.flush()
+
+    def close(self):
+        """Flushes and closes the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+    def _add(self, part, step, **content):
+        self._writers[part].add_event(self._event(wall_time=time.time(), step=step, **content))

@@ -1,0 +1,408 @@
+"""What a weights folder holds: its only reader and writer, checkpoints and lock included.
+
+    config.json      architecture, data set, the flags that shaped the result, SHA-256, posterior
+    vae.weights.h5   the weights to evaluate
+    checkpoint/      step-NNNNNNNNN/: what a run needs to continue (weights, optimizer, counters)
+
+Copying the first two files publishes the weights. From Python:
+
+    config, vae = weights.load_vae("better_weight")
+
+Everything is written beside and renamed, and read only after its SHA-256 agreed: a flipped bit in
+an HDF5 file would otherwise load without a word. Nothing here imports TensorFlow before it must.
+"""
+
+import contextlib
+import fcntl
+import hashlib
+import importlib.metadata
+import json
+import math
+import os
+import platform
+import re
+import shutil
+import sys
+
+from flags import (
+    ACTIVATIONS,
+    DEPTH_LIMIT,
+    RECON_LOSSES,
+    SCHEDULES,
+    SEED_LIMIT,
+    WIDTH_LIMIT,
+    UserError,
+    quiet_tensorflow,
+    write_whole,
+)
+
+FORMAT_VERSION = 1
+CONFIG_FILE = "config.json"
+WEIGHTS_FILE = "vae.weights.h5"
+# New weights wait here until config.json names their hash, so that a kill between the two writes
+# leaves a folder whose config.json still finds its weights.
+PENDING_FILE = "vae.pending.weights.h5"
+CHECKPOINTS = "checkpoint"
+LOCK_FILE = ".lock"
+SUMS_FILE = "SHA256SUMS"
+STATE_FILE = "state.json"
+_STEP_FOLDER = re.compile(r"step-(\d{9})")
+_WRITING = ".writing-"
+
+
+def _whole(low, high=SEED_LIMIT):
+    return lambda value: type(value) is int and low <= value <= high
+
+
+def _real(low, high=math.inf):
+    return lambda value: type(value) in (int, float) and low <= value <= high and value < math.inf
+
+
+def _one_of(*choices):
+    return lambda value: value in choices and type(value) is not bool
+
+
+def _none_or(check):
+    return lambda value: value is None or check(value)
+
+
+def _hex(digits):
+    return lambda value: type(value) is str and bool(re.fullmatch(f"[0-9a-f]{{{digits}}}", value))
+
+
+def _list_of(check, low=1, high=WIDTH_LIMIT):
+    return lambda value: (
+        type(value) is list and low <= len(value) <= high and all(check(item) for item in value)
+    )
+
+
+_PER_UNIT = _list_of(_real(-1e30, 1e30))
+# Every key and what its value must be; nothing else is accepted.
+_SCHEMA = {
+    "format_version": _one_of(FORMAT_VERSION),
+    "run_id": _hex(32),
+    "architecture": {
+        "hidden_units": _list_of(_whole(1, WIDTH_LIMIT), high=DEPTH_LIMIT),
+        "latent_dim": _whole(1, WIDTH_LIMIT),
+        "activation": _one_of(*ACTIVATIONS),
+    },
+    "dataset": {"name": _one_of("mnist", "digits", "custom"), "sha256": _hex(64)},
+    "training": {
+        "epoch": _whole(1),
+        "batch": _whole(1),
+        "limit": _none_or(_whole(1)),
+        "seed": _whole(0),
+        "recon_loss": _one_of(*RECON_LOSSES),
+        "beta": _real(0),
+        "learning_rate": _real(0),
+        "schedule": _one_of(*SCHEDULES),
+        "warmup_epochs": _real(0),
+        "warm_start_sha256": _none_or(_hex(64)),
+    },
+    "versions": {
+        package: lambda value: type(value) is str and len(value) < 100
+        for package in ("python", "tensorflow", "keras", "numpy")
+    },
+    "epochs_done": _whole(0),
+    "posterior": {"mu_mean": _PER_UNIT, "mu_std": _PER_UNIT, "KLD": _PER_UNIT},
+    "weights_sha256": _none_or(_hex(64)),
+}
+# Known only once the run has finished.
+_MAY_BE_NULL = ("posterior",)
+
+
+def versions():
+    """Returns the versions of Python and of the packages that shape a result, by name."""
+    packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
+    return {"python": platform.python_version(), **packages}
+
+
+def read_config(folder, flag="--load_weight_dir"):
+    """Reads and checks `config.json`, key by key.
+
+    Raises:
+        UserError: naming `flag` and the first thing that is wrong.
+    """
+    path = os.path.join(folder, CONFIG_FILE)
+    if not os.path.isdir(folder):
+        raise UserError(f"{flag} {folder} does not exist: name a folder that train.py wrote")
+    try:
+        if os.path.getsize(path) > 10_000_000:
+            raise UserError(f"{path} is too large for a config.json: get the folder anew")
+        with open(path, encoding="utf-8") as file:
+            config = json.load(file)
+    except FileNotFoundError:
+        raise UserError(f"{flag} {folder} is no weights folder: it lacks {CONFIG_FILE}") from None
+    except OSError as error:
+        raise UserError(f"{path} can't be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is no valid JSON ({error}): get the folder anew") from error
+    _check(config, _SCHEMA, path, "")
+    units = config["posterior"] and {len(column) for column in config["posterior"].values()}
+    if units and units != {config["architecture"]["latent_dim"]}:
+        raise UserError(f"{path}: posterior does not fit latent_dim: get the folder anew")
+    return config
+
+
+def _check(value, expected, path, where):
+    if not isinstance(expected, dict):
+        if not expected(value):
+            raise UserError(
+                f"{path}: {where} has a value that can't be ({str(value)[:60]}): get it anew"
+            )
+        return
+    if value is None and where in _MAY_BE_NULL:
+        return
+    if not isinstance(value, dict) or set(value) != set(expected):
+        found = set(value) if isinstance(value, dict) else set()
+        keys = ", ".join(sorted(found ^ set(expected)))
+        raise UserError(
+            f"{path}: {where or 'the file'} lacks or has unknown keys ({keys[:200]}): "
+            "was it written by this version of train.py?"
+        )
+    for key, check in expected.items():
+        _check(value[key], check, path, f"{where}.{key}".lstrip("."))
+
+
+def _sha256_of(path):
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def verified_weights(folder, config):
+    """Returns the path of the weights file whose SHA-256 is the one in `config`.
+
+    Raises:
+        UserError: there is none yet, it is damaged, or too small for the architecture.
+    """
+    if config["weights_sha256"] is None:
+        raise UserError(f"{folder} holds no weights yet: its run has not finished an epoch")
+    for name in (WEIGHTS_FILE, PENDING_FILE):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and _sha256_of(path) == config["weights_sha256"]:
+            break
+    else:
+        path = os.path.join(folder, WEIGHTS_FILE)
+        state = "is damaged: its SHA-256 is not" if os.path.isfile(path) else "is missing:"
+        raise UserError(f"{path} {state} the one in {CONFIG_FILE}: get the folder anew")
+    return path
+
+
+def load_vae(folder, flag="--load_weight_dir"):
+    """Loads a whole model.
+
+    Returns:
+        The config as a dict and the `model.VAE` with its weights.
+
+    Raises:
+        UserError: the folder or one of its files is not what it should be.
+    """
+    return _load(folder, flag, "VAE")
+
+
+def load_decoder(folder, flag="--load_weight_dir"):
+    """Loads the decoder alone; as `load_vae`, with a `model.DecoderOnly`."""
+    return _load(folder, flag, "DecoderOnly")
+
+
+def _load(folder, flag, container):
+    config = read_config(folder, flag)
+    path = verified_weights(folder, config)
+    quiet_tensorflow()
+    import numpy as np
+
+    import model
+
+    architecture = config["architecture"]
+    misfit = UserError(f"{path} does not fit the architecture in {CONFIG_FILE}: get both anew")
+    # Before the model is built: a config.json that asks for terabytes stops here.
+    needed = 4 * model.weight_count(architecture["hidden_units"], architecture["latent_dim"])
+    if not needed <= os.path.getsize(path) <= needed + 1_000_000:
+        raise misfit
+    vae = getattr(model, container)(**architecture)
+    try:
+        vae.load_weights(path)
+    except (ValueError, KeyError, OSError) as error:
+        raise misfit from error
+    if not all(np.isfinite(weight.numpy()).all() for weight in vae.weights):
+        raise UserError(f"{path} holds numbers that are not finite: get the folder anew")
+    return config, vae
+
+
+class TrainingFolder:
+    """A weights folder that a run writes, locked against a second run.
+
+    Args:
+        folder: what `--save_weight_dir` names; made if need be.
+
+    Raises:
+        UserError: it can't be written, or another process writes it.
+    """
+
+    def __init__(self, folder):
+        self.folder = folder
+        self._checkpoints = os.path.join(folder, CHECKPOINTS)
+        try:
+            os.makedirs(folder, exist_ok=True)
+            self._lock = _locked(os.path.join(folder, LOCK_FILE))
+        except BlockingIOError:
+            raise UserError(
+                f"--save_weight_dir {folder} is in use by another run: wait for it, or name another"
+            ) from None
+        except OSError as error:
+            raise UserError(
+                f"--save_weight_dir {folder} can't be written ({error.strerror}): name a folder "
+                "that can"
+            ) from error
+
+    def close(self):
+        """Gives the lock back and leaves no trace of it."""
+        # The folder may have been deleted under the run: then the lock went with it.
+        with contextlib.suppress(OSError):
+            os.remove(os.path.join(self.folder, LOCK_FILE))
+        os.close(self._lock)
+
+    def config(self):
+        """Returns the config of the run that the folder holds, or None for an empty folder."""
+        if os.path.exists(os.path.join(self.folder, CONFIG_FILE)):
+            return read_config(self.folder, "--save_weight_dir")
+        if any(os.path.exists(os.path.join(self.folder, n)) for n in (WEIGHTS_FILE, CHECKPOINTS)):
+            raise UserError(
+                f"--save_weight_dir {self.folder} holds weights without {CONFIG_FILE}: name "
+                "another folder, or --overwrite them"
+            )
+        return None
+
+    def clear(self):
+        """Removes the files that this project writes, and nothing else."""
+        for name in (CONFIG_FILE, WEIGHTS_FILE, PENDING_FILE):
+            with contextlib.suppress(FileNotFoundError):
+                os.remove(os.path.join(self.folder, name))
+        for step in self._steps():
+            shutil.rmtree(self._step_folder(step))
+        self.sweep()
+        with contextlib.suppress(OSError):
+            os.rmdir(self._checkpoints)
+
+    def sweep(self):
+        """Removes what a killed process left half written."""
+        for folder in (self.folder, self._checkpoints):
+            for name in os.listdir(folder) if os.path.isdir(folder) else ():
+                path = os.path.join(folder, name)
+                if name.startswith(_WRITING):
+                    shutil.rmtree(path) if os.path.isdir(path) else os.remove(path)
+
+    def write_config(self, config):
+        """Writes `config.json`, whole or not at all."""
+
+        def write(path):
+            with open(path, "w", encoding="utf-8") as file:
+                json.dump(config, file, indent=1, allow_nan=False)
+                file.write("\n")
+
+        write_whole(os.path.join(self.folder, CONFIG_FILE), write)
+
+    def write_weights(self, vae, config):
+        """Writes the weights and their config; at every moment the folder holds one valid pair.
+
+        Returns:
+            `config` with the SHA-256 of the new weights file.
+        """
+        pending = os.path.join(self.folder, PENDING_FILE)
+        write_whole(pending, vae.save_weights)
+        config = config | {"weights_sha256": _sha256_of(pending)}
+        self.write_config(config)
+        os.replace(pending, os.path.join(self.folder, WEIGHTS_FILE))
+        return config
+
+    def save_checkpoint(self, checkpoint, state, keep):
+        """Writes `checkpoint` (a `tf.train.Checkpoint`) and `state` (a dict), then drops old ones.
+
+        Args:
+            state: counters and sums, for `state.json`; holds `step` and `run_id`.
+            keep: how many checkpoints stay.
+        """
+        os.makedirs(self._checkpoints, exist_ok=True)
+        writing = os.path.join(self._checkpoints, f"{_WRITING}{os.getpid()}")
+        os.mkdir(writing)
+        try:
+            checkpoint.write(os.path.join(writing, "state"))
+            with open(os.path.join(writing, STATE_FILE), "w", encoding="utf-8") as file:
+                json.dump(state, file)
+            sums = "".join(
+                f"{_sha256_of(os.path.join(writing, name))}  {name}\n"
+                for name in sorted(os.listdir(writing))
+            )
+            with open(os.path.join(writing, SUMS_FILE), "w", encoding="utf-8") as file:
+                file.write(sums)
+            final = self._step_folder(state["step"])
+            if os.path.isdir(final):
+                shutil.rmtree(final)
+            os.rename(writing, final)
+        except BaseException:
+            shutil.rmtree(writing, ignore_errors=True)
+            raise
+        for step in self._steps()[:-keep]:
+            shutil.rmtree(self._step_folder(step))
+
+    def newest_checkpoint(self, run_id):
+        """Finds the newest undamaged checkpoint of the run.
+
+        Returns:
+            The prefix for `tf.train.Checkpoint.read` and the state; (None, None) where there is
+            no checkpoint at all.
+
+        Raises:
+            UserError: every checkpoint is damaged or another run's.
+        """
+        steps = self._steps()
+        for step in reversed(steps):
+            folder = self._step_folder(step)
+            state = _undamaged_state(folder)
+            if state and state.get("run_id") == run_id and state.get("step") == step:
+                return os.path.join(folder, "state"), state
+            print(f"Notice: {folder} is damaged: taking the one before it.", file=sys.stderr)
+        if steps:
+            raise UserError(
+                f"{self._checkpoints}: every checkpoint is damaged: --overwrite starts the run anew"
+            )
+        return None, None
+
+    def _steps(self):
+        names = os.listdir(self._checkpoints) if os.path.isdir(self._checkpoints) else ()
+        return sorted(int(m[1]) for m in map(_STEP_FOLDER.fullmatch, names) if m)
+
+    def _step_folder(self, step):
+        return os.path.join(self._checkpoints, f"step-{step:09d}")
+
+
+def _undamaged_state(folder):
+    """Returns the state of a checkpoint whose files all agree with their sums, else None."""
+    try:
+        with open(os.path.join(folder, SUMS_FILE), encoding="ascii") as file:
+            sums = dict(reversed(line.split()) for line in file.read(10_000).splitlines())
+        if set(sums) != set(os.listdir(folder)) - {SUMS_FILE} or STATE_FILE not in sums:
+            return None
+        if any(_sha256_of(os.path.join(folder, name)) != sums[name] for name in sums):
+            return None
+        with open(os.path.join(folder, STATE_FILE), encoding="utf-8") as file:
+            return json.load(file)
+    except (OSError, ValueError):
+        return None
+
+
+def _locked(path):
+    """Opens and locks the file `path`; the lock dies with the process."""
+    while True:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Its last owner may have removed the file between the two calls above.
+            if os.path.samestat(os.fstat(descriptor), os.stat(path)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except OSError:
+            os.close(descriptor)
+            raise
+        os.close(descriptor)
