@@ -1,0 +1,118 @@
+"""loop.py: the compiled window against a plain loop, and bits that do not depend on windows."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import data
+import loop
+import model
+
+BATCH, SEED, SIZE = 10, 5, 12
+IMAGES = data.load("digits").train.images[:90]
+
+
+def built():
+    keras.utils.set_random_seed(SEED)
+    vae = model.VAE((24, 12), 6, "silu")
+    schedule = keras.optimizers.schedules.CosineDecay(0.0, 400, warmup_target=2e-3, warmup_steps=5)
+    optimizer = keras.optimizers.Adam(schedule)
+    optimizer.build(vae.trainable_variables)
+    return vae, optimizer
+
+
+def trained_in(lengths):
+    vae, optimizer = built()
+    window = loop.training_window(vae, optimizer, IMAGES, BATCH, SEED, size=SIZE)
+    order = np.concatenate([data.batches(90, BATCH, SEED, epoch) for epoch in range(4)])
+    rows, first = [], 0
+    for length in lengths:
+        rows.append(window(order[first : first + length]))
+        first += length
+    return np.concatenate(rows), [variable.numpy() for variable in vae.trainable_variables]
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return trained_in([12, 12, 12])
+
+
+@pytest.mark.parametrize("lengths", [[1] * 36, [7, 5, 11, 1, 12], [12, 12, 12]])
+def test_windows_of_any_length_give_the_same_bits(whole, lengths):
+    rows, values = trained_in(lengths)
+    np.testing.assert_array_equal(rows, whole[0])
+    for value, expected in zip(values, whole[1], strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_the_window_is_a_plain_uncompiled_loop():
+    """200 steps within 1e-4 relative of the same steps one by one, without XLA."""
+    vae, optimizer = built()
+    window = loop.training_window(vae, optimizer, IMAGES, BATCH, SEED, size=50)
+    order = np.concatenate([data.batches(90, BATCH, SEED, epoch) for epoch in range(23)])[:200]
+    compiled = np.concatenate([window(order[i : i + 50]) for i in range(0, 200, 50)])
+    vae, optimizer = built()
+    plain = []
+    for step, indices in enumerate(order):
+        images = tf.constant(IMAGES[indices] / np.float32(255))
+        noise = loop.noise_like(BATCH, 6, SEED, loop.TRAIN_STREAM, step)
+        with tf.GradientTape() as tape:
+            mu, log_var, logits = vae(images, noise)
+            bce = tf.reduce_mean(
+                tf.reduce_sum(keras.ops.binary_crossentropy(images, logits, from_logits=True), -1)
+            )
+            kld = tf.reduce_mean(-0.5 * tf.reduce_sum(1 + log_var - mu**2 - tf.exp(log_var), -1))
+            loss = bce + kld
+        grads = tape.gradient(loss, vae.trainable_variables)
+        optimizer.apply_gradients(zip(grads, vae.trainable_variables, strict=True))
+        plain.append([loss.numpy(), bce.numpy(), kld.numpy()])
+    names = [loop.ROW.index(name) for name in ("objective", "loss_bce", "loss_KLD")]
+    assert plain[-1][0] < 0.8 * plain[0][0]  # it did learn
+    np.testing.assert_allclose(compiled[:, names[:2]], np.array(plain)[:, :2], rtol=1e-4)
+    np.testing.assert_allclose(compiled[:, names[2]], np.array(plain)[:, 2], rtol=1e-3, atol=1e-4)
+
+
+def test_noise_depends_on_seed_stream_and_step():
+    keys = [(0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1), (1, 0, 0)]
+    drawn = [loop.noise_like(4, 3, *key).numpy() for key in keys]
+    for i, first in enumerate(drawn):
+        np.testing.assert_array_equal(first, loop.noise_like(4, 3, *keys[i]))
+        assert all(not np.allclose(first, other) for other in drawn[i + 1 :])
+
+
+def test_batches_are_a_permutation_of_the_epoch():
+    order = data.batches(95, 10, SEED, 0)
+    assert order.shape == (9, 10)
+    assert len(set(order.ravel())) == 90 and set(order.ravel()) <= set(range(95))
+    np.testing.assert_array_equal(order, data.batches(95, 10, SEED, 0))
+    assert (order != data.batches(95, 10, SEED, 1)).any()
+    assert (order != data.batches(95, 10, SEED + 1, 0)).any()
+
+
+def test_evaluation_does_not_depend_on_batch():
+    vae, _ = built()
+    by_one, by_all = (loop.evaluation(vae, 0, batch)(IMAGES) for batch in (7, 1000))
+    for name in by_one:
+        np.testing.assert_allclose(by_one[name], by_all[name], rtol=2e-5, atol=2e-6)
+    np.testing.assert_allclose(
+        by_one["loss_total"], by_one["loss_bce"] + by_one["loss_KLD"], rtol=1e-6
+    )
+
+
+def test_posterior_is_the_moments_of_mu():
+    vae, _ = built()
+    mu, log_var = (part.numpy().astype(float) for part in vae.encode(IMAGES / np.float32(255)))
+    found = loop.posterior(vae, IMAGES, batch=7)
+    np.testing.assert_allclose(found["mu_mean"], mu.mean(0), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["mu_std"], mu.std(0), rtol=1e-3, atol=1e-6)
+    kld = 0.5 * (np.exp(log_var) + mu**2 - log_var - 1).mean(0)
+    np.testing.assert_allclose(found["KLD"], kld, rtol=1e-3, atol=1e-6)
+
+
+def test_the_default_window_is_bounded():
+    vae = model.VAE()
+    size = loop.window_size(vae, 100)
+    assert 20 <= size <= 550
+    assert size * 100 * 128 * 4 <= loop.NOISE_BYTES
+    assert loop.window_size(vae, 10**6) == 1
