@@ -108,8 +108,9 @@ class DecoderOnly(keras.Model):
 
 def _hidden_layers(widths, activation, inputs):
     layers = []
-    for width in widths:
-        layers.append(_dense(width, inputs, activation))
+    for index, width in enumerate(widths):
+        # Keras writes names into the weights file: counted ones would change its hash.
+        layers.append(_dense(width, inputs, activation, name=f"hidden_{index}"))
         inputs = width
     return layers
 
