@@ -86,10 +86,12 @@ class Curves:
 
     def scalars(self, part, step, values):
         """Writes one point of each curve in `values` (a dict by tag) to `train` or `val`."""
-        from tensorboard.plugins.scalar.summary_v2 import scalar_pb
+        from tensorboard.compat.proto.summary_pb2 import Summary
 
-        for tag, value in values.items():
-            self._add(part, step, summary=scalar_pb(tag, value))
+        # As plain values: of tensors, which tf.summary writes, EventAccumulator purges nothing at
+        # a restart.
+        content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._add(part, step, summary=Summary(value=content))
 
     def text(self, tag, content):
         """Writes Markdown, shown in TensorBoard's text tab."""
