@@ -169,8 +169,7 @@ def draw(args, vae, dataset, evaluated, comparable):
     figures.extremes(
         paths[1],
         groups,
-        f"The ten best and ten worst reconstructed of {len(images):,} test images of "
-        f"{dataset.name}{marked}, by RMSE_mean",
+        f"Best and worst of {len(images):,} test images of {dataset.name}{marked}, with RMSE_mean",
     )
 
 

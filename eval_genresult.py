@@ -60,12 +60,13 @@ def run(args):
             lambda path: shown.append(write_npz(path, chunks, args.num)),
         )
         trained_on = config["dataset"]["name"]
+        variance = "" if args.temperature == 1 else f"{args.temperature:g}² "
         picture = os.path.join(args.output_dir, "generated.png")
         figures.grid(
             picture,
             shown[0],
             10,
-            f"z ~ N(0, {args.temperature:g}² I), seed {args.seed}, trained on {trained_on}",
+            f"{len(shown[0])} draws of z ~ N(0, {variance}I), seed {args.seed}, {trained_on} weights",
         )
     print(f"Wrote {args.num:,} digits to generated.npz, and generated.png, in {args.output_dir}.")
     if args.show:

@@ -90,7 +90,8 @@ def _mosaic(images, columns):
 def _draw(path, ink, title, row_names=(), numbers=()):
     height, width = ink.shape
     left = 0.95 if row_names else 0.1
-    inches = max(width / 75, 3.2), max(width / 75, 3.2) * height / width
+    across = max(width / 75, 5.5)
+    inches = across, across * height / width
     with rc_context(STYLE):
         figure = Figure(figsize=(inches[0] + left + 0.1, inches[1] + 0.5))
         total = figure.get_size_inches()
