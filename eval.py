@@ -47,9 +47,10 @@ def main(argv=None):
 
 def run(args):
     """Weights folder -> figures on the whole test set -> table, metrics.json and pictures."""
+    import config_file
     import weights
 
-    config = weights.read_config(args.load_weight_dir)
+    config = config_file.read(args.load_weight_dir)
     weights.verified_weights(args.load_weight_dir, config)
     flags.writable_folder(args.output_dir, "--output_dir")
     if args.show:

@@ -43,9 +43,10 @@ def main(argv=None):
 
 def run(args):
     """Weights folder -> the decoder alone -> digits as a picture and as an array."""
+    import config_file
     import weights
 
-    weights.verified_weights(args.load_weight_dir, weights.read_config(args.load_weight_dir))
+    weights.verified_weights(args.load_weight_dir, config_file.read(args.load_weight_dir))
     flags.writable_folder(args.output_dir, "--output_dir")
     import figures
 
@@ -66,7 +67,7 @@ def run(args):
             picture,
             shown[0],
             10,
-            f"{len(shown[0])} draws of z ~ N(0, {variance}I), seed {args.seed}, {trained_on} weights",
+            f"{len(shown[0])} draws of z ~ N(0, {variance}I), seed {args.seed}, {trained_on}",
         )
     print(f"Wrote {args.num:,} digits to generated.npz, and generated.png, in {args.output_dir}.")
     if args.show:

@@ -9,11 +9,11 @@ Running the same command again continues an unfinished run and leaves a finished
 """
 
 import os
-import signal
 import sys
 import time
 import uuid
 
+import console
 import flags
 from flags import UserError
 
@@ -138,6 +138,7 @@ def run(args):
 
 def warm_start(args):
     """Returns the config that `--load_weight_dir` names (or None), and the architecture."""
+    import config_file
     import weights
 
     given = {name: getattr(args, name) for name in ARCHITECTURE if hasattr(args, name)}
@@ -150,7 +151,7 @@ def warm_start(args):
             "--load_weight_dir and --save_weight_dir are one folder: a warm start is a new run, "
             "name another --save_weight_dir (to continue a run, leave --load_weight_dir away)"
         )
-    config = weights.read_config(args.load_weight_dir)
+    config = config_file.read(args.load_weight_dir)
     weights.verified_weights(args.load_weight_dir, config)
     for name, value in given.items():
         loaded = config["architecture"][name]
@@ -178,19 +179,19 @@ def announce(dataset):
 
 def configuration(args, architecture, dataset, warm_config):
     """Returns the `config.json` of a new run under these flags."""
-    import weights
+    import config_file
 
     shaping = ("epoch", "batch", "limit", "seed", "recon_loss", "beta")
     shaping += ("learning_rate", "schedule", "warmup_epochs")
     training = {name: getattr(args, name) for name in shaping}
     training["warm_start_sha256"] = warm_config and warm_config["weights_sha256"]
     return {
-        "format_version": weights.FORMAT_VERSION,
+        "format_version": config_file.FORMAT_VERSION,
         "run_id": uuid.uuid4().hex,
         "architecture": architecture,
         "dataset": {"name": dataset.name, "sha256": dataset.sha256},
         "training": training,
-        "versions": weights.versions(),
+        "versions": config_file.versions(),
         "epochs_done": 0,
         "posterior": None,
         "weights_sha256": None,
@@ -265,7 +266,7 @@ def train(args, config, dataset, folder):
     try:
         if not prefix:
             curves.text("configuration", as_markdown(config))
-        with StopRequest() as stop:
+        with console.StopRequest() as stop:
             fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves, stop)
     finally:
         with flags.disk_errors(f"--log_dir {args.log_dir}"):
@@ -331,7 +332,7 @@ def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves
     while state["step"] < args.epoch * steps:
         epoch, done = divmod(state["step"], steps)
         order = data.batches(len(images), args.batch, args.seed, epoch)
-        progress = Progress(epoch + 1, args.epoch, steps, args.batch, done)
+        progress = console.Progress(epoch + 1, args.epoch, steps, args.batch, done)
         while done < steps:
             rows = window(order[done : done + window.size]).astype(np.float64)
             if not np.isfinite(rows[:, 0]).all():
@@ -374,76 +375,6 @@ def record(args, state, row, curves):
         with flags.disk_errors(f"--log_dir {args.log_dir}"):
             curves.scalars("train", state["step"], dict(zip(loop.ROW, point, strict=True)))
         state |= {"logged": 0, "log_sum": [0.0] * len(loop.ROW)}
-
-
-class Progress:
-    """What the user sees of an epoch: Keras's bar on a terminal, and one line at its end."""
-
-    def __init__(self, epoch, epochs, steps, batch, done):
-        self.title = f"Epoch {epoch}/{epochs}"
-        self.batch, self.first, self.done = batch, done, done
-        self.started = time.monotonic()
-        self.bar = None
-        if sys.stdout.isatty():
-            from keras.utils import Progbar
-
-            print(self.title)
-            self.bar = Progbar(steps, stateful_metrics=["loss_total", "images/s"])
-
-    def update(self, done, loss_total):
-        """Shows that `done` steps of the epoch are done."""
-        self.done = done
-        self.seconds = time.monotonic() - self.started
-        if self.bar:
-            self.bar.update(done, [("loss_total", loss_total), ("images/s", self.speed())])
-
-    def speed(self):
-        """Images a second, of training alone."""
-        return self.batch * (self.done - self.first) / max(self.seconds, 1e-9)
-
-    def finish(self, trained, validated):
-        """Prints the line of the epoch; train figures are means over its steps."""
-        pairs = ", ".join(
-            f"{name} {trained[name]:.{digits}f} / {validated[name]:.{digits}f}"
-            for name, digits in (
-                ("loss_total", 2),
-                ("loss_bce", 2),
-                ("loss_KLD", 2),
-                ("RMSE", 4),
-            )
-        )
-        print(f"{self.title}: train / val {pairs}; {self.speed():,.0f} images/s", flush=True)
-
-
-class StopRequest:
-    """Remembers SIGINT or SIGTERM until the loop can act; a second one gives up at once."""
-
-    def __init__(self):
-        self.signum = None
-
-    def __enter__(self):
-        self.before = {
-            number: signal.signal(number, self._remember)
-            for number in (signal.SIGINT, signal.SIGTERM)
-        }
-        return self
-
-    def __exit__(self, *_):
-        for number, handler in self.before.items():
-            signal.signal(number, handler)
-
-    def _remember(self, signum, _frame):
-        if self.signum:
-            raise UserError("interrupted twice: stopped without saving", 128 + signum)
-        self.signum = signum
-
-    def act(self, folder, unfinished):
-        """Leaves the script with 130 or 143 where a signal came and work remains."""
-        if self.signum and unfinished:
-            raise UserError(
-                f"interrupted; saved in {folder}: the same command continues the run",
-                128 + self.signum,
-            )
 
 
 def as_markdown(config):

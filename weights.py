@@ -15,29 +15,16 @@ an HDF5 file would otherwise load without a word. Nothing here imports TensorFlo
 import contextlib
 import fcntl
 import hashlib
-import importlib.metadata
 import json
-import math
 import os
-import platform
 import re
 import shutil
 import sys
 
-from flags import (
-    ACTIVATIONS,
-    DEPTH_LIMIT,
-    RECON_LOSSES,
-    SCHEDULES,
-    SEED_LIMIT,
-    WIDTH_LIMIT,
-    UserError,
-    quiet_tensorflow,
-    write_whole,
-)
+import config_file
+from config_file import CONFIG_FILE
+from flags import UserError, quiet_tensorflow, write_whole
 
-FORMAT_VERSION = 1
-CONFIG_FILE = "config.json"
 WEIGHTS_FILE = "vae.weights.h5"
 # New weights wait here until config.json names their hash, so that a kill between the two writes
 # leaves a folder whose config.json still finds its weights.
@@ -48,120 +35,6 @@ SUMS_FILE = "SHA256SUMS"
 STATE_FILE = "state.json"
 _STEP_FOLDER = re.compile(r"step-(\d{9})")
 _WRITING = ".writing-"
-
-
-def _whole(low, high=SEED_LIMIT):
-    return lambda value: type(value) is int and low <= value <= high
-
-
-def _real(low, high=math.inf):
-    return lambda value: type(value) in (int, float) and low <= value <= high and value < math.inf
-
-
-def _one_of(*choices):
-    return lambda value: value in choices and type(value) is not bool
-
-
-def _none_or(check):
-    return lambda value: value is None or check(value)
-
-
-def _hex(digits):
-    return lambda value: type(value) is str and bool(re.fullmatch(f"[0-9a-f]{{{digits}}}", value))
-
-
-def _list_of(check, low=1, high=WIDTH_LIMIT):
-    return lambda value: (
-        type(value) is list and low <= len(value) <= high and all(check(item) for item in value)
-    )
-
-
-_PER_UNIT = _list_of(_real(-1e30, 1e30))
-# Every key and what its value must be; nothing else is accepted.
-_SCHEMA = {
-    "format_version": _one_of(FORMAT_VERSION),
-    "run_id": _hex(32),
-    "architecture": {
-        "hidden_units": _list_of(_whole(1, WIDTH_LIMIT), high=DEPTH_LIMIT),
-        "latent_dim": _whole(1, WIDTH_LIMIT),
-        "activation": _one_of(*ACTIVATIONS),
-    },
-    "dataset": {"name": _one_of("mnist", "digits", "custom"), "sha256": _hex(64)},
-    "training": {
-        "epoch": _whole(1),
-        "batch": _whole(1),
-        "limit": _none_or(_whole(1)),
-        "seed": _whole(0),
-        "recon_loss": _one_of(*RECON_LOSSES),
-        "beta": _real(0),
-        "learning_rate": _real(0),
-        "schedule": _one_of(*SCHEDULES),
-        "warmup_epochs": _real(0),
-        "warm_start_sha256": _none_or(_hex(64)),
-    },
-    "versions": {
-        package: lambda value: type(value) is str and len(value) < 100
-        for package in ("python", "tensorflow", "keras", "numpy")
-    },
-    "epochs_done": _whole(0),
-    "posterior": {"mu_mean": _PER_UNIT, "mu_std": _PER_UNIT, "KLD": _PER_UNIT},
-    "weights_sha256": _none_or(_hex(64)),
-}
-# Known only once the run has finished.
-_MAY_BE_NULL = ("posterior",)
-
-
-def versions():
-    """Returns the versions of Python and of the packages that shape a result, by name."""
-    packages = {name: importlib.metadata.version(name) for name in ("tensorflow", "keras", "numpy")}
-    return {"python": platform.python_version(), **packages}
-
-
-def read_config(folder, flag="--load_weight_dir"):
-    """Reads and checks `config.json`, key by key.
-
-    Raises:
-        UserError: naming `flag` and the first thing that is wrong.
-    """
-    path = os.path.join(folder, CONFIG_FILE)
-    if not os.path.isdir(folder):
-        raise UserError(f"{flag} {folder} does not exist: name a folder that train.py wrote")
-    try:
-        if os.path.getsize(path) > 10_000_000:
-            raise UserError(f"{path} is too large for a config.json: get the folder anew")
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-    except FileNotFoundError:
-        raise UserError(f"{flag} {folder} is no weights folder: it lacks {CONFIG_FILE}") from None
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is no valid JSON ({error}): get the folder anew") from error
-    _check(config, _SCHEMA, path, "")
-    units = config["posterior"] and {len(column) for column in config["posterior"].values()}
-    if units and units != {config["architecture"]["latent_dim"]}:
-        raise UserError(f"{path}: posterior does not fit latent_dim: get the folder anew")
-    return config
-
-
-def _check(value, expected, path, where):
-    if not isinstance(expected, dict):
-        if not expected(value):
-            raise UserError(
-                f"{path}: {where} has a value that can't be ({str(value)[:60]}): get it anew"
-            )
-        return
-    if value is None and where in _MAY_BE_NULL:
-        return
-    if not isinstance(value, dict) or set(value) != set(expected):
-        found = set(value) if isinstance(value, dict) else set()
-        keys = ", ".join(sorted(found ^ set(expected)))
-        raise UserError(
-            f"{path}: {where or 'the file'} lacks or has unknown keys ({keys[:200]}): "
-            "was it written by this version of train.py?"
-        )
-    for key, check in expected.items():
-        _check(value[key], check, path, f"{where}.{key}".lstrip("."))
 
 
 def _sha256_of(path):
@@ -206,7 +79,7 @@ def load_decoder(folder, flag="--load_weight_dir"):
 
 
 def _load(folder, flag, container):
-    config = read_config(folder, flag)
+    config = config_file.read(folder, flag)
     path = verified_weights(folder, config)
     quiet_tensorflow()
     import numpy as np
@@ -265,7 +138,7 @@ class TrainingFolder:
     def config(self):
         """Returns the config of the run that the folder holds, or None for an empty folder."""
         if os.path.exists(os.path.join(self.folder, CONFIG_FILE)):
-            return read_config(self.folder, "--save_weight_dir")
+            return config_file.read(self.folder, "--save_weight_dir")
         if any(os.path.exists(os.path.join(self.folder, n)) for n in (WEIGHTS_FILE, CHECKPOINTS)):
             raise UserError(
                 f"--save_weight_dir {self.folder} holds weights without {CONFIG_FILE}: name "

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from conftest import SMALL, files_in, last_line, points, train, weights_of
 
+import config_file
 import loop
 import train as script
 import weights
@@ -49,7 +50,7 @@ def test_a_run_writes_curves_weights_and_config(whole):
     for curves in (trained, validated):
         total, bce, kld = (np.array(curves[f"loss_{n}"])[:, 1] for n in ("total", "bce", "KLD"))
         np.testing.assert_allclose(total, bce + kld, rtol=1e-5)
-    config = weights.read_config(str(whole / "weights"))
+    config = config_file.read(str(whole / "weights"))
     assert config["dataset"]["name"] == "digits" and config["epochs_done"] == 3
     assert len(config["posterior"]["mu_std"]) == 4
     assert "/" not in json.dumps(config)  # no paths
@@ -176,7 +177,7 @@ def test_overwrite_removes_only_our_files(copy, trained, capsys):
     assert script.main([*argv, "--overwrite"]) == 0
     assert (copy / "notes.txt").read_text() == "mine"
     assert (copy.parent / "log" / "train" / "mine.txt").read_text() == "mine"
-    assert weights.read_config(str(copy))["training"]["seed"] == 3
+    assert config_file.read(str(copy))["training"]["seed"] == 3
     curve = points(copy.parent / "log" / "val")["loss_total"]
     assert [step for step, _ in curve] == [STEPS]
 
@@ -199,8 +200,8 @@ def test_warm_start(trained, tmp_path, capsys):
     assert script.main(bare) == 0
     for value, expected in zip(weights_of(tmp_path / "w"), weights_of(trained), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-9)
-    config = weights.read_config(str(tmp_path / "w"))
-    source = weights.read_config(str(trained))
+    config = config_file.read(str(tmp_path / "w"))
+    source = config_file.read(str(trained))
     assert config["training"]["warm_start_sha256"] == source["weights_sha256"]
     assert config["run_id"] != source["run_id"]
 
