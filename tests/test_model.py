@@ -12,9 +12,9 @@ import model
 
 @pytest.fixture
 def float64():
-    keras.config.set_floatx("float64")
+    keras.config.set_dtype_policy("float64")
     yield
-    keras.config.set_floatx("float32")
+    keras.config.set_dtype_policy("float32")
 
 
 def test_kl_is_the_integral_of_its_definition():
