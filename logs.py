@@ -100,9 +100,14 @@ class Curves:
         self._add("train", 0, summary=text_pb(tag, content))
 
     def flush(self):
-        """Returns when everything is on disk."""
+        """Returns when everything is on disk.
+
+        Raises:
+            FileNotFoundError: the folder is gone: an open file would take writes all the same.
+        """
         for writer in self._writers.values():
             writer.flush()
+            os.stat(writer.get_logdir())
 
     def close(self):
         """Flushes and closes the files."""

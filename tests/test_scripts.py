@@ -105,7 +105,7 @@ def test_python_lines_of_the_readme_run(tmp_path):
 
 def test_ci_gives_the_readmes_test_command():
     with open(os.path.join(ROOT, "README.md"), encoding="utf-8") as file:
-        command = re.search(r"^.*-m pytest.*$", file.read(), re.MULTILINE)[0]
+        command = re.search(r"^.*-m pytest.*$", file.read(), re.MULTILINE)[0].strip()
     with open(os.path.join(ROOT, ".ci", "run"), encoding="utf-8") as file:
         assert command in file.read()
 
