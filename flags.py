@@ -167,7 +167,9 @@ def disk_errors(what):
     try:
         yield
     except (OSError, tf.errors.OpError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
+        # By number where there is one: h5py puts a paragraph where others have a word.
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error)
         raise UserError(
             f"{what} can't be written ({reason[:200]}): mend that and give the same command; "
             "what was saved before stays"
