@@ -307,6 +307,8 @@ def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves
     window = loop.training_window(
         vae, optimizer, images, args.batch, args.seed, args.recon_loss, args.beta
     )
+    # No steps yet: compiles, so that the speed of the first epoch is that of training.
+    window(np.zeros((0, args.batch), np.int32))
     evaluate = loop.evaluation(vae, args.seed)
     saved_at = time.monotonic()
 
@@ -351,14 +353,15 @@ def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves
         validated["objective"] = model.objective(validated, args.recon_loss, args.beta)
         curves.scalars("val", state["step"], {name: validated[name] for name in loop.ROW})
         progress.finish(trained, validated)
-        config = config | {"epochs_done": epoch + 1}
-        if epoch + 1 == args.epoch:
-            config["posterior"] = loop.posterior(vae, images)
+        last = epoch + 1 == args.epoch
+        config |= {"epochs_done": epoch + 1}
+        # A pass over all training images: worth its time once, at the end.
+        config |= {"posterior": loop.posterior(vae, images) if last else None}
         with flags.disk_errors(f"--save_weight_dir {args.save_weight_dir}"):
             config = folder.write_weights(vae, config)
         save()
         saved_at = time.monotonic()
-        stop.act(args.save_weight_dir, epoch + 1 < args.epoch)
+        stop.act(args.save_weight_dir, not last)
 
 
 def record(args, state, row, curves):

@@ -69,6 +69,7 @@ def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path):
 
 def test_a_larger_epoch_continues_to_the_same_bits(whole, tmp_path, capsys):
     assert train(tmp_path, "--epoch", "1", "--schedule", "constant") == 0
+    assert config_file.read(str(tmp_path / "weights"))["posterior"]
     assert train(tmp_path, "--epoch", "3", "--schedule", "constant") == 0
     assert "Continuing" in capsys.readouterr().out
     same_run(whole, tmp_path)
