@@ -263,9 +263,9 @@ def train(args, config, dataset, folder):
         print(f"Continuing {folder.folder} after {epoch} epochs and {done} steps.")
     with flags.disk_errors(f"--log_dir {args.log_dir}"):
         curves = logs.Curves(args.log_dir, state["step"])
-    try:
         if not prefix:
             curves.text("configuration", as_markdown(config))
+    try:
         with console.StopRequest() as stop:
             fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves, stop)
     finally:
@@ -312,9 +312,11 @@ def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves
     evaluate = loop.evaluation(vae, args.seed)
     saved_at = time.monotonic()
 
-    def save():
+    def require_finite_weights():
         if not all(np.isfinite(weight.numpy()).all() for weight in vae.weights):
             raise not_finite(state["step"])
+
+    def save():
         with flags.disk_errors(f"--log_dir {args.log_dir}"):
             # First the curves: a checkpoint vouches for every point up to its step.
             curves.flush()
@@ -344,14 +346,18 @@ def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves
             done += len(rows)
             progress.update(done, rows[-1][loop.ROW.index("loss_total")])
             if done < steps and (stop.signum or time.monotonic() - saved_at > args.save_every):
+                require_finite_weights()
                 save()
                 saved_at = time.monotonic()
             stop.act(args.save_weight_dir, done < steps)
+        # The last step's loss is that of the weights before it.
+        require_finite_weights()
         trained = dict(zip(loop.ROW, np.array(state["epoch_sum"]) / steps, strict=True))
         state["epoch_sum"] = [0.0] * len(loop.ROW)
         validated = loop.means(evaluate(dataset.validation.images))
         validated["objective"] = model.objective(validated, args.recon_loss, args.beta)
-        curves.scalars("val", state["step"], {name: validated[name] for name in loop.ROW})
+        with flags.disk_errors(f"--log_dir {args.log_dir}"):
+            curves.scalars("val", state["step"], {name: validated[name] for name in loop.ROW})
         progress.finish(trained, validated)
         last = epoch + 1 == args.epoch
         config |= {"epochs_done": epoch + 1}

@@ -215,6 +215,28 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
     assert not glob.glob(str(tmp_path / "weights" / "*.h5"))
 
 
+def test_weights_that_blow_up_in_the_last_step_are_never_written(tmp_path, monkeypatch, capsys):
+    """The loss of that step is still finite: it is of the weights before."""
+    build = loop.training_window
+
+    def built(vae, *args, **kwargs):
+        window = build(vae, *args, **kwargs)
+
+        def run(indices):
+            rows = window(indices)
+            if len(rows):
+                vae.weights[0].assign(vae.weights[0] * np.inf)
+            return rows
+
+        run.size = window.size
+        return run
+
+    monkeypatch.setattr(loop, "training_window", built)
+    assert train(tmp_path, "--epoch", "1") == 3
+    assert "no longer finite at step 12" in last_line(capsys.readouterr().err)
+    assert not glob.glob(str(tmp_path / "weights" / "*.h5"))
+
+
 def test_a_second_run_on_the_same_folder_is_refused(copy, capsys):
     folder = weights.TrainingFolder(str(copy))
     before = files_in(copy)
