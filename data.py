@@ -85,6 +85,8 @@ def load(dataset="auto", data_dir="", limit=None):
     """
     notice = ""
     if dataset == "digits":
+        if data_dir and data_dir != os.environ.get("MNIST_DIR"):
+            raise UserError(f"--data_dir {data_dir} has no use with digits: leave the flag away")
         loaded = _digits()
     elif data_dir:
         loaded = _from_arrays(*_read_folder(data_dir))

@@ -220,6 +220,7 @@ WRONG_FLAGS = [
     ("train.py", ["--learning_rate", "nan"], "--learning_rate"),
     ("train.py", ["--epoch", "1.5"], "--epoch"),
     ("train.py", ["--data_dir", "nowhere"], "--data_dir nowhere does not exist"),
+    ("train.py", ["--dataset", "digits", "--data_dir", "here"], "--data_dir here has no use"),
     ("eval.py", ["--batch", "many"], "--batch"),
     ("eval_genresult.py", ["--num", "0"], "--num"),
     ("eval_genresult.py", ["--temperature", "-1"], "--temperature"),
