@@ -1,7 +1,7 @@
 """Kills a training run at random moments, again and again, and compares what it ends in.
 
     python bench/soak.py --kills 50 --epoch 40 --data_dir ~/mnist      # a quarter of an hour
-    python bench/soak.py --kills 3 --epoch 60 --dataset digits --longest 14
+    python bench/soak.py --kills 3 --epoch 60 --dataset digits
 
 One run is left alone. The other gets SIGKILL `--kills` times, at moments drawn uniformly from the
 first `--longest` seconds of each life, and is resumed each time. In the end the weights must be
@@ -32,7 +32,12 @@ def main(argv=None):
     )
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--epoch", type=int, default=40)
-    parser.add_argument("--longest", type=float, default=20.0, help="seconds of a life at most")
+    parser.add_argument(
+        "--longest",
+        type=float,
+        default=None,
+        help="seconds of a life at most; by default so that the run outlives its last kill",
+    )
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--dataset", default="auto")
     parser.add_argument("--data_dir", default="")
@@ -44,11 +49,16 @@ def main(argv=None):
 def soak(args, work):
     """Runs both runs in `work`, prints what differs, and returns the exit code."""
     alone, killed = os.path.join(work, "alone"), os.path.join(work, "killed")
+    started = time.monotonic()
     life(args, alone, None)
+    finished = time.monotonic()
+    startup = seconds_to_first_point(alone, time.time() - (finished - started))
+    training = finished - started - startup
+    longest = args.longest or startup + 0.8 * training / args.kills
     moments = random.Random(args.seed)
     kills, started = 0, time.monotonic()
     while kills < args.kills:
-        if life(args, killed, moments.uniform(0.0, args.longest)) == 0:
+        if life(args, killed, moments.uniform(0.0, longest)) == 0:
             print("The run finished before its last kill: take a larger --epoch.")
             return 1
         kills += 1
@@ -76,6 +86,15 @@ def life(args, folder, seconds):
     if process.returncode:
         raise SystemExit(f"train.py failed with {process.returncode}: {printed.decode()}")
     return process.returncode
+
+
+def seconds_to_first_point(folder, started):
+    """How long after `started` (seconds since the epoch) a run wrote its first point."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    events = EventAccumulator(os.path.join(folder, "log", "val"))
+    events.Reload()
+    return events.Scalars("loss_total")[0].wall_time - started
 
 
 def stray_files(folder):
