@@ -7,7 +7,6 @@ Writes metrics.json, reconstructions.png and extremes.png to --output_dir. The f
 over all test images and do not depend on --batch beyond rounding.
 """
 
-import json
 import os
 import sys
 
@@ -66,9 +65,7 @@ def run(args):
     metrics = summary(args, config, dataset, evaluated)
     print_table(metrics, evaluated)
     with flags.disk_errors(f"--output_dir {args.output_dir}"):
-        flags.write_whole(
-            os.path.join(args.output_dir, "metrics.json"), lambda path: write_json(path, metrics)
-        )
+        flags.write_json(os.path.join(args.output_dir, "metrics.json"), metrics)
         draw(args, vae, dataset, evaluated, metrics["comparable"])
     print(f"Wrote metrics.json, {' and '.join(PICTURES)} to {args.output_dir}.")
     if args.show:
@@ -172,13 +169,6 @@ def draw(args, vae, dataset, evaluated, comparable):
         groups,
         f"Best and worst of {len(images):,} test images of {dataset.name}{marked}, with RMSE_mean",
     )
-
-
-def write_json(path, content):
-    """Writes `content` as JSON to `path`."""
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=1, allow_nan=False)
-        file.write("\n")
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ answer at once: nothing here imports NumPy or TensorFlow at the top.
 
 import argparse
 import contextlib
+import json
 import math
 import os
 import sys
@@ -153,6 +154,17 @@ def write_whole(path, write):
         if os.path.lexists(temporary):
             os.remove(temporary)
         raise
+
+
+def write_json(path, content):
+    """Writes `content` as JSON to `path`, whole or not at all; NaN is refused."""
+
+    def write(temporary):
+        with open(temporary, "w", encoding="utf-8") as file:
+            json.dump(content, file, indent=1, allow_nan=False)
+            file.write("\n")
+
+    write_whole(path, write)
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import json
 import os
 import time
 
-from flags import UserError, write_whole
+from flags import UserError, write_json
 
 OWNER_FILE = "run.json"
 PARTS = ("train", "val")
@@ -44,7 +44,7 @@ def claim(log_dir, run_id, overwrite):
                 )
             for path in events:
                 os.remove(path)
-        write_whole(owner, lambda path: _write_owner(path, run_id))
+        write_json(owner, {"run_id": run_id})
         for part in PARTS:
             os.makedirs(os.path.join(log_dir, part), exist_ok=True)
     except OSError as error:
@@ -59,11 +59,6 @@ def _owner(path):
             content = json.load(file)
         return content.get("run_id") if isinstance(content, dict) else None
     return None
-
-
-def _write_owner(path, run_id):
-    with open(path, "w", encoding="utf-8") as file:
-        json.dump({"run_id": run_id}, file)
 
 
 class Curves:

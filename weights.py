@@ -23,7 +23,7 @@ import sys
 
 import config_file
 from config_file import CONFIG_FILE
-from flags import UserError, quiet_tensorflow, write_whole
+from flags import UserError, quiet_tensorflow, write_json, write_whole
 
 WEIGHTS_FILE = "vae.weights.h5"
 # New weights wait here until config.json names their hash, so that a kill between the two writes
@@ -167,13 +167,7 @@ class TrainingFolder:
 
     def write_config(self, config):
         """Writes `config.json`, whole or not at all."""
-
-        def write(path):
-            with open(path, "w", encoding="utf-8") as file:
-                json.dump(config, file, indent=1, allow_nan=False)
-                file.write("\n")
-
-        write_whole(os.path.join(self.folder, CONFIG_FILE), write)
+        write_json(os.path.join(self.folder, CONFIG_FILE), config)
 
     def write_weights(self, vae, config):
         """Writes the weights and their config; at every moment the folder holds one valid pair.
