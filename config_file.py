@@ -15,6 +15,7 @@ import re
 
 from flags import (
     ACTIVATIONS,
+    BINARIZE,
     DEPTH_LIMIT,
     RECON_LOSSES,
     SCHEDULES,
@@ -23,7 +24,7 @@ from flags import (
     UserError,
 )
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 CONFIG_FILE = "config.json"
 
 
@@ -71,9 +72,12 @@ _SCHEMA = {
         "seed": _whole(0),
         "recon_loss": _one_of(*RECON_LOSSES),
         "beta": _real(0),
+        "binarize": _one_of(*BINARIZE),
+        "importance_samples": _whole(1),
         "learning_rate": _real(0),
         "schedule": _one_of(*SCHEDULES),
         "warmup_epochs": _real(0),
+        "weight_decay": _real(0),
         "warm_start_sha256": _none_or(_hex(64)),
     },
     "versions": {
@@ -82,6 +86,7 @@ _SCHEMA = {
     },
     "epochs_done": _whole(0),
     "posterior": {"mu_mean": _PER_UNIT, "mu_std": _PER_UNIT, "KLD": _PER_UNIT},
+    "variance": _none_or(_real(1e-30)),
     "weights_sha256": _none_or(_hex(64)),
 }
 # Known only once the run has finished.

@@ -83,7 +83,7 @@ def generate(decoder, latent_dim, args):
 
     @tf.function
     def chunk(index):
-        noise = loop.noise_like(CHUNK, latent_dim, args.seed, loop.GENERATION_STREAM, index)
+        noise = loop.noise_like([CHUNK, latent_dim], args.seed, loop.GENERATION_STREAM, index)
         grey = tf.sigmoid(decoder(args.temperature * noise))
         return tf.cast(tf.round(255.0 * grey), tf.uint8)
 

@@ -20,7 +20,8 @@ WIDTH_LIMIT = 8192
 DEPTH_LIMIT = 16
 ACTIVATIONS = ("silu", "relu", "gelu", "elu", "tanh")
 DATASETS = ("auto", "mnist", "digits")
-RECON_LOSSES = ("bce", "l2")
+RECON_LOSSES = ("bce", "l2", "gaussian")
+BINARIZE = ("none", "dynamic")
 SCHEDULES = ("cosine", "constant")
 # The default of a flag whose absence means something; its help says what.
 ABSENT = argparse.SUPPRESS

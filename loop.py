@@ -5,31 +5,102 @@ costs as much as their arithmetic. What is random depends on (seed, stream, step
 batch) alone, never on where a window begins or ends. Nothing here knows files or flags.
 """
 
+from typing import NamedTuple
+
+import keras
 import numpy as np
 import tensorflow as tf
 
 import model
 
 # One number a purpose: no two of them ever share a random draw.
-TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM = 1, 2, 3
+TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM, BINARIZE_STREAM, NLL_STREAM = 1, 2, 3, 4, 5
 ROW = ("objective", "loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 # Bounds of a window: what its noise may weigh, and what two cores compute in about half a second.
 NOISE_BYTES = 64 * 2**20
 WINDOW_FLOPS = 60e9
+# More blocks of images than any data set fills: each has noise of its own in `nll`.
+_BLOCKS = 128
 
 
-def window_size(vae, batch):
+class Objective(NamedTuple):
+    """What a run minimizes: `recon_loss` and `beta` as `model.objective` takes them.
+
+    `samples` is the K of the importance-weighted bound, 1 the plain ELBO; `binarize` trains on
+    Bernoulli draws of the grey values, fresh in each step.
+    """
+
+    recon_loss: str = "bce"
+    beta: float = 1.0
+    samples: int = 1
+    binarize: bool = False
+
+
+def window_size(vae, batch, objective=Objective()):
     """Returns how many steps fit one window: a function of sizes alone, the same on any machine."""
-    latent_dim = vae.decoder.hidden[0].kernel.shape[0]
-    flops = 6 * batch * sum(int(tf.size(weight)) for weight in vae.trainable_variables)
-    return int(max(1, min(NOISE_BYTES // (4 * batch * latent_dim), WINDOW_FLOPS // flops)))
+    encoder, decoder = (
+        sum(int(tf.size(weight)) for weight in part.trainable_variables)
+        for part in (vae.encoder, vae.decoder)
+    )
+    flops = 6 * batch * (encoder + objective.samples * decoder)
+    drawn = objective.samples * latent_dim_of(vae) + objective.binarize * model.PIXELS
+    return int(max(1, min(NOISE_BYTES // (4 * batch * drawn), WINDOW_FLOPS // flops)))
 
 
-def noise_like(count, latent_dim, seed, stream, step):
-    """Returns standard normal noise (count, latent_dim) of one (seed, stream, step)."""
+def latent_dim_of(vae):
+    """Returns the size of z."""
+    return vae.decoder.hidden[0].kernel.shape[0]
+
+
+def noise_like(shape, seed, stream, step, draw=tf.random.stateless_normal):
+    """Returns standard normal noise of one (seed, stream, step).
+
+    Args:
+        draw: `tf.random.stateless_uniform` for numbers in [0, 1) instead.
+    """
     # Folding keeps the whole seed; stateless draws take two integers.
     key = tf.random.experimental.stateless_fold_in(tf.stack([seed, stream]), step)
-    return tf.random.stateless_normal([count, latent_dim], key)
+    return draw(shape, key)
+
+
+def binarized(images, seed):
+    """Returns one fixed Bernoulli draw of the grey values of uint8 images, as uint8 0 or 255."""
+    draws = np.random.default_rng([seed, BINARIZE_STREAM]).random(images.shape, np.float32)
+    return np.where(255 * draws < images, np.uint8(255), np.uint8(0))
+
+
+def adam(variables, learning_rate, weight_decay=0.0):
+    """Returns Keras's AdamW, built; biases do not decay (Loshchilov and Hutter 2019, alg. 2).
+
+    Args:
+        learning_rate: a number or a schedule; the decay of a step is their product.
+    """
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.build(variables)
+    return optimizer
+
+
+def learning_rate(peak, schedule, warmup_epochs, epochs, steps):
+    """Returns the learning rate, a number or a schedule, as `train.py`'s flags describe it.
+
+    Args:
+        steps: of one epoch.
+    """
+    warmup = round(warmup_epochs * steps)
+    if schedule == "constant" and not warmup:
+        return peak
+    total = epochs * steps
+    if schedule == "cosine":
+        warmup = min(warmup, total // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else peak,
+        warmup_target=peak if warmup else None,
+        warmup_steps=warmup,
+        decay_steps=max(total - warmup, 1),
+        # A cosine that ends where it begins is the constant.
+        alpha=1.0 if schedule == "constant" else 0.0,
+    )
 
 
 def pixels(images):
@@ -37,48 +108,66 @@ def pixels(images):
     return tf.cast(images, tf.float32) * (1 / 255)
 
 
-def gradients(vae, images, noise, recon_loss, beta):
+def sampled_terms(vae, images, noise):
+    """The terms of the loss for images (n, 784) in [0, 1] and noise (n, latent_dim).
+
+    Returns:
+        `model.loss_terms`. With noise (k, n, latent_dim) they are (k, n), and `loss_importance`,
+        the negative k-sample bound, is (n,).
+    """
+    mu, log_var, logits = vae(images, noise)
+    terms = model.loss_terms(images, mu, log_var, logits)
+    if noise.shape.rank == 3:
+        weights = model.log_weights(terms["loss_bce"], mu, log_var, noise)
+        terms["loss_importance"] = model.loss_importance(weights)
+    return terms
+
+
+def gradients(vae, images, noise, objective=Objective()):
     """Loss terms and gradients of one batch.
 
     Args:
         images: float32 (batch, 784) in [0, 1].
-        noise: (batch, latent_dim).
+        noise: (batch, latent_dim), or (k, batch, latent_dim) for the k-sample bound.
 
     Returns:
         The means over the batch of `ROW`, (6,), and the gradients of the first of them.
     """
     with tf.GradientTape() as tape:
-        terms = model.loss_terms(images, *vae(images, noise))
-        terms["objective"] = model.objective(terms, recon_loss, beta)
-        row = tf.stack([tf.reduce_mean(terms[name]) for name in ROW])
-        minimized = row[0]
+        terms = sampled_terms(vae, images, noise)
+        minimized = model.objective(terms, objective.recon_loss, objective.beta)
+    row = tf.stack([minimized, *(tf.reduce_mean(terms[name]) for name in ROW[1:])])
     return row, tape.gradient(minimized, vae.trainable_variables)
 
 
-def training_window(vae, optimizer, images, batch, seed, recon_loss="bce", beta=1.0, size=None):
+def training_window(vae, optimizer, images, batch, seed, objective=Objective(), size=None):
     """Builds the function that trains through a window of consecutive steps.
 
     Args:
         vae, optimizer: both built; the optimizer's `iterations` counts the steps.
         images: uint8 (n, 784), all training images; they stay resident.
         batch: images a step.
-        recon_loss, beta: as `model.objective` takes them.
+        objective: an `Objective`.
         size: steps of the longest window; None: `window_size`.
 
     Returns:
         A function of indices, int32 (steps, batch) with steps at most `size`, that trains and
         returns the means of `ROW` in each step, float32 (steps, 6).
     """
-    size = size or window_size(vae, batch)
-    latent_dim = vae.decoder.hidden[0].kernel.shape[0]
+    size = size or window_size(vae, batch, objective)
+    drawn = [batch, latent_dim_of(vae)]
+    if objective.samples > 1:
+        drawn = [objective.samples, *drawn]
     variables = vae.trainable_variables
     images = tf.constant(images)
 
     @tf.function(jit_compile=True)
-    def compiled(images, indices, noise, steps):
+    def compiled(images, indices, noise, levels, steps):
         def step(i, rows):
             x = pixels(tf.gather(images, indices[i]))
-            row, grads = gradients(vae, x, noise[i], recon_loss, beta)
+            if objective.binarize:
+                x = tf.cast(levels[i] < x, tf.float32)
+            row, grads = gradients(vae, x, noise[i], objective)
             optimizer.apply_gradients(zip(grads, variables, strict=True))
             return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], [row])
 
@@ -91,12 +180,23 @@ def training_window(vae, optimizer, images, batch, seed, recon_loss="bce", beta=
     def window(indices, steps):
         # The same stateless call gives other numbers inside XLA, so noise is drawn out here.
         first = tf.cast(optimizer.iterations, tf.int32)
+        each = first + tf.range(size)
         noise = tf.map_fn(
-            lambda step: noise_like(batch, latent_dim, seed, TRAIN_STREAM, step),
-            first + tf.range(size),
+            lambda step: noise_like(drawn, seed, TRAIN_STREAM, step),
+            each,
             fn_output_signature=tf.float32,
         )
-        return compiled(images, indices, noise, steps)
+        levels = tf.zeros([])
+        if objective.binarize:
+            uniform = tf.random.stateless_uniform
+            levels = tf.map_fn(
+                lambda step: noise_like(
+                    [batch, model.PIXELS], seed, BINARIZE_STREAM, step, uniform
+                ),
+                each,
+                fn_output_signature=tf.float32,
+            )
+        return compiled(images, indices, noise, levels, steps)
 
     def run(indices):
         steps = len(indices)
@@ -109,31 +209,38 @@ def training_window(vae, optimizer, images, batch, seed, recon_loss="bce", beta=
     return run
 
 
-def evaluation(vae, seed, batch=1000):
+def evaluation(vae, seed, batch=1000, samples=1):
     """Builds the function that evaluates images one by one.
 
     Args:
         vae: a `model.VAE`.
         seed: of the noise; each image's depends on its position, not on `batch`.
         batch: how many images are computed at a time.
+        samples: of z for each image; the terms are means over them.
 
     Returns:
         A function of images, uint8 (n, 784), that returns a dict of float32 (n,) by the names of
-        `model.loss_terms` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim).
+        `sampled_terms` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim).
     """
-    latent_dim = vae.decoder.hidden[0].kernel.shape[0]
+    drawn = [latent_dim_of(vae)] if samples == 1 else [samples, latent_dim_of(vae)]
+    batch = max(1, batch // samples)
 
     @tf.function(reduce_retracing=True)
     def part(images, noise):
         x = pixels(images)
-        mu, log_var = vae.encode(x)
-        logits = vae.decode(vae.reparameterize(mu, log_var, noise))
-        terms = model.loss_terms(x, mu, log_var, logits)
+        if samples > 1:
+            noise = tf.transpose(noise, [1, 0, 2])
+        terms = sampled_terms(vae, x, noise)
+        terms = {
+            name: tf.reduce_mean(term, axis=0) if term.shape.rank == 2 else term
+            for name, term in terms.items()
+        }
+        mu, _ = vae.encode(x)
         terms["RMSE_mean"] = model.rmse(model.loss_l2(x, vae.decode(mu)))
         return terms | {"mu": mu}
 
     def evaluate(images):
-        noise = noise_like(len(images), latent_dim, seed, EVALUATION_STREAM, 0)
+        noise = noise_like([len(images), *drawn], seed, EVALUATION_STREAM, 0)
         parts = [
             part(tf.constant(images[i : i + batch]), noise[i : i + batch])
             for i in range(0, len(images), batch)
@@ -173,3 +280,55 @@ def posterior(vae, images, batch=1000):
     mean, square, kld = total / len(images)
     std = np.sqrt(np.maximum(square - mean**2, 0))
     return {"mu_mean": mean.tolist(), "mu_std": std.tolist(), "KLD": kld.tolist()}
+
+
+def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
+    """Estimates -log p(x) of each image by importance sampling, in constant memory.
+
+    -log of the mean over z ~ q(z | x) of p(x, z) / q(z | x) (Burda, Grosse and Salakhutdinov
+    2016, eq. 8). Its expectation lies above the truth and falls towards it with `samples`.
+
+    Args:
+        images: uint8 (n, 784), 0 or 255.
+        samples: of z for each image.
+        seed: of the noise; that of a sample depends on its number and the image's position.
+        done: a function of the share that is computed, called in between; None: no report.
+        chunk: samples a compiled call; the result does not depend on it.
+        block: images at a time.
+
+    Returns:
+        float64 (n,), nats.
+    """
+
+    @tf.function(jit_compile=True)
+    def compiled(x, mu, log_var, noise, total, count):
+        def add(i, total):
+            z = vae.reparameterize(mu, log_var, noise[i])
+            bce = model.loss_bce(x, vae.decode(z))
+            weight = model.log_weights(bce[None], mu, log_var, noise[i][None])[0]
+            # One by one: the order of additions is that of the samples, whatever the chunk.
+            total = tf.reduce_logsumexp([total, tf.cast(weight, tf.float64)], axis=0)
+            return i + 1, total
+
+        return tf.while_loop(lambda i, _: i < count, add, (tf.constant(0), total))[1]
+
+    @tf.function
+    def draws(first, part, count):
+        return tf.map_fn(
+            lambda i: noise_like([count, latent_dim_of(vae)], seed, NLL_STREAM, _BLOCKS * i + part),
+            first + tf.range(chunk),
+            fn_output_signature=tf.float32,
+        )
+
+    found = []
+    for part, start in enumerate(range(0, len(images), block)):
+        x = pixels(images[start : start + block])
+        mu, log_var = vae.encode(x)
+        total = tf.fill([len(x)], tf.constant(-np.inf, tf.float64))
+        for first in range(0, samples, chunk):
+            noise = draws(tf.constant(first), tf.constant(part), len(x))
+            total = compiled(x, mu, log_var, noise, total, tf.constant(min(chunk, samples - first)))
+            if done:
+                done((start + len(x) * min(1, (first + chunk) / samples)) / len(images))
+        found.append(np.log(samples) - total.numpy())
+    return np.concatenate(found)

@@ -12,6 +12,7 @@ Sums run over pixels or latent dimensions, so every term is in nats per image.
 """
 
 import itertools
+import math
 
 import keras
 import tensorflow as tf
@@ -88,7 +89,10 @@ class VAE(keras.Model):
         return self.decoder(z)
 
     def call(self, images, noise):
-        """Returns `mu`, `log_var`, `logits` for images (n, 784) and noise (n, latent_dim)."""
+        """Returns `mu`, `log_var`, `logits` for images (n, 784) and noise (n, latent_dim).
+
+        With noise (k, n, latent_dim) the logits are those of k draws of z, (k, n, 784).
+        """
         mu, log_var = self.encode(images)
         return mu, log_var, self.decode(self.reparameterize(mu, log_var, noise))
 
@@ -141,11 +145,12 @@ def loss_bce(images, logits):
 
     Args:
         images: (n, 784) in [0, 1].
-        logits: (n, 784).
+        logits: (n, 784), or (k, n, 784) for k draws of z.
 
     Returns:
-        (n,)
+        (n,), or (k, n)
     """
+    images = tf.broadcast_to(images, tf.shape(logits))
     return tf.reduce_sum(
         tf.nn.sigmoid_cross_entropy_with_logits(labels=images, logits=logits), axis=-1
     )
@@ -171,13 +176,73 @@ def kld_per_unit(mu, log_var):
 
 
 def loss_l2(images, logits):
-    """Euclidean norm of sigmoid(logits) - images for each image, (n,), in units of grey."""
+    """Euclidean norm of sigmoid(logits) - images, in units of grey; shapes as `loss_bce`."""
     return tf.sqrt(tf.reduce_sum(tf.square(tf.sigmoid(logits) - images), axis=-1))
 
 
 def rmse(l2):
-    """Root mean square over the pixels of each image, (n,), from its `loss_l2`."""
+    """Root mean square over the pixels of each image from its `loss_l2`; the shape stays."""
     return l2 / PIXELS**0.5
+
+
+def loss_gaussian(l2, variance):
+    """Negative log-likelihood of each image under a Gaussian decoder, nats, summed over pixels.
+
+    The mean is sigmoid(logits), the variance one number for all pixels (Rybkin, Daniilidis and
+    Levine, "Simple and Effective VAE Training with Calibrated Decoders", 2021, eq. 5). A density:
+    it may be negative, and compares with no `loss_bce`.
+
+    Args:
+        l2: `loss_l2`, any shape.
+        variance: of a pixel, grey squared; `optimal_variance` makes the mean smallest.
+
+    Returns:
+        The shape of `l2`.
+    """
+    return PIXELS / 2 * tf.math.log(2 * math.pi * variance) + tf.square(l2) / (2 * variance)
+
+
+def optimal_variance(l2):
+    """The one variance that makes the mean of `loss_gaussian` smallest (same paper, eq. 6).
+
+    Args:
+        l2: `loss_l2` of every image that shares the variance.
+
+    Returns:
+        A scalar, the mean square over images and pixels, in grey squared.
+    """
+    return tf.reduce_mean(tf.square(l2)) / PIXELS
+
+
+def log_weights(bce, mu, log_var, noise):
+    """log p(x, z) - log q(z | x) of sampled z: what importance sampling averages.
+
+    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 7. The mean
+    over z is the ELBO of each image.
+
+    Args:
+        bce: `loss_bce` at z = mu + exp(log_var / 2) * noise, (k, n).
+        mu, log_var: (n, latent_dim).
+        noise: (k, n, latent_dim).
+
+    Returns:
+        (k, n), nats.
+    """
+    z = mu + tf.exp(0.5 * log_var) * noise
+    # The normalizing constants of p(z) and q(z | x) are the same and cancel.
+    return -bce - 0.5 * tf.reduce_sum(tf.square(z) - tf.square(noise) - log_var, axis=-1)
+
+
+def loss_importance(weights):
+    """The negative of the k-sample bound on log p(x) (same paper, eq. 8); k = 1: the -ELBO.
+
+    Args:
+        weights: `log_weights`, (k, n).
+
+    Returns:
+        (n,), nats.
+    """
+    return math.log(weights.shape[0]) - tf.reduce_logsumexp(weights, axis=0)
 
 
 def loss_terms(images, mu, log_var, logits):
@@ -186,12 +251,13 @@ def loss_terms(images, mu, log_var, logits):
     Args:
         images: (n, 784) in [0, 1].
         mu, log_var: (n, latent_dim).
-        logits: (n, 784), of a sampled z.
+        logits: (n, 784) of a sampled z, or (k, n, 784) of k of them.
 
     Returns:
-        dict of (n,): `loss_total` (= -ELBO), `loss_bce`, `loss_KLD`, `loss_l2`, `RMSE`.
+        dict of (n,) or (k, n): `loss_total` (= -ELBO), `loss_bce`, `loss_KLD`, `loss_l2`, `RMSE`.
     """
-    bce, kld, l2 = loss_bce(images, logits), loss_KLD(mu, log_var), loss_l2(images, logits)
+    bce, l2 = loss_bce(images, logits), loss_l2(images, logits)
+    kld = tf.broadcast_to(loss_KLD(mu, log_var), tf.shape(bce))
     return {
         "loss_total": bce + kld,
         "loss_bce": bce,
@@ -201,15 +267,25 @@ def loss_terms(images, mu, log_var, logits):
     }
 
 
-def objective(terms, recon_loss, beta):
-    """What is minimized, for each image: reconstruction + beta * `loss_KLD`.
+def objective(terms, recon_loss="bce", beta=1.0):
+    """What is minimized: reconstruction + beta * `loss_KLD`, or the importance-weighted bound.
 
     Args:
-        terms: as `loss_terms` returns them.
-        recon_loss: `bce` (the Bernoulli model) or `l2` (the norm itself, no likelihood).
+        terms: dict of (n,) or (k, n) as `loss_terms` returns them; where it has
+            `loss_importance`, that is the whole objective.
+        recon_loss: `bce` (the Bernoulli model), `gaussian` (the Gaussian model, at its optimal
+            variance) or `l2` (the norm itself, no likelihood).
         beta: weight of the KL term (Higgins et al. 2017, eq. 4); 1 with bce is the -ELBO.
 
     Returns:
-        (n,)
+        A scalar, the mean over images.
     """
-    return terms[f"loss_{recon_loss}"] + beta * terms["loss_KLD"]
+    if "loss_importance" in terms:
+        return tf.reduce_mean(terms["loss_importance"])
+    if recon_loss == "gaussian":
+        # At the optimum the objective is flat in the variance: the gradient may pass it by.
+        variance = tf.stop_gradient(optimal_variance(terms["loss_l2"]))
+        recon = loss_gaussian(terms["loss_l2"], variance)
+    else:
+        recon = terms[f"loss_{recon_loss}"]
+    return tf.reduce_mean(recon) + beta * tf.reduce_mean(terms["loss_KLD"])

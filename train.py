@@ -48,11 +48,25 @@ def parser():
         "--recon_loss",
         choices=flags.RECON_LOSSES,
         default="bce",
-        help="reconstruction term: cross-entropy (the Bernoulli model), or the L2 norm",
+        help="reconstruction term: cross-entropy (the Bernoulli model), the L2 norm, or a "
+        "Gaussian likelihood at its optimal variance",
     )
     group.add_argument("--beta", type=flags.number(0), default=1.0, help="weight of the KL term")
+    group.add_argument(
+        "--binarize",
+        choices=flags.BINARIZE,
+        default="none",
+        help="dynamic: train on Bernoulli draws of the grey values, fresh in each epoch",
+    )
+    group.add_argument(
+        "--importance_samples",
+        type=flags.integer(1),
+        default=1,
+        metavar="K",
+        help="z drawn for each image: the K-sample bound on log p(x); 1 is the plain ELBO",
+    )
 
-    group = parser.add_argument_group("optimizer (Adam)")
+    group = parser.add_argument_group("optimizer (AdamW)")
     group.add_argument("--epoch", type=flags.integer(1), default=100, help="passes over the data")
     group.add_argument("--batch", type=flags.integer(1), default=100, help="images a step")
     group.add_argument(
@@ -69,6 +83,13 @@ def parser():
         type=flags.number(0),
         default=1.0,
         help="epochs of linear rise to --learning_rate; with cosine at most a tenth of the run",
+    )
+
+    group.add_argument(
+        "--weight_decay",
+        type=flags.number(0),
+        default=0.1,
+        help="of the kernels, decoupled: a step takes rate * decay of each away",
     )
 
     group = parser.add_argument_group("folders and records")
@@ -106,6 +127,11 @@ def run(args):
     import logs
     import weights
 
+    if args.importance_samples > 1 and (args.recon_loss != "bce" or args.beta != 1):
+        raise UserError(
+            f"--importance_samples {args.importance_samples} is a bound on the likelihood of the "
+            "Bernoulli model: leave --recon_loss and --beta away"
+        )
     warm_config, architecture = warm_start(args)
     dataset = data.load(args.dataset, args.data_dir, args.limit)
     announce(dataset)
@@ -181,8 +207,8 @@ def configuration(args, architecture, dataset, warm_config):
     """Returns the `config.json` of a new run under these flags."""
     import config_file
 
-    shaping = ("epoch", "batch", "limit", "seed", "recon_loss", "beta")
-    shaping += ("learning_rate", "schedule", "warmup_epochs")
+    shaping = ("epoch", "batch", "limit", "seed", "recon_loss", "beta", "binarize")
+    shaping += ("importance_samples", "learning_rate", "schedule", "warmup_epochs", "weight_decay")
     training = {name: getattr(args, name) for name in shaping}
     training["warm_start_sha256"] = warm_config and warm_config["weights_sha256"]
     return {
@@ -194,6 +220,7 @@ def configuration(args, architecture, dataset, warm_config):
         "versions": config_file.versions(),
         "epochs_done": 0,
         "posterior": None,
+        "variance": None,
         "weights_sha256": None,
     }
 
@@ -249,8 +276,10 @@ def train(args, config, dataset, folder):
         vae = model.VAE(**config["architecture"])
     images = dataset.train.images
     steps = len(images) // args.batch
-    optimizer = keras.optimizers.Adam(learning_rate(args, steps))
-    optimizer.build(vae.trainable_variables)
+    rate = loop.learning_rate(
+        args.learning_rate, args.schedule, args.warmup_epochs, args.epoch, steps
+    )
+    optimizer = loop.adam(vae.trainable_variables, rate, args.weight_decay)
     checkpoint = tf.train.Checkpoint(vae=vae, optimizer=optimizer)
     width = len(loop.ROW)
     state = {"run_id": config["run_id"], "step": 0, "logged": 0}
@@ -274,26 +303,6 @@ def train(args, config, dataset, folder):
     print(f"Finished: weights in {args.save_weight_dir}, curves in {args.log_dir}.")
 
 
-def learning_rate(args, steps):
-    """Returns the learning rate or its schedule, for `steps` steps an epoch."""
-    import keras
-
-    warmup = round(args.warmup_epochs * steps)
-    if args.schedule == "constant" and not warmup:
-        return args.learning_rate
-    total = args.epoch * steps
-    if args.schedule == "cosine":
-        warmup = min(warmup, total // 10)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else args.learning_rate,
-        warmup_target=args.learning_rate if warmup else None,
-        warmup_steps=warmup,
-        decay_steps=max(total - warmup, 1),
-        # A cosine that ends where it begins is the constant.
-        alpha=1.0 if args.schedule == "constant" else 0.0,
-    )
-
-
 def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves, stop):
     """Trains window by window from `state` to the last epoch; logs, saves and stops in between."""
     import numpy as np
@@ -304,12 +313,16 @@ def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves
 
     images = dataset.train.images
     steps = len(images) // args.batch
-    window = loop.training_window(
-        vae, optimizer, images, args.batch, args.seed, args.recon_loss, args.beta
+    objective = loop.Objective(
+        args.recon_loss, args.beta, args.importance_samples, args.binarize == "dynamic"
     )
+    window = loop.training_window(vae, optimizer, images, args.batch, args.seed, objective)
     # No steps yet: compiles, so that the speed of the first epoch is that of training.
     window(np.zeros((0, args.batch), np.int32))
-    evaluate = loop.evaluation(vae, args.seed)
+    evaluate = loop.evaluation(vae, args.seed, samples=args.importance_samples)
+    seen = dataset.validation.images
+    if objective.binarize:
+        seen = loop.binarized(seen, args.seed)
     saved_at = time.monotonic()
 
     def require_finite_weights():
@@ -354,15 +367,16 @@ def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves
         require_finite_weights()
         trained = dict(zip(loop.ROW, np.array(state["epoch_sum"]) / steps, strict=True))
         state["epoch_sum"] = [0.0] * len(loop.ROW)
-        validated = loop.means(evaluate(dataset.validation.images))
-        validated["objective"] = model.objective(validated, args.recon_loss, args.beta)
+        evaluated = evaluate(seen)
+        validated = loop.means(evaluated)
+        validated["objective"] = float(model.objective(evaluated, args.recon_loss, args.beta))
         with flags.disk_errors(f"--log_dir {args.log_dir}"):
             curves.scalars("val", state["step"], {name: validated[name] for name in loop.ROW})
         progress.finish(trained, validated)
         last = epoch + 1 == args.epoch
         config |= {"epochs_done": epoch + 1}
-        # A pass over all training images: worth its time once, at the end.
-        config |= {"posterior": loop.posterior(vae, images) if last else None}
+        # Passes over all training images: worth their time once, at the end.
+        config |= summary(vae, images, args) if last else {"posterior": None, "variance": None}
         with flags.disk_errors(f"--save_weight_dir {args.save_weight_dir}"):
             config = folder.write_weights(vae, config)
         save()
@@ -384,6 +398,20 @@ def record(args, state, row, curves):
         with flags.disk_errors(f"--log_dir {args.log_dir}"):
             curves.scalars("train", state["step"], dict(zip(loop.ROW, point, strict=True)))
         state |= {"logged": 0, "log_sum": [0.0] * len(loop.ROW)}
+
+
+def summary(vae, images, args):
+    """Returns what config.json tells of a finished run: `posterior` and, if Gaussian, `variance`."""
+    import loop
+    import model
+
+    if args.binarize == "dynamic":
+        images = loop.binarized(images, args.seed)
+    variance = None
+    if args.recon_loss == "gaussian":
+        l2 = loop.evaluation(vae, args.seed)(images)["loss_l2"]
+        variance = float(model.optimal_variance(l2))
+    return {"posterior": loop.posterior(vae, images), "variance": variance}
 
 
 def as_markdown(config):

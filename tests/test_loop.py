@@ -17,9 +17,7 @@ def built():
     keras.utils.set_random_seed(SEED)
     vae = model.VAE((24, 12), 6, "silu")
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 400, warmup_target=2e-3, warmup_steps=5)
-    optimizer = keras.optimizers.Adam(schedule)
-    optimizer.build(vae.trainable_variables)
-    return vae, optimizer
+    return vae, loop.adam(vae.trainable_variables, schedule, weight_decay=0.1)
 
 
 def trained_in(lengths):
@@ -56,7 +54,7 @@ def test_the_window_is_a_plain_uncompiled_loop():
     plain = []
     for step, indices in enumerate(order):
         images = tf.constant(IMAGES[indices] / np.float32(255))
-        noise = loop.noise_like(BATCH, 6, SEED, loop.TRAIN_STREAM, step)
+        noise = loop.noise_like([BATCH, 6], SEED, loop.TRAIN_STREAM, step)
         with tf.GradientTape() as tape:
             mu, log_var, logits = vae(images, noise)
             bce = tf.reduce_mean(
@@ -75,9 +73,9 @@ def test_the_window_is_a_plain_uncompiled_loop():
 
 def test_noise_depends_on_seed_stream_and_step():
     keys = [(0, 1, 0), (1, 1, 0), (0, 2, 0), (0, 1, 1), (1, 0, 0)]
-    drawn = [loop.noise_like(4, 3, *key).numpy() for key in keys]
+    drawn = [loop.noise_like([4, 3], *key).numpy() for key in keys]
     for i, first in enumerate(drawn):
-        np.testing.assert_array_equal(first, loop.noise_like(4, 3, *keys[i]))
+        np.testing.assert_array_equal(first, loop.noise_like([4, 3], *keys[i]))
         assert all(not np.allclose(first, other) for other in drawn[i + 1 :])
 
 

@@ -53,15 +53,25 @@ def test_l2_and_rmse_by_hand():
     np.testing.assert_allclose(model.rmse(model.loss_l2(images, logits)), [0.5, 0.5], rtol=1e-6)
 
 
-@pytest.mark.parametrize("recon_loss, beta", [("bce", 1.0), ("bce", 0.3), ("l2", 1.0)])
-def test_gradients_agree_with_finite_differences(float64, recon_loss, beta):
+@pytest.mark.parametrize(
+    "objective",
+    [
+        loop.Objective(),
+        loop.Objective(beta=0.3),
+        loop.Objective("l2"),
+        loop.Objective("gaussian"),
+        loop.Objective(samples=3),
+    ],
+)
+def test_gradients_agree_with_finite_differences(float64, objective):
     """Along a random direction in all weights, through the reparameterization."""
     keras.utils.set_random_seed(1)
     vae = model.VAE((7, 5), 3, "silu")
     random = np.random.default_rng(2)
     images = tf.constant(random.random((4, 784)))
-    noise = tf.constant(random.normal(size=(4, 3)))
-    row, grads = loop.gradients(vae, images, noise, recon_loss, beta)
+    several = (objective.samples,) if objective.samples > 1 else ()
+    noise = tf.constant(random.normal(size=(*several, 4, 3)))
+    row, grads = loop.gradients(vae, images, noise, objective)
     start = [variable.numpy() for variable in vae.trainable_variables]
     direction = [random.normal(size=value.shape) for value in start]
     step = 1e-6
@@ -69,7 +79,7 @@ def test_gradients_agree_with_finite_differences(float64, recon_loss, beta):
     def objective_at(distance):
         for variable, value, d in zip(vae.trainable_variables, start, direction, strict=True):
             variable.assign(value + distance * d)
-        return loop.gradients(vae, images, noise, recon_loss, beta)[0].numpy()[0]
+        return loop.gradients(vae, images, noise, objective)[0].numpy()[0]
 
     numeric = (objective_at(step) - objective_at(-step)) / (2 * step)
     analytic = sum(float(np.sum(g * d)) for g, d in zip(grads, direction, strict=True))
@@ -89,7 +99,7 @@ def test_shapes_and_weight_count_for_odd_sizes(hidden, latent, batch):
 
 def test_reparameterized_z_has_the_mean_and_deviation_of_q():
     vae = model.VAE((8,), 2)
-    noise = loop.noise_like(200_000, 2, 3, loop.TRAIN_STREAM, 0)
+    noise = loop.noise_like([200_000, 2], 3, loop.TRAIN_STREAM, 0)
     z = vae.reparameterize(tf.constant([[1.0, -2.0]]), tf.constant([[0.0, np.log(9.0)]]), noise)
     # Five standard errors of the mean, and of the deviation.
     assert np.abs(z.numpy().mean(0) - [1, -2]).max() < 5 * 3 / 200_000**0.5
