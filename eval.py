@@ -2,6 +2,7 @@
 
     python eval.py                                   # the pretrained weights, on MNIST
     python eval.py --load_weight_dir weight_train    # one's own
+    python eval.py --nll_samples 5000                # and -log p(x), on binarized images
 
 Writes metrics.json, reconstructions.png and extremes.png to --output_dir. The figures are means
 over all test images and do not depend on --batch beyond rounding.
@@ -23,6 +24,11 @@ TABLE = (
     ("RMSE", "grey, z sampled"),
     ("RMSE_mean", "grey, z = mu"),
 )
+# Shown where they are defined and asked for.
+OPTIONAL = (
+    ("loss_gaussian", "nats, of a density"),
+    ("nll", "nats, of binarized images"),
+)
 
 
 def parser():
@@ -33,6 +39,14 @@ def parser():
     )
     parser.add_argument(
         "--batch", type=flags.integer(1), default=1000, help="images computed at a time"
+    )
+    parser.add_argument(
+        "--nll_samples",
+        type=flags.integer(0),
+        default=0,
+        metavar="K",
+        help="estimate nll = -log p(x) of binarized test images with K importance samples; "
+        "5000 as published; 0: not at all",
     )
     flags.add_data_flags(parser)
     flags.add_picture_flags(parser)
@@ -51,6 +65,12 @@ def run(args):
 
     config = config_file.read(args.load_weight_dir)
     weights.verified_weights(args.load_weight_dir, config)
+    training = config["training"]
+    if args.nll_samples and training["recon_loss"] != "bce":
+        raise UserError(
+            f"--nll_samples: {args.load_weight_dir} was trained with --recon_loss "
+            f"{training['recon_loss']}, which is no likelihood of binary images: leave it away"
+        )
     flags.writable_folder(args.output_dir, "--output_dir")
     if args.show:
         import figures
@@ -60,8 +80,18 @@ def run(args):
     config, vae = weights.load_vae(args.load_weight_dir)
 
     import loop
+    import model
 
+    if training["binarize"] == "dynamic":
+        binary = dataset.test._replace(images=loop.binarized(dataset.test.images, args.seed))
+        dataset = dataset._replace(test=binary)
     evaluated = loop.evaluation(vae, args.seed, args.batch)(dataset.test.images)
+    if config["variance"]:
+        evaluated["loss_gaussian"] = model.loss_gaussian(
+            evaluated["loss_l2"], config["variance"]
+        ).numpy()
+    if args.nll_samples:
+        evaluated["nll"] = nll(vae, dataset.test.images, args)
     metrics = summary(args, config, dataset, evaluated)
     print_table(metrics, evaluated)
     with flags.disk_errors(f"--output_dir {args.output_dir}"):
@@ -70,6 +100,17 @@ def run(args):
     print(f"Wrote metrics.json, {' and '.join(PICTURES)} to {args.output_dir}.")
     if args.show:
         figures.show(os.path.join(args.output_dir, name) for name in PICTURES)
+
+
+def nll(vae, images, args):
+    """Returns `loop.nll` of the test images, binarized, with a bar on a terminal."""
+    from keras.utils import Progbar
+
+    import loop
+
+    bar = Progbar(100, unit_name="percent") if sys.stdout.isatty() else None
+    done = bar and (lambda share: bar.update(round(100 * share)))
+    return loop.nll(vae, loop.binarized(images, args.seed), args.nll_samples, args.seed, done)
 
 
 def load_dataset(args, config):
@@ -102,12 +143,15 @@ def summary(args, config, dataset, evaluated):
     """Returns the flat dict that metrics.json holds."""
     import loop
 
-    means = loop.means(evaluated)
-    if config["training"]["recon_loss"] != "bce":
+    training = config["training"]
+    means = dict.fromkeys(name for name, _ in OPTIONAL) | loop.means(evaluated)
+    if training["recon_loss"] != "bce":
         # The sum is the -ELBO of the Bernoulli model alone.
         means["loss_total"] = None
     return {
-        **{name: means[name] for name, _ in TABLE},
+        **{name: means[name] for name, _ in TABLE + OPTIONAL},
+        "nll_samples": args.nll_samples,
+        "binarize": training["binarize"],
         "active_units": int((evaluated["mu"].var(axis=0) > ACTIVE_VARIANCE).sum()),
         "latent_dim": config["architecture"]["latent_dim"],
         "images": len(dataset.test.images),
@@ -123,17 +167,24 @@ def summary(args, config, dataset, evaluated):
 
 def print_table(metrics, evaluated):
     """Prints the figures with the standard error of each mean over images."""
-    print(f"{metrics['images']:,} test images of {metrics['dataset']}, seed {metrics['seed']}")
+    binary = ", one Bernoulli draw of each" if metrics["binarize"] == "dynamic" else ""
+    size, name = f"{metrics['images']:,}", metrics["dataset"]
+    print(f"{size} test images of {name}{binary}, seed {metrics['seed']}")
     if not metrics["comparable"]:
         print(f"NOT COMPARABLE: these weights were trained on {metrics['trained_on']}.")
     print(f"{'':<13}{'mean':>10}  {'std. error':>10}  unit")
-    for name, unit in TABLE:
+    for name, unit in TABLE + tuple(row for row in OPTIONAL if row[0] in evaluated):
         if metrics[name] is None:
             print(f"{name:<13}{'-':>10}  {'-':>10}  {unit} (not trained on it)")
             continue
         error = evaluated[name].std(ddof=1) / len(evaluated[name]) ** 0.5
         print(f"{name:<13}{metrics[name]:>10.4f}  {error:>10.4f}  {unit}")
     print(f"{'active units':<13}{metrics['active_units']:>10}  of {metrics['latent_dim']}")
+    if metrics["nll"] is not None:
+        how = "one Bernoulli draw of each image"
+        if metrics["binarize"] == "none":
+            how += "; these weights were trained on GREY images"
+        print(f"nll: {metrics['nll_samples']:,} importance samples, {how}.")
 
 
 def draw(args, vae, dataset, evaluated, comparable):

@@ -36,7 +36,10 @@ class Objective(NamedTuple):
     binarize: bool = False
 
 
-def window_size(vae, batch, objective=Objective()):
+ELBO = Objective()
+
+
+def window_size(vae, batch, objective=ELBO):
     """Returns how many steps fit one window: a function of sizes alone, the same on any machine."""
     encoder, decoder = (
         sum(int(tf.size(weight)) for weight in part.trainable_variables)
@@ -123,7 +126,7 @@ def sampled_terms(vae, images, noise):
     return terms
 
 
-def gradients(vae, images, noise, objective=Objective()):
+def gradients(vae, images, noise, objective=ELBO):
     """Loss terms and gradients of one batch.
 
     Args:
@@ -140,7 +143,7 @@ def gradients(vae, images, noise, objective=Objective()):
     return row, tape.gradient(minimized, vae.trainable_variables)
 
 
-def training_window(vae, optimizer, images, batch, seed, objective=Objective(), size=None):
+def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=None):
     """Builds the function that trains through a window of consecutive steps.
 
     Args:

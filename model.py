@@ -199,6 +199,7 @@ def loss_gaussian(l2, variance):
     Returns:
         The shape of `l2`.
     """
+    variance = tf.convert_to_tensor(variance, l2.dtype)
     return PIXELS / 2 * tf.math.log(2 * math.pi * variance) + tf.square(l2) / (2 * variance)
 
 

@@ -401,7 +401,7 @@ def record(args, state, row, curves):
 
 
 def summary(vae, images, args):
-    """Returns what config.json tells of a finished run: `posterior` and, if Gaussian, `variance`."""
+    """Returns what config.json tells of a finished run: `posterior`, `variance`."""
     import loop
     import model
 

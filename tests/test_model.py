@@ -53,6 +53,35 @@ def test_l2_and_rmse_by_hand():
     np.testing.assert_allclose(model.rmse(model.loss_l2(images, logits)), [0.5, 0.5], rtol=1e-6)
 
 
+def test_gaussian_likelihood_and_the_variance_that_makes_it_best():
+    random = np.random.default_rng(3)
+    images, logits = random.random((6, 784)), random.normal(0, 1, (6, 784))
+    l2 = model.loss_l2(images, tf.constant(logits))
+    deviation = 0.3
+    expected = -stats.norm.logpdf(images, 1 / (1 + np.exp(-logits)), deviation).sum(axis=1)
+    np.testing.assert_allclose(model.loss_gaussian(l2, deviation**2), expected, rtol=1e-9)
+    best = float(model.optimal_variance(l2))
+    at_best, *beside = (
+        float(tf.reduce_mean(model.loss_gaussian(l2, factor * best))) for factor in (1, 0.99, 1.01)
+    )
+    assert at_best < min(beside)
+
+
+def test_importance_weights_are_the_densities_they_are_named_after():
+    random = np.random.default_rng(4)
+    mu, log_var = random.normal(size=(2, 5, 3))
+    noise = random.normal(size=(4, 5, 3))
+    bce = random.random((4, 5))
+    deviation = np.exp(log_var / 2)
+    z = mu + deviation * noise
+    prior = stats.norm.logpdf(z).sum(-1)
+    expected = -bce + prior - stats.norm.logpdf(z, mu, deviation).sum(-1)
+    computed = model.log_weights(*map(tf.constant, (bce, mu, log_var, noise)))
+    np.testing.assert_allclose(computed, expected, rtol=1e-9)
+    bound = -np.log(np.mean(np.exp(expected), axis=0))
+    np.testing.assert_allclose(model.loss_importance(computed), bound, rtol=1e-9)
+
+
 @pytest.mark.parametrize(
     "objective",
     [
