@@ -11,6 +11,7 @@ import pytest
 from conftest import SMALL, files_in, last_line, points, train, weights_of
 
 import config_file
+import data
 import loop
 import train as script
 import weights
@@ -75,16 +76,13 @@ def test_a_larger_epoch_continues_to_the_same_bits(whole, tmp_path, capsys):
     same_run(whole, tmp_path)
 
 
-@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_interrupted_anywhere_it_continues_to_the_same_bits(
-    whole, tmp_path, monkeypatch, capsys, signum, code
-):
-    """A signal after 5 and after 17 steps, in windows of other lengths each time."""
-    argv = ["--epoch", "3", "--schedule", "constant"]
+@pytest.fixture
+def windows_of(monkeypatch):
+    """A function that makes windows `size` long and sends `signum` after `stop_at` steps in all."""
     build = loop.training_window
     seen = 0
 
-    def windows_of(size, stop_at):
+    def patch(size, stop_at=10**9, signum=signal.SIGTERM):
         def built(*args, **kwargs):
             window = build(*args, **kwargs)
 
@@ -101,16 +99,39 @@ def test_interrupted_anywhere_it_continues_to_the_same_bits(
 
         monkeypatch.setattr(loop, "training_window", built)
 
-    windows_of(5, stop_at=5)
+    return patch
+
+
+@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_interrupted_anywhere_it_continues_to_the_same_bits(
+    whole, tmp_path, windows_of, capsys, signum, code
+):
+    """A signal after 5 and after 17 steps, in windows of other lengths each time."""
+    argv = ["--epoch", "3", "--schedule", "constant"]
+    windows_of(5, 5, signum)
     assert train(tmp_path, *argv) == code
     printed = capsys.readouterr().err
     assert last_line(printed).startswith("train.py: error: interrupted; saved in")
     assert "same command continues" in printed
-    windows_of(3, stop_at=17)
+    windows_of(3, 17, signum)
     assert train(tmp_path, *argv) == code
-    windows_of(4, stop_at=10**9)
+    windows_of(4)
     assert train(tmp_path, *argv) == 0
     same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [["--binarize", "dynamic", "--importance_samples", "2"], ["--recon_loss", "gaussian"]],
+)
+def test_every_objective_continues_to_the_same_bits(tmp_path, windows_of, objective):
+    argv = ["--epoch", "2", *objective]
+    assert train(tmp_path / "whole", *argv) == 0
+    windows_of(7, 7)
+    assert train(tmp_path / "parts", *argv) == 143
+    windows_of(5)
+    assert train(tmp_path / "parts", *argv) == 0
+    same_run(tmp_path / "whole", tmp_path / "parts")
 
 
 def test_points_written_past_the_last_checkpoint_appear_once(whole, tmp_path, monkeypatch):
@@ -257,6 +278,33 @@ def test_the_objective_is_what_the_flags_say(tmp_path, recon_loss, beta):
         curves = {tag: np.array(c)[:, 1] for tag, c in points(tmp_path / "log" / part).items()}
         expected = curves[f"loss_{recon_loss}"] + beta * curves["loss_KLD"]
         np.testing.assert_allclose(curves["objective"], expected, rtol=1e-5)
+
+
+def test_the_gaussian_objective_is_the_likelihood_at_its_best_variance(tmp_path):
+    """On validation: recomputed from the folder's weights by another formula."""
+    assert train(tmp_path, "--epoch", "1", "--recon_loss", "gaussian") == 0
+    images = data.load("digits").validation.images
+    config, vae = weights.load_vae(str(tmp_path / "weights"))
+    evaluated = loop.evaluation(vae, 0)(images)
+    variance = np.mean(evaluated["loss_l2"].astype(float) ** 2) / 784
+    expected = 784 / 2 * (np.log(2 * np.pi * variance) + 1) + evaluated["loss_KLD"].mean()
+    objective = points(tmp_path / "log" / "val")["objective"][0][1]
+    assert objective == pytest.approx(expected, rel=1e-4)
+    assert config["variance"] == pytest.approx(variance, rel=0.1)  # that of the training images
+
+
+def test_the_importance_weighted_objective_is_a_tighter_bound(tmp_path):
+    assert train(tmp_path, "--epoch", "2", "--importance_samples", "5") == 0
+    for part in ("train", "val"):
+        curves = points(tmp_path / "log" / part)
+        assert curves["objective"][-1][1] < curves["loss_total"][-1][1] - 0.01
+
+
+def test_importance_samples_of_another_objective_are_refused(tmp_path, capsys):
+    for flag, value in (("--recon_loss", "l2"), ("--beta", "0.5")):
+        assert train(tmp_path, "--importance_samples", "2", flag, value) == 2
+        assert "--importance_samples 2 is a bound" in last_line(capsys.readouterr().err)
+    assert not (tmp_path / "weights").exists()
 
 
 def test_more_images_a_batch_than_there_are(tmp_path, capsys):
