@@ -112,11 +112,12 @@ def add_data_flags(parser):
     return group
 
 
-def add_picture_flags(parser):
-    """Adds `--output_dir` and `--show`: where pictures and figures go."""
+def add_picture_flags(parser, windows=True):
+    """Adds `--output_dir` and (`windows`) `--show`: where pictures and figures go."""
     group = parser.add_argument_group("output")
     group.add_argument("--output_dir", default="./result", help="where pictures and files go")
-    group.add_argument("--show", action="store_true", help="open the pictures in windows as well")
+    if windows:
+        group.add_argument("--show", action="store_true", help="open the pictures in windows too")
     return group
 
 

@@ -1,0 +1,184 @@
+"""Judges generated digits by a small classifier: how sure it is, which digits, how far from real.
+
+    python bench/samples.py better_weight                              # 10,000 draws
+    python bench/samples.py better_weight/*/ --data_dir ~/mnist
+
+The classifier, a small convolutional one, is trained on MNIST once (about two minutes) and kept in
+bench/cache/. For each weights folder: the share of draws that it gives less than 0.5 to any
+digit (unsure), the share of each digit, and the Frechet distance between its 128 features of the
+draws and of the training images. That is the formula of the FID (Heusel et al. 2017, eq. 6) in
+another space: NOT the Inception FID, and comparable with numbers of this script alone. The first
+row, the real test images, is the yardstick. Writes samples.json to --output_dir.
+"""
+
+import hashlib
+import os
+import sys
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+sys.path.insert(0, ROOT)
+
+import flags  # noqa: E402
+from flags import UserError  # noqa: E402
+
+CACHE = os.path.join(ROOT, "bench", "cache")
+LEAST_ACCURACY = 0.99
+EPOCHS = 6
+UNSURE = 0.5
+
+
+def parser():
+    """Returns the parser of this script's flags."""
+    parser = flags.script_parser("samples.py", __doc__)
+    parser.add_argument("folders", nargs="+", help="weights folders that train.py wrote")
+    parser.add_argument(
+        "--num", type=flags.integer(1000), default=10_000, help="draws of each folder"
+    )
+    flags.add_data_flags(parser)
+    flags.add_picture_flags(parser, windows=False)
+    return parser
+
+
+def main(argv=None):
+    """Runs the script with the flags `argv`; returns the exit code."""
+    return flags.run_script(parser(), run, argv)
+
+
+def run(args):
+    """Weights folders -> draws -> classifier -> table and samples.json."""
+    import config_file
+    import data
+    import weights
+
+    for folder in args.folders:
+        weights.verified_weights(folder, config_file.read(folder))
+    flags.writable_folder(args.output_dir, "--output_dir")
+    if args.dataset == "digits":
+        raise UserError("--dataset digits: this classifier is of MNIST, leave the flag away")
+    dataset = data.load("mnist", args.data_dir)
+    flags.quiet_tensorflow()
+    classifier, accuracy = trained_classifier(dataset)
+    print(
+        f"Classifier: test accuracy {100 * accuracy:.2f} %. Features: 128, NOT the Inception FID."
+    )
+    real = moments(classifier(dataset.train.images)[1])
+    measured = {"real test images": judged(classifier, dataset.test.images, real)}
+    for folder in args.folders:
+        measured[folder] = judged(classifier, drawn(folder, args), real)
+    print(f"{'':<28}{'Frechet':>9}{'unsure %':>10}   share of each digit, %")
+    for name, figures in measured.items():
+        shares = " ".join(f"{100 * share:4.1f}" for share in figures["share_of_digit"])
+        print(
+            f"{name:<28}{figures['frechet_distance']:>9.2f}{100 * figures['unsure']:>10.2f}   "
+            f"{shares}"
+        )
+    content = {"classifier_accuracy": accuracy, "num": args.num, "seed": args.seed} | measured
+    with flags.disk_errors(f"--output_dir {args.output_dir}"):
+        flags.write_json(os.path.join(args.output_dir, "samples.json"), content)
+
+
+def trained_classifier(dataset):
+    """Returns a function of uint8 images, to probabilities and features, and its test accuracy.
+
+    Raises:
+        UserError: the accuracy is below `LEAST_ACCURACY`.
+    """
+    import keras
+    import numpy as np
+
+    keras.utils.set_random_seed(0)
+    layers = keras.layers
+    image = keras.Input((784,))
+    x = layers.Reshape((28, 28, 1))(image)
+    for channels in (32, 64):
+        x = layers.Conv2D(channels, 3, activation="relu")(x)
+        x = layers.MaxPooling2D()(x)
+    features = layers.Dense(128, activation="relu")(layers.Flatten()(x))
+    digit = layers.Dense(10)(layers.Dropout(0.3)(features))
+    model = keras.Model(image, [digit, features])
+    # Named by what it is made from: another data set or network never meets an old cache.
+    key = hashlib.sha256((dataset.sha256 + model.to_json()).encode()).hexdigest()[:16]
+    path = os.path.join(CACHE, f"classifier-{key}.weights.h5")
+    if os.path.isfile(path):
+        model.load_weights(path)
+    else:
+        print("Training the classifier once ...", file=sys.stderr)
+        os.makedirs(CACHE, exist_ok=True)
+        teacher = keras.Model(image, digit)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        steps = EPOCHS * -(-len(dataset.train.images) // 128)
+        rate = keras.optimizers.schedules.CosineDecay(2e-3, steps)
+        teacher.compile(keras.optimizers.Adam(rate), loss)
+        teacher.fit(
+            dataset.train.images / np.float32(255),
+            dataset.train.labels,
+            batch_size=128,
+            epochs=EPOCHS,
+            verbose=1 if sys.stderr.isatty() else 2,
+        )
+        flags.write_whole(path, model.save_weights)
+
+    def classifier(images):
+        logits, found = model.predict(images / np.float32(255), batch_size=1000, verbose=0)
+        return keras.ops.convert_to_numpy(keras.ops.softmax(logits)), found.astype(np.float64)
+
+    guessed = classifier(dataset.test.images)[0].argmax(axis=1)
+    accuracy = float((guessed == dataset.test.labels).mean())
+    if accuracy < LEAST_ACCURACY:
+        raise UserError(
+            f"{path}: the classifier's test accuracy is {accuracy:.4f}: remove the file"
+        )
+    return classifier, accuracy
+
+
+def drawn(folder, args):
+    """Returns `args.num` digits of the prior, uint8 (num, 784), as eval_genresult.py draws them."""
+    import argparse
+
+    import numpy as np
+
+    import eval_genresult
+    import weights
+
+    config, decoder = weights.load_decoder(folder)
+    settings = argparse.Namespace(num=args.num, seed=args.seed, temperature=1.0)
+    latent_dim = config["architecture"]["latent_dim"]
+    return np.concatenate(list(eval_genresult.generate(decoder, latent_dim, settings)))
+
+
+def moments(features):
+    """Returns the mean and the covariance of features (n, 128)."""
+    import numpy as np
+
+    return features.mean(axis=0), np.cov(features, rowvar=False)
+
+
+def judged(classifier, images, real):
+    """Returns what the classifier says of images, beside the `moments` of real ones."""
+    import numpy as np
+
+    probabilities, features = classifier(images)
+    counts = np.bincount(probabilities.argmax(axis=1), minlength=10)
+    return {
+        "frechet_distance": frechet_distance(moments(features), real),
+        "unsure": float((probabilities.max(axis=1) < UNSURE).mean()),
+        "share_of_digit": (counts / len(images)).tolist(),
+    }
+
+
+def frechet_distance(first, second):
+    """Squared Frechet distance of two Gaussians, each a mean and a covariance.
+
+    |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), Dowson and Landau 1982.
+    """
+    import numpy as np
+    from scipy import linalg
+
+    (m1, c1), (m2, c2) = first, second
+    # The eigenvalues of C1 C2 are real and not negative but for rounding: so is their root.
+    roots = np.sqrt(np.maximum(linalg.eigvals(c1 @ c2).real, 0))
+    return float(np.sum((m1 - m2) ** 2) + np.trace(c1) + np.trace(c2) - 2 * roots.sum())
+
+
+if __name__ == "__main__":
+    sys.exit(main())
