@@ -25,6 +25,7 @@ import numpy as np
 from flags import UserError
 
 SIDE = 28
+GAP = 3
 PIXELS = SIDE * SIDE
 MNIST_SHA256 = "5a4d4600f9ae243d0ab9ee1ff6d948035e6f85a423fdfacf899262ac3ca6f325"
 MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
@@ -115,6 +116,23 @@ def batches(images, batch, seed, epoch):
     order = np.random.default_rng([seed, epoch]).permutation(images).astype(np.int32)
     steps = images // batch
     return order[: steps * batch].reshape(steps, batch)
+
+
+def mosaic(images, columns, gap=GAP):
+    """Lays digits out row by row, each with `gap` empty pixels right and below.
+
+    Args:
+        images: uint8 (n, 784) or (n, 28, 28).
+
+    Returns:
+        uint8 (rows * (28 + gap), columns * (28 + gap)); an open last row stays empty.
+    """
+    images = np.asarray(images, np.uint8).reshape(-1, SIDE, SIDE)
+    rows, step = -(-len(images) // columns), SIDE + gap
+    tiles = np.zeros((rows * columns, step, step), np.uint8)
+    tiles[: len(images), :SIDE, :SIDE] = images
+    tiles = tiles.reshape(rows, columns, step, step)
+    return tiles.swapaxes(1, 2).reshape(rows * step, columns * step)
 
 
 def _from_arrays(x_train, y_train, x_test, y_test):

@@ -3,6 +3,8 @@
     python eval_genresult.py                               # 100 digits of the pretrained weights
     python eval_genresult.py --num 1000000 --seed 7        # a million, in constant memory
     python eval_genresult.py --temperature 0.7             # closer to the mean of the prior
+    python eval_genresult.py --interpolate --traverse      # walks through the latent space
+    python eval_genresult.py --export decoder              # a SavedModel to take away
 
 z is drawn from the model's prior N(0, I). Writes generated.png (the first 100 digits) and
 generated.npz (key `images`, uint8 (num, 28, 28), uncompressed) to --output_dir.
@@ -13,10 +15,15 @@ import sys
 import zipfile
 
 import flags
+from flags import UserError
 
 # Digits come in chunks of one size, so that the first n of a seed are the same for any --num.
 CHUNK = 1000
 SHOWN = 100
+STEPS = 11
+ROWS = 10
+MANIFOLD_SIDE = 20
+DEVIATIONS = 3
 
 
 def parser():
@@ -32,6 +39,23 @@ def parser():
         default=1.0,
         help="standard deviation of z; 1 is the prior",
     )
+    group = parser.add_argument_group("walks through the latent space, each a picture more")
+    group.add_argument(
+        "--interpolate",
+        action="store_true",
+        help=f"from one draw to another along the sphere, the first {ROWS} pairs of the seed",
+    )
+    group.add_argument(
+        "--traverse",
+        action="store_true",
+        help=f"the {ROWS} most active dimensions of z, one by one, around the seed's first draw",
+    )
+    group.add_argument(
+        "--manifold",
+        action="store_true",
+        help="all of a two-dimensional z at equal steps of the prior's probability",
+    )
+    flags.add_export_flag(parser, "decoder (z -> images in [0, 1])")
     flags.add_picture_flags(parser)
     return parser
 
@@ -42,36 +66,152 @@ def main(argv=None):
 
 
 def run(args):
-    """Weights folder -> the decoder alone -> digits as a picture and as an array."""
+    """Weights folder -> the decoder alone -> digits as pictures, as an array, as a SavedModel."""
     import config_file
     import weights
 
-    weights.verified_weights(args.load_weight_dir, config_file.read(args.load_weight_dir))
+    config = config_file.read(args.load_weight_dir)
+    weights.verified_weights(args.load_weight_dir, config)
+    require_walkable(args, config)
     flags.writable_folder(args.output_dir, "--output_dir")
+    flags.require_new_folder(args.export, "--export")
     import figures
 
     if args.show:
         figures.require_screen()
     config, decoder = weights.load_decoder(args.load_weight_dir)
     chunks = generate(decoder, config["architecture"]["latent_dim"], args)
+    trained_on = config["dataset"]["name"]
+    variance = "" if args.temperature == 1 else f"{args.temperature:g}² "
     with flags.disk_errors(f"--output_dir {args.output_dir}"):
         shown = []
         flags.write_whole(
             os.path.join(args.output_dir, "generated.npz"),
             lambda path: shown.append(write_npz(path, chunks, args.num)),
         )
-        trained_on = config["dataset"]["name"]
-        variance = "" if args.temperature == 1 else f"{args.temperature:g}² "
-        picture = os.path.join(args.output_dir, "generated.png")
-        figures.grid(
-            picture,
-            shown[0],
-            10,
-            f"{len(shown[0])} draws of z ~ N(0, {variance}I), seed {args.seed}, {trained_on}",
-        )
-    print(f"Wrote {args.num:,} digits to generated.npz, and generated.png, in {args.output_dir}.")
+        pictures = [os.path.join(args.output_dir, "generated.png")]
+        title = f"{len(shown[0])} draws of z ~ N(0, {variance}I), seed {args.seed}, {trained_on}"
+        figures.grid(pictures[0], shown[0], 10, title)
+        for name, walk in WALKS.items():
+            if getattr(args, name):
+                pictures.append(os.path.join(args.output_dir, f"{name}.png"))
+                walk(pictures[-1], decoder, config, args)
+    names = ", ".join(map(os.path.basename, pictures))
+    print(f"Wrote {args.num:,} digits to generated.npz, and {names}, in {args.output_dir}.")
+    if args.export:
+        with flags.disk_errors(f"--export {args.export}"):
+            weights.export_decoder(decoder, args.export)
+        print(f"Wrote the decoder as a SavedModel to {args.export}.")
     if args.show:
-        figures.show([picture])
+        figures.show(pictures)
+
+
+def require_walkable(args, config):
+    """Raises `UserError` where a walk was asked for that these weights don't allow."""
+    latent_dim = config["architecture"]["latent_dim"]
+    if args.manifold and latent_dim != 2:
+        raise UserError(
+            f"--manifold shows a z of two dimensions, that of {args.load_weight_dir} has "
+            f"{latent_dim}: take --interpolate or --traverse, or better_weight/latent2"
+        )
+    if args.traverse and config["posterior"] is None:
+        raise UserError(
+            f"--traverse needs the posterior, which config.json of {args.load_weight_dir} lacks: "
+            "its run has not finished"
+        )
+
+
+def draws(count, latent_dim, args):
+    """Returns z of the first digits of the seed, float32 (count, latent_dim), count <= CHUNK."""
+    import loop
+
+    noise = loop.noise_like([CHUNK, latent_dim], args.seed, loop.GENERATION_STREAM, 0)
+    return args.temperature * noise.numpy()[:count]
+
+
+def decoded(decoder, z):
+    """Returns the digits of z (n, latent_dim), uint8 (n, 784)."""
+    import tensorflow as tf
+
+    return as_digits(decoder(tf.constant(z, tf.float32))).numpy()
+
+
+def as_digits(logits):
+    """Returns the pixels of logits as a uint8 tensor."""
+    import tensorflow as tf
+
+    return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)
+
+
+def interpolate(path, decoder, config, args):
+    """Draws rows of digits from one draw of the prior to the next, along the sphere."""
+    import numpy as np
+
+    import figures
+
+    pairs = draws(2 * ROWS, config["architecture"]["latent_dim"], args).reshape(ROWS, 2, -1)
+    shares = np.linspace(0, 1, STEPS)
+    z = np.concatenate([[along_sphere(a, b, share) for share in shares] for a, b in pairs])
+    rows = [f"draws {2 * row} and {2 * row + 1}" for row in range(ROWS)]
+    title = f"{ROWS} pairs of draws of seed {args.seed}, joined along the sphere"
+    names = [f"{share:.1f}" for share in shares]
+    figures.grid(path, decoded(decoder, z), STEPS, title, rows, names, "share of the way")
+
+
+def along_sphere(first, second, share):
+    """Spherical interpolation (Shoemake 1985) between two vectors: `first` at 0, `second` at 1.
+
+    A straight line would pass too near the origin, where the prior of a high dimension has
+    hardly any mass (White, "Sampling Generative Networks", 2016).
+    """
+    import numpy as np
+
+    lengths = np.linalg.norm(first) * np.linalg.norm(second)
+    angle = np.arccos(np.clip(first @ second / max(lengths, 1e-30), -1, 1))
+    if np.sin(angle) < 1e-6:
+        return (1 - share) * first + share * second
+    weights = np.sin([(1 - share) * angle, share * angle]) / np.sin(angle)
+    return weights[0] * first + weights[1] * second
+
+
+def traverse(path, decoder, config, args):
+    """Draws one row for each of the most active dimensions, moved over its range."""
+    import numpy as np
+
+    import figures
+
+    posterior = {name: np.array(values) for name, values in config["posterior"].items()}
+    units = np.argsort(-posterior["KLD"], kind="stable")[:ROWS]
+    moves = np.linspace(-DEVIATIONS, DEVIATIONS, STEPS)
+    z = np.tile(draws(1, len(posterior["KLD"]), args), (len(units) * STEPS, 1))
+    for row, unit in enumerate(units):
+        values = posterior["mu_mean"][unit] + moves * posterior["mu_std"][unit]
+        z[row * STEPS : (row + 1) * STEPS, unit] = values
+    rows = [f"z[{unit}], {posterior['KLD'][unit]:.2f} nats" for unit in units]
+    title = f"The {len(units)} most active dimensions, around the first draw of seed {args.seed}"
+    label = "standard deviations of mu over the training images, from its mean"
+    names = [f"{move:+.1f}" for move in moves]
+    figures.grid(path, decoded(decoder, z), STEPS, title, rows, names, label)
+
+
+def manifold(path, decoder, config, args):
+    """Draws digits over all of a two-dimensional z (Kingma and Welling 2014, figure 4)."""
+    import numpy as np
+    from scipy.special import ndtri
+
+    import figures
+
+    side = MANIFOLD_SIDE
+    quantiles = ndtri((np.arange(side) + 0.5) / side)
+    z = np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1).reshape(-1, 2)
+    names = [f"{quantile:+.1f}" for quantile in quantiles]
+    title = f"{side}x{side} values of z, at equal steps of the prior's probability"
+    figures.grid(
+        path, decoded(decoder, z), side, title, [f"z[1] {n}" for n in names[::-1]], names, "z[0]"
+    )
+
+
+WALKS = {"interpolate": interpolate, "traverse": traverse, "manifold": manifold}
 
 
 def generate(decoder, latent_dim, args):
@@ -84,8 +224,7 @@ def generate(decoder, latent_dim, args):
     @tf.function
     def chunk(index):
         noise = loop.noise_like([CHUNK, latent_dim], args.seed, loop.GENERATION_STREAM, index)
-        grey = tf.sigmoid(decoder(args.temperature * noise))
-        return tf.cast(tf.round(255.0 * grey), tf.uint8)
+        return as_digits(decoder(args.temperature * noise))
 
     progress = Progbar(args.num, unit_name="digit") if sys.stdout.isatty() else None
     for first in range(0, args.num, CHUNK):

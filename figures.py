@@ -1,21 +1,32 @@
 """matplotlib pictures from arrays, in one style; nothing about models.
 
-Every function takes uint8 images (n, 784) or (n, 28, 28), dark ink on white paper, writes one PNG
-whole or not at all.
+Every function writes one PNG, whole or not at all. Digits are uint8 (n, 784) or (n, 28, 28) and
+appear as dark ink on white paper. Colours are told apart by colour-blind eyes, and nothing is said
+by colour alone.
 """
 
 import os
 import sys
 
 import numpy as np
-from matplotlib import rc_context
+from matplotlib import patheffects, rc_context
 from matplotlib.figure import Figure
 
+from data import GAP, SIDE, mosaic
 from flags import UserError, write_whole
 
-SIDE = 28
-GAP = 3
-STYLE = {"font.size": 9, "savefig.dpi": 150, "figure.facecolor": "white"}
+STYLE = {
+    "font.size": 9,
+    "axes.titlesize": 10,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "figure.facecolor": "white",
+    "savefig.dpi": 150,
+}
+INK, ACCENT = "#332288", "#CC6677"
+# Paul Tol's "muted" scheme (https://personal.sron.nl/~pault/): ten that colour-blind eyes part.
+DIGIT_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933")
+DIGIT_COLOURS += ("#DDCC77", "#CC6677", "#882255", "#AA4499", "#777777")
 
 
 def require_screen():
@@ -40,16 +51,18 @@ def show(paths):
     pyplot.show()
 
 
-def grid(path, images, columns, title):
-    """Draws digits row by row.
+def grid(path, images, columns, title, row_names=(), column_names=(), column_label=""):
+    """Draws digits row by row, with names left of the rows and below the columns.
 
     Args:
         path: the PNG to write.
         images: as the module says.
         columns: digits in a row.
         title: one line above.
+        row_names, column_names: strings, one a row and one a column, or none.
+        column_label: what the column names mean.
     """
-    _draw(path, _mosaic(images, columns), title)
+    _draw(path, mosaic(images, columns), title, row_names, column_names, column_label)
 
 
 def reconstructions(path, originals, reconstructed, columns, title):
@@ -58,7 +71,7 @@ def reconstructions(path, originals, reconstructed, columns, title):
     for first in range(0, len(originals), columns):
         rows += [originals[first : first + columns], reconstructed[first : first + columns]]
     names = ["original", "reconstructed"] * (len(rows) // 2)
-    _draw(path, np.vstack([_mosaic(row, columns) for row in rows]), title, names)
+    _draw(path, np.vstack([mosaic(row, columns) for row in rows]), title, names)
 
 
 def extremes(path, groups, title):
@@ -69,51 +82,112 @@ def extremes(path, groups, title):
     """
     rows, names, numbers = [], [], []
     columns = len(groups[0][1])
+    space = np.zeros((SIDE // 2, columns * (SIDE + GAP)), np.uint8)
     for name, originals, reconstructed, values in groups:
-        space = np.zeros((SIDE // 2, columns * (SIDE + GAP)), np.uint8)
-        rows += [_mosaic(originals, columns), _mosaic(reconstructed, columns), space]
+        rows += [mosaic(originals, columns), mosaic(reconstructed, columns), space]
         names += [name, "reconstructed"]
-        numbers.append(values)
-    _draw(path, np.vstack(rows), title, names, numbers)
+        numbers.append([f"{value:.3f}" for value in values])
+    _draw(path, np.vstack(rows), title, names, numbers=numbers)
 
 
-def _mosaic(images, columns):
-    """Lays digits out row by row, each with a gap right and below; an open last row stays white."""
-    images = np.asarray(images, np.uint8).reshape(-1, SIDE, SIDE)
-    rows = -(-len(images) // columns)
-    tiles = np.zeros((rows * columns, SIDE + GAP, SIDE + GAP), np.uint8)
-    tiles[: len(images), :SIDE, :SIDE] = images
-    tiles = tiles.reshape(rows, columns, SIDE + GAP, SIDE + GAP)
-    return tiles.swapaxes(1, 2).reshape(rows * (SIDE + GAP), columns * (SIDE + GAP))
+def bars(path, heights, title, x_label, y_label, threshold, threshold_label):
+    """Draws one bar for each number of `heights`, and a line at the bar number `threshold`."""
+
+    def draw(axes):
+        axes.bar(np.arange(len(heights)), heights, color=INK, width=0.8)
+        axes.axvline(threshold - 0.5, color=ACCENT, linestyle="--", linewidth=1)
+        axes.text(threshold + 0.5, 0.9 * max(heights), threshold_label, color=ACCENT)
+
+    _chart(path, (7, 3), title, x_label, y_label, draw)
 
 
-def _draw(path, ink, title, row_names=(), numbers=()):
+def latent_map(path, points, labels, title, x_label, y_label):
+    """Draws points (n, 2), coloured by the digit in `labels` and named at each digit's median."""
+
+    def draw(axes):
+        for digit, colour in enumerate(DIGIT_COLOURS):
+            of_digit = points[labels == digit]
+            if not len(of_digit):
+                continue
+            axes.scatter(*of_digit.T, s=3, color=colour, alpha=0.5, linewidths=0)
+        outline = [patheffects.withStroke(linewidth=3, foreground="white")]
+        for digit, colour in enumerate(DIGIT_COLOURS):
+            if (labels == digit).any():
+                x, y = np.median(points[labels == digit], axis=0)
+                name = axes.text(x, y, str(digit), color=colour, fontsize=16, weight="bold")
+                name.set(path_effects=outline, ha="center", va="center")
+        axes.set_aspect("equal")
+
+    _chart(path, (6, 6), title, x_label, y_label, draw)
+
+
+def histogram(path, values, groups, title, x_label, y_label):
+    """Draws a histogram over rows of digits with numbers below, such as its extremes.
+
+    Args:
+        values: (n,).
+        groups: a list of (name, images, numbers), equally long.
+    """
+    columns = len(groups[0][1])
+    with rc_context(STYLE):
+        figure = Figure(figsize=(7, 4.6), layout="constrained")
+        above, below = figure.subplots(2, 1, height_ratios=(3, 2))
+        above.hist(values, bins=80, color=INK)
+        above.set(title=title, xlabel=x_label, ylabel=y_label)
+        space = np.zeros((SIDE // 2, columns * (SIDE + GAP)), np.uint8)
+        rows = [row for _, images, _ in groups for row in (mosaic(images, columns), space)]
+        names = [(name, [f"{number:.0f}" for number in numbers]) for name, _, numbers in groups]
+        _show_ink(below, np.vstack(rows))
+        for index, (name, numbers) in enumerate(names):
+            top = index * (SIDE + GAP + SIDE // 2)
+            below.text(-4, top + SIDE / 2, name, ha="right", va="center", fontsize=8)
+            _number_row(below, top + SIDE + GAP, numbers)
+        write_whole(path, lambda name: figure.savefig(name, format="png"))
+
+
+def _chart(path, size, title, x_label, y_label, draw):
+    with rc_context(STYLE):
+        figure = Figure(figsize=size, layout="constrained")
+        axes = figure.subplots()
+        draw(axes)
+        axes.set(title=title, xlabel=x_label, ylabel=y_label)
+        write_whole(path, lambda name: figure.savefig(name, format="png"))
+
+
+def _show_ink(axes, ink):
+    axes.imshow(255 - ink, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+    axes.set_axis_off()
+
+
+def _number_row(axes, top, texts):
+    for column, text in enumerate(texts):
+        place = column * (SIDE + GAP) + SIDE / 2
+        axes.text(place, top + 1, text, ha="center", va="top", fontsize=8)
+
+
+def _draw(path, ink, title, row_names=(), column_names=(), column_label="", numbers=()):
     height, width = ink.shape
-    left = 0.95 if row_names else 0.1
+    left = 0.12 + 0.065 * max(map(len, row_names), default=0)
+    bottom = 0.1 + 0.17 * bool(column_names) + 0.2 * bool(column_label)
     across = max(width / 75, 5.5)
     inches = across, across * height / width
     with rc_context(STYLE):
-        figure = Figure(figsize=(inches[0] + left + 0.1, inches[1] + 0.5))
+        figure = Figure(figsize=(inches[0] + left + 0.1, inches[1] + 0.4 + bottom))
         total = figure.get_size_inches()
         axes = figure.add_axes(
-            (left / total[0], 0.1 / total[1], inches[0] / total[0], inches[1] / total[1])
+            (left / total[0], bottom / total[1], inches[0] / total[0], inches[1] / total[1])
         )
-        axes.imshow(255 - ink, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        axes.set_axis_off()
+        _show_ink(axes, ink)
         figure.text(0.5, 1 - 0.2 / total[1], title, ha="center", va="center", fontsize=10)
         step = SIDE + GAP
         group = 2 * step + SIDE // 2
         for index, name in enumerate(row_names):
             top = (index // 2) * group + (index % 2) * step if numbers else index * step
             axes.text(-4, top + SIDE / 2, name, ha="right", va="center", fontsize=8)
-        for index, values in enumerate(numbers):
-            for column, value in enumerate(values):
-                axes.text(
-                    column * step + SIDE / 2,
-                    index * group + 2 * step + 4,
-                    f"{value:.3f}",
-                    ha="center",
-                    va="center",
-                    fontsize=8,
-                )
+        for index, texts in enumerate(numbers):
+            _number_row(axes, index * group + 2 * step - 2, texts)
+        _number_row(axes, height - 2, column_names)
+        if column_label:
+            middle = (left + inches[0] / 2) / total[0]
+            figure.text(middle, 0.15 / total[1], column_label, ha="center", va="center", fontsize=9)
         write_whole(path, lambda name: figure.savefig(name, format="png"))

@@ -121,6 +121,25 @@ def add_picture_flags(parser, windows=True):
     return group
 
 
+def add_export_flag(parser, what):
+    """Adds `--export`: a folder for a SavedModel of `what`."""
+    parser.add_argument(
+        "--export",
+        default="",
+        metavar="DIR",
+        help=f"write a SavedModel of the {what}, which needs TensorFlow and nothing of this "
+        "repository; empty: none",
+    )
+
+
+def require_new_folder(path, flag):
+    """Raises `UserError` where something already stands at `path`; '' is no folder at all."""
+    if path and os.path.lexists(path):
+        raise UserError(f"{flag} {path} exists already: name a new folder")
+    if path:
+        writable_folder(os.path.dirname(os.path.abspath(path)), f"the parent folder of {flag}")
+
+
 def writable_folder(path, flag):
     """Creates the folder `path` if need be and proves that it can be written.
 

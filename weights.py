@@ -102,6 +102,44 @@ def _load(folder, flag, container):
     return config, vae
 
 
+def export_decoder(decoder, folder):
+    """Writes a SavedModel to the new folder `folder`: `serve`, z (n, latent_dim) -> images in
+    [0, 1], float32 (n, 784), for any n."""
+    import tensorflow as tf
+
+    latent_dim = decoder.decoder.hidden[0].kernel.shape[0]
+    _export(decoder, lambda z: tf.sigmoid(decoder(z)), latent_dim, folder)
+
+
+def export_encoder(vae, folder):
+    """Writes a SavedModel to the new folder `folder`: `serve`, images in [0, 1], float32
+    (n, 784), -> a dict of `mu` and `log_var`, (n, latent_dim), for any n."""
+    import model
+
+    def encode(images):
+        mu, log_var = vae.encode(images)
+        return {"mu": mu, "log_var": log_var}
+
+    _export(vae.encoder, encode, model.PIXELS, folder)
+
+
+def _export(tracked, function, width, folder):
+    import keras
+    import tensorflow as tf
+
+    archive = keras.export.ExportArchive()
+    archive.track(tracked)
+    archive.add_endpoint("serve", function, [tf.TensorSpec([None, width], tf.float32)])
+    parent, name = os.path.split(os.path.abspath(folder))
+    writing = os.path.join(parent, f"{_WRITING}{os.getpid()}-{name}")
+    try:
+        archive.write_out(writing, verbose=False)
+        os.rename(writing, folder)
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)
+        raise
+
+
 class TrainingFolder:
     """A weights folder that a run writes, locked against a second run.
 
