@@ -3,6 +3,8 @@
     python eval.py                                   # the pretrained weights, on MNIST
     python eval.py --load_weight_dir weight_train    # one's own
     python eval.py --nll_samples 5000                # and -log p(x), on binarized images
+    python eval.py --latent_map --kl_per_unit --outliers --probe    # a closer look
+    python eval.py --export encoder                  # a SavedModel to take away
 
 Writes metrics.json, reconstructions.png and extremes.png to --output_dir. The figures are means
 over all test images and do not depend on --batch beyond rounding.
@@ -14,8 +16,6 @@ import sys
 import flags
 from flags import UserError
 
-ACTIVE_VARIANCE = 0.01
-PICTURES = ("reconstructions.png", "extremes.png")
 TABLE = (
     ("loss_total", "nats, -ELBO"),
     ("loss_bce", "nats"),
@@ -26,6 +26,7 @@ TABLE = (
 )
 # Shown where they are defined and asked for.
 OPTIONAL = (
+    ("probe_accuracy", "share of images"),
     ("loss_gaussian", "nats, of a density"),
     ("nll", "nats, of binarized images"),
 )
@@ -48,6 +49,32 @@ def parser():
         help="estimate nll = -log p(x) of binarized test images with K importance samples; "
         "5000 as published; 0: not at all",
     )
+    group = parser.add_argument_group("a closer look, each a picture or a figure more")
+    group.add_argument(
+        "--latent_map",
+        action="store_true",
+        help="the test images' mu in two dimensions (PCA), coloured by digit",
+    )
+    group.add_argument(
+        "--kl_per_unit", action="store_true", help="mean KL of each latent dimension, as bars"
+    )
+    group.add_argument(
+        "--outliers",
+        action="store_true",
+        help="histogram of -ELBO over the test images, and the digits at its ends",
+    )
+    group.add_argument(
+        "--probe",
+        action="store_true",
+        help="test accuracy of a linear classifier of mu, fitted on the training images",
+    )
+    group.add_argument(
+        "--projector",
+        default="",
+        metavar="LOG_DIR",
+        help="write mu, digits and labels for TensorBoard's projector; empty: not at all",
+    )
+    flags.add_export_flag(parser, "encoder (images -> mu and log_var)")
     flags.add_data_flags(parser)
     flags.add_picture_flags(parser)
     return parser
@@ -71,7 +98,14 @@ def run(args):
             f"--nll_samples: {args.load_weight_dir} was trained with --recon_loss "
             f"{training['recon_loss']}, which is no likelihood of binary images: leave it away"
         )
+    if args.outliers and training["recon_loss"] != "bce":
+        raise UserError(
+            f"--outliers: {args.load_weight_dir} was trained with --recon_loss "
+            f"{training['recon_loss']}, for which -ELBO means nothing: leave it away"
+        )
     flags.writable_folder(args.output_dir, "--output_dir")
+    for flag in ("export", "projector"):
+        flags.require_new_folder(getattr(args, flag), f"--{flag}")
     if args.show:
         import figures
 
@@ -83,23 +117,66 @@ def run(args):
     import model
 
     if training["binarize"] == "dynamic":
-        binary = dataset.test._replace(images=loop.binarized(dataset.test.images, args.seed))
-        dataset = dataset._replace(test=binary)
-    evaluated = loop.evaluation(vae, args.seed, args.batch)(dataset.test.images)
+        dataset = binarized(dataset, args.seed)
+    images = dataset.test.images
+    evaluated = loop.evaluation(vae, args.seed, args.batch)(images)
     if config["variance"]:
-        evaluated["loss_gaussian"] = model.loss_gaussian(
-            evaluated["loss_l2"], config["variance"]
-        ).numpy()
+        l2 = evaluated["loss_l2"]
+        evaluated["loss_gaussian"] = model.loss_gaussian(l2, config["variance"]).numpy()
     if args.nll_samples:
-        evaluated["nll"] = nll(vae, dataset.test.images, args)
+        evaluated["nll"] = nll(vae, images, args)
+    if args.probe:
+        evaluated["probe_accuracy"] = probed(vae, dataset, evaluated["mu"])
     metrics = summary(args, config, dataset, evaluated)
     print_table(metrics, evaluated)
     with flags.disk_errors(f"--output_dir {args.output_dir}"):
         flags.write_json(os.path.join(args.output_dir, "metrics.json"), metrics)
-        draw(args, vae, dataset, evaluated, metrics["comparable"])
-    print(f"Wrote metrics.json, {' and '.join(PICTURES)} to {args.output_dir}.")
+        pictures = draw(args, vae, dataset, evaluated, metrics)
+    names = ", ".join(map(os.path.basename, pictures))
+    print(f"Wrote metrics.json, {names} to {args.output_dir}.")
+    if args.projector:
+        import logs
+
+        with flags.disk_errors(f"--projector {args.projector}"):
+            logs.write_projector(args.projector, evaluated["mu"], *dataset.test)
+        print(f"Wrote {args.projector}: tensorboard --logdir {args.projector}, tab Projector.")
+    if args.export:
+        with flags.disk_errors(f"--export {args.export}"):
+            weights.export_encoder(vae, args.export)
+        print(f"Wrote the encoder as a SavedModel to {args.export}.")
     if args.show:
-        figures.show(os.path.join(args.output_dir, name) for name in PICTURES)
+        figures.show(pictures)
+
+
+def binarized(dataset, seed):
+    """Returns the data set with one Bernoulli draw of each training and test image."""
+    import loop
+
+    return dataset._replace(
+        **{
+            part: split._replace(images=loop.binarized(split.images, seed))
+            for part, split in (("train", dataset.train), ("test", dataset.test))
+        }
+    )
+
+
+def probed(vae, dataset, mu):
+    """Returns for each test image whether a linear classifier of mu names its digit, 1 or 0.
+
+    Multinomial logistic regression with scikit-learn's default penalty, fitted on the training
+    images' mu as it is: unscaled, a dimension that holds nothing stays small.
+
+    Args:
+        mu: of the test images, (n, latent_dim).
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    import loop
+
+    train = dataset.train
+    known = loop.evaluation(vae, 0)(train.images)["mu"]
+    classifier = LogisticRegression(max_iter=1000).fit(known, train.labels)
+    return (classifier.predict(mu) == dataset.test.labels).astype(float)
 
 
 def nll(vae, images, args):
@@ -152,7 +229,7 @@ def summary(args, config, dataset, evaluated):
         **{name: means[name] for name, _ in TABLE + OPTIONAL},
         "nll_samples": args.nll_samples,
         "binarize": training["binarize"],
-        "active_units": int((evaluated["mu"].var(axis=0) > ACTIVE_VARIANCE).sum()),
+        "active_units": loop.active_units(evaluated["mu"]),
         "latent_dim": config["architecture"]["latent_dim"],
         "images": len(dataset.test.images),
         "dataset": dataset.name,
@@ -187,39 +264,90 @@ def print_table(metrics, evaluated):
         print(f"nll: {metrics['nll_samples']:,} importance samples, {how}.")
 
 
-def draw(args, vae, dataset, evaluated, comparable):
-    """Draws the two pictures."""
+def draw(args, vae, dataset, evaluated, metrics):
+    """Draws the two pictures, and those that flags ask for; returns their paths."""
     import numpy as np
     import tensorflow as tf
 
     import figures
+    import loop
 
-    images = dataset.test.images
+    images, labels = dataset.test
+    of = f"test images of {dataset.name}{'' if metrics['comparable'] else ' (not comparable)'}"
+    every = f"{len(images):,} {of}"
+    paths = []
+
+    def path(name):
+        paths.append(os.path.join(args.output_dir, name))
+        return paths[-1]
 
     def reconstructed(which):
-        logits = vae.decode(tf.constant(evaluated["mu"][which]))
-        return np.rint(tf.sigmoid(logits).numpy() * 255).astype(np.uint8)
+        return loop.as_digits(vae.decode(tf.constant(evaluated["mu"][which]))).numpy()
 
-    marked = "" if comparable else " (not comparable)"
+    def ends(name, count=10):
+        order = np.argsort(evaluated[name], kind="stable")
+        return order[:count], order[::-1][:count]
+
     first = np.arange(min(100, len(images)))
-    order = np.argsort(evaluated["RMSE_mean"], kind="stable")
-    groups = [
-        (name, images[which], reconstructed(which), evaluated["RMSE_mean"][which])
-        for name, which in (("best", order[:10]), ("worst", order[::-1][:10]))
-    ]
-    paths = [os.path.join(args.output_dir, name) for name in PICTURES]
     figures.reconstructions(
-        paths[0],
+        path("reconstructions.png"),
         images[first],
         reconstructed(first),
         20,
-        f"The first {len(first)} test images of {dataset.name}{marked}, and decoded z = mu",
+        f"The first {len(first)} {of}, and decoded z = mu",
     )
     figures.extremes(
-        paths[1],
-        groups,
-        f"Best and worst of {len(images):,} test images of {dataset.name}{marked}, with RMSE_mean",
+        path("extremes.png"),
+        [
+            (name, images[which], reconstructed(which), evaluated["RMSE_mean"][which])
+            for name, which in zip(("best", "worst"), ends("RMSE_mean"), strict=True)
+        ],
+        f"Best and worst of {every}, with RMSE_mean",
     )
+    if args.latent_map:
+        draw_latent_map(path("latent_map.png"), evaluated["mu"], labels, every)
+    if args.kl_per_unit:
+        kld = np.sort(loop.posterior(vae, images)["KLD"])[::-1]
+        figures.bars(
+            path("kl_per_unit.png"),
+            kld,
+            f"KL of each latent dimension; bars: means over {every}",
+            "latent dimension, sorted",
+            "KL, nats",
+            metrics["active_units"],
+            f"{metrics['active_units']} of {len(kld)} are active",
+        )
+    if args.outliers:
+        values = evaluated["loss_total"]
+        groups = zip(("lowest", "highest"), ends("loss_total"), strict=True)
+        figures.histogram(
+            path("outliers.png"),
+            values,
+            [(name, images[which], values[which]) for name, which in groups],
+            f"-ELBO of {every}; its ends below, with their -ELBO",
+            "-ELBO, nats",
+            "images",
+        )
+    return paths
+
+
+def draw_latent_map(path, mu, labels, every):
+    """Draws mu in two dimensions: its own, or the two of largest variance."""
+    from sklearn.decomposition import PCA
+
+    import figures
+
+    names = ("mu[0]", "mu[1]")
+    points = mu
+    if mu.shape[1] != 2:
+        pca = PCA(2, svd_solver="full").fit(mu)
+        points = pca.transform(mu)
+        shares = pca.explained_variance_ratio_
+        names = [
+            f"principal component {i + 1}, {100 * shares[i]:.0f} % of the variance of mu"
+            for i in range(2)
+        ]
+    figures.latent_map(path, points, labels, f"mu of {every}, by digit", *names)
 
 
 if __name__ == "__main__":

@@ -133,14 +133,9 @@ def decoded(decoder, z):
     """Returns the digits of z (n, latent_dim), uint8 (n, 784)."""
     import tensorflow as tf
 
-    return as_digits(decoder(tf.constant(z, tf.float32))).numpy()
+    import loop
 
-
-def as_digits(logits):
-    """Returns the pixels of logits as a uint8 tensor."""
-    import tensorflow as tf
-
-    return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)
+    return loop.as_digits(decoder(tf.constant(z, tf.float32))).numpy()
 
 
 def interpolate(path, decoder, config, args):
@@ -188,7 +183,9 @@ def traverse(path, decoder, config, args):
         values = posterior["mu_mean"][unit] + moves * posterior["mu_std"][unit]
         z[row * STEPS : (row + 1) * STEPS, unit] = values
     rows = [f"z[{unit}], {posterior['KLD'][unit]:.2f} nats" for unit in units]
-    title = f"The {len(units)} most active dimensions, around the first draw of seed {args.seed}"
+    title = (
+        f"The {len(units)} dimensions of largest mean KL, around the first draw of seed {args.seed}"
+    )
     label = "standard deviations of mu over the training images, from its mean"
     names = [f"{move:+.1f}" for move in moves]
     figures.grid(path, decoded(decoder, z), STEPS, title, rows, names, label)
@@ -224,7 +221,7 @@ def generate(decoder, latent_dim, args):
     @tf.function
     def chunk(index):
         noise = loop.noise_like([CHUNK, latent_dim], args.seed, loop.GENERATION_STREAM, index)
-        return as_digits(decoder(args.temperature * noise))
+        return loop.as_digits(decoder(args.temperature * noise))
 
     progress = Progbar(args.num, unit_name="digit") if sys.stdout.isatty() else None
     for first in range(0, args.num, CHUNK):

@@ -109,7 +109,8 @@ def latent_map(path, points, labels, title, x_label, y_label):
             of_digit = points[labels == digit]
             if not len(of_digit):
                 continue
-            axes.scatter(*of_digit.T, s=3, color=colour, alpha=0.5, linewidths=0)
+            # The digit itself as marker: told apart without colour, too.
+            axes.scatter(*of_digit.T, s=16, marker=f"${digit}$", color=colour, linewidths=0)
         outline = [patheffects.withStroke(linewidth=3, foreground="white")]
         for digit, colour in enumerate(DIGIT_COLOURS):
             if (labels == digit).any():

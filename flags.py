@@ -9,6 +9,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import sys
 import tempfile
 
@@ -174,6 +175,20 @@ def write_whole(path, write):
     except BaseException:
         if os.path.lexists(temporary):
             os.remove(temporary)
+        raise
+
+
+@contextlib.contextmanager
+def new_folder(path):
+    """Gives a folder to fill beside `path`, and renames it when the block ends well."""
+    parent, name = os.path.split(os.path.abspath(path))
+    writing = os.path.join(parent, f".writing-{os.getpid()}-{name}")
+    os.mkdir(writing)
+    try:
+        yield writing
+        os.rename(writing, path)
+    except BaseException:
+        shutil.rmtree(writing, ignore_errors=True)
         raise
 
 

@@ -7,13 +7,18 @@ every loader drops what an interrupted run had written past the point where this
 import contextlib
 import glob
 import json
+import math
 import os
 import time
 
+import data
+import flags
 from flags import UserError, write_json
 
 OWNER_FILE = "run.json"
 PARTS = ("train", "val")
+# As many as one sprite of 100x100 digits, which every browser takes.
+PROJECTED = 10_000
 
 
 def claim(log_dir, run_id, overwrite):
@@ -88,6 +93,21 @@ class Curves:
         content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._add(part, step, summary=Summary(value=content))
 
+    def digits(self, part, step, tag, images, columns):
+        """Writes digits, uint8 (n, 784), as one picture: dark ink on white, row by row."""
+        import tensorflow as tf
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        ink = 255 - data.mosaic(images, columns)
+        # Of the plain kind, for the same reason as the scalars.
+        picture = Summary.Image(
+            height=ink.shape[0],
+            width=ink.shape[1],
+            colorspace=1,
+            encoded_image_string=tf.io.encode_png(ink[..., None]).numpy(),
+        )
+        self._add(part, step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
+
     def text(self, tag, content):
         """Writes Markdown, shown in TensorBoard's text tab."""
         from tensorboard.plugins.text.summary_v2 import text_pb
@@ -111,3 +131,35 @@ class Curves:
 
     def _add(self, part, step, **content):
         self._writers[part].add_event(self._event(wall_time=time.time(), step=step, **content))
+
+
+def write_projector(folder, mu, images, labels):
+    """Writes a new log folder for TensorBoard's embedding projector: points, digits, labels.
+
+    Args:
+        folder: must not exist.
+        mu: (n, latent_dim).
+        images: uint8 (n, 784); at most the first 10,000 points are shown.
+        labels: (n,).
+    """
+    import numpy as np
+    import tensorflow as tf
+    from tensorboard.plugins import projector
+
+    mu, images, labels = (array[:PROJECTED] for array in (mu, images, labels))
+    with flags.new_folder(folder) as writing:
+        np.savetxt(os.path.join(writing, "mu.tsv"), mu, fmt="%.3f", delimiter="\t")
+        np.savetxt(os.path.join(writing, "labels.tsv"), labels, fmt="%d")
+        side = math.ceil(len(images) ** 0.5)
+        sprite = 255 - data.mosaic(images, side, gap=0)
+        png = tf.io.encode_png(
+            np.pad(sprite, ((0, side * data.SIDE - len(sprite)), (0, 0)))[..., None]
+        )
+        tf.io.write_file(os.path.join(writing, "digits.png"), png)
+        config = projector.ProjectorConfig()
+        embedding = config.embeddings.add(
+            tensor_name="mu", tensor_path="mu.tsv", metadata_path="labels.tsv"
+        )
+        embedding.sprite.image_path = "digits.png"
+        embedding.sprite.single_image_dim.extend([data.SIDE, data.SIDE])
+        projector.visualize_embeddings(writing, config)

@@ -17,6 +17,7 @@ import model
 TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM, BINARIZE_STREAM, NLL_STREAM = 1, 2, 3, 4, 5
 ROW = ("objective", "loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 # Bounds of a window: what its noise may weigh, and what two cores compute in about half a second.
+ACTIVE_VARIANCE = 0.01
 NOISE_BYTES = 64 * 2**20
 WINDOW_FLOPS = 60e9
 # More blocks of images than any data set fills: each has noise of its own in `nll`.
@@ -106,9 +107,20 @@ def learning_rate(peak, schedule, warmup_epochs, epochs, steps):
     )
 
 
+def rate_at(optimizer, step):
+    """Returns the learning rate of a step, counted from 0."""
+    rate = optimizer._learning_rate
+    return float(rate(step) if callable(rate) else rate)
+
+
 def pixels(images):
     """uint8 images as float32 in [0, 1]."""
     return tf.cast(images, tf.float32) * (1 / 255)
+
+
+def as_digits(logits):
+    """Logits as uint8 images."""
+    return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)
 
 
 def sampled_terms(vae, images, noise):
@@ -251,6 +263,12 @@ def evaluation(vae, seed, batch=1000, samples=1):
         return {name: np.concatenate([p[name].numpy() for p in parts]) for name in parts[0]}
 
     return evaluate
+
+
+def active_units(mu):
+    """Returns how many latent dimensions are active: the variance of mu over images, mu
+    (n, latent_dim), is above 0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.2)."""
+    return int((mu.var(axis=0) > ACTIVE_VARIANCE).sum())
 
 
 def means(evaluated):

@@ -10,10 +10,8 @@ Running the same command again continues an unfinished run and leaves a finished
 
 import os
 import sys
-import time
 import uuid
 
-import console
 import flags
 from flags import UserError
 
@@ -156,7 +154,9 @@ def run(args):
         folder.sweep()
         folder.write_config(config)
         flags.quiet_tensorflow()
-        train(args, config, dataset, folder)
+        import fit
+
+        fit.train(args, config, dataset, folder)
     finally:
         folder.close()
     announce(dataset)
@@ -257,169 +257,6 @@ def continue_or_start(folder, wanted, args):
             f"{ways_out}, or start a new run from its weights with --load_weight_dir"
         )
     return held | {"training": wanted["training"]}
-
-
-def train(args, config, dataset, folder):
-    """Builds or restores the run, and trains it to its end."""
-    import keras
-    import tensorflow as tf
-
-    import logs
-    import loop
-    import model
-    import weights
-
-    keras.utils.set_random_seed(args.seed)
-    if args.load_weight_dir:
-        _, vae = weights.load_vae(args.load_weight_dir)
-    else:
-        vae = model.VAE(**config["architecture"])
-    images = dataset.train.images
-    steps = len(images) // args.batch
-    rate = loop.learning_rate(
-        args.learning_rate, args.schedule, args.warmup_epochs, args.epoch, steps
-    )
-    optimizer = loop.adam(vae.trainable_variables, rate, args.weight_decay)
-    checkpoint = tf.train.Checkpoint(vae=vae, optimizer=optimizer)
-    width = len(loop.ROW)
-    state = {"run_id": config["run_id"], "step": 0, "logged": 0}
-    state |= {"log_sum": [0.0] * width, "epoch_sum": [0.0] * width}
-    prefix, saved = folder.newest_checkpoint(config["run_id"])
-    if prefix:
-        state = saved
-        checkpoint.read(prefix).assert_consumed()
-        epoch, done = divmod(state["step"], steps)
-        print(f"Continuing {folder.folder} after {epoch} epochs and {done} steps.")
-    with flags.disk_errors(f"--log_dir {args.log_dir}"):
-        curves = logs.Curves(args.log_dir, state["step"])
-        if not prefix:
-            curves.text("configuration", as_markdown(config))
-    try:
-        with console.StopRequest() as stop:
-            fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves, stop)
-    finally:
-        with flags.disk_errors(f"--log_dir {args.log_dir}"):
-            curves.close()
-    print(f"Finished: weights in {args.save_weight_dir}, curves in {args.log_dir}.")
-
-
-def fit(args, config, dataset, folder, vae, optimizer, checkpoint, state, curves, stop):
-    """Trains window by window from `state` to the last epoch; logs, saves and stops in between."""
-    import numpy as np
-
-    import data
-    import loop
-    import model
-
-    images = dataset.train.images
-    steps = len(images) // args.batch
-    objective = loop.Objective(
-        args.recon_loss, args.beta, args.importance_samples, args.binarize == "dynamic"
-    )
-    window = loop.training_window(vae, optimizer, images, args.batch, args.seed, objective)
-    # No steps yet: compiles, so that the speed of the first epoch is that of training.
-    window(np.zeros((0, args.batch), np.int32))
-    evaluate = loop.evaluation(vae, args.seed, samples=args.importance_samples)
-    seen = dataset.validation.images
-    if objective.binarize:
-        seen = loop.binarized(seen, args.seed)
-    saved_at = time.monotonic()
-
-    def require_finite_weights():
-        if not all(np.isfinite(weight.numpy()).all() for weight in vae.weights):
-            raise not_finite(state["step"])
-
-    def save():
-        with flags.disk_errors(f"--log_dir {args.log_dir}"):
-            # First the curves: a checkpoint vouches for every point up to its step.
-            curves.flush()
-        with flags.disk_errors(f"--save_weight_dir {args.save_weight_dir}"):
-            folder.save_checkpoint(checkpoint, state, args.keep)
-
-    def not_finite(step):
-        prefix, last = folder.newest_checkpoint(config["run_id"])
-        kept = f"the checkpoint of step {last['step']} in" if prefix else "no checkpoint in"
-        return UserError(
-            f"the loss is no longer finite at step {step} (learning rate "
-            f"{float(optimizer.learning_rate):.3g}): {kept} {args.save_weight_dir} stays as it "
-            "was; try a smaller --learning_rate in another --save_weight_dir",
-            flags.EXIT_NOT_FINITE,
-        )
-
-    while state["step"] < args.epoch * steps:
-        epoch, done = divmod(state["step"], steps)
-        order = data.batches(len(images), args.batch, args.seed, epoch)
-        progress = console.Progress(epoch + 1, args.epoch, steps, args.batch, done)
-        while done < steps:
-            rows = window(order[done : done + window.size]).astype(np.float64)
-            if not np.isfinite(rows[:, 0]).all():
-                raise not_finite(state["step"] + int(np.argmin(np.isfinite(rows[:, 0]))) + 1)
-            for row in rows:
-                record(args, state, row, curves)
-            done += len(rows)
-            progress.update(done, rows[-1][loop.ROW.index("loss_total")])
-            if done < steps and (stop.signum or time.monotonic() - saved_at > args.save_every):
-                require_finite_weights()
-                save()
-                saved_at = time.monotonic()
-            stop.act(args.save_weight_dir, done < steps)
-        # The last step's loss is that of the weights before it.
-        require_finite_weights()
-        trained = dict(zip(loop.ROW, np.array(state["epoch_sum"]) / steps, strict=True))
-        state["epoch_sum"] = [0.0] * len(loop.ROW)
-        evaluated = evaluate(seen)
-        validated = loop.means(evaluated)
-        validated["objective"] = float(model.objective(evaluated, args.recon_loss, args.beta))
-        with flags.disk_errors(f"--log_dir {args.log_dir}"):
-            curves.scalars("val", state["step"], {name: validated[name] for name in loop.ROW})
-        progress.finish(trained, validated)
-        last = epoch + 1 == args.epoch
-        config |= {"epochs_done": epoch + 1}
-        # Passes over all training images: worth their time once, at the end.
-        config |= summary(vae, images, args) if last else {"posterior": None, "variance": None}
-        with flags.disk_errors(f"--save_weight_dir {args.save_weight_dir}"):
-            config = folder.write_weights(vae, config)
-        save()
-        saved_at = time.monotonic()
-        stop.act(args.save_weight_dir, not last)
-
-
-def record(args, state, row, curves):
-    """Adds the means of one step to the running sums, and writes a point when one is due."""
-    import loop
-
-    state["step"] += 1
-    state["logged"] += 1
-    for sums in ("epoch_sum", "log_sum"):
-        # One by one, in float64: the sums do not depend on where windows begin.
-        state[sums] = [a + b for a, b in zip(state[sums], row.tolist(), strict=True)]
-    if state["step"] % args.log_every == 0:
-        point = [total / state["logged"] for total in state["log_sum"]]
-        with flags.disk_errors(f"--log_dir {args.log_dir}"):
-            curves.scalars("train", state["step"], dict(zip(loop.ROW, point, strict=True)))
-        state |= {"logged": 0, "log_sum": [0.0] * len(loop.ROW)}
-
-
-def summary(vae, images, args):
-    """Returns what config.json tells of a finished run: `posterior`, `variance`."""
-    import loop
-    import model
-
-    if args.binarize == "dynamic":
-        images = loop.binarized(images, args.seed)
-    variance = None
-    if args.recon_loss == "gaussian":
-        l2 = loop.evaluation(vae, args.seed)(images)["loss_l2"]
-        variance = float(model.optimal_variance(l2))
-    return {"posterior": loop.posterior(vae, images), "variance": variance}
-
-
-def as_markdown(config):
-    """Returns the configuration as a Markdown table, for TensorBoard's text tab."""
-    lines = ["| setting | value |", "| --- | --- |"]
-    for part in ("dataset", "architecture", "training", "versions"):
-        lines += [f"| {name} | {flags.spelled(value)} |" for name, value in config[part].items()]
-    return "\n".join(lines)
 
 
 if __name__ == "__main__":

@@ -23,7 +23,7 @@ import sys
 
 import config_file
 from config_file import CONFIG_FILE
-from flags import UserError, quiet_tensorflow, write_json, write_whole
+from flags import UserError, new_folder, quiet_tensorflow, write_json, write_whole
 
 WEIGHTS_FILE = "vae.weights.h5"
 # New weights wait here until config.json names their hash, so that a kill between the two writes
@@ -130,14 +130,8 @@ def _export(tracked, function, width, folder):
     archive = keras.export.ExportArchive()
     archive.track(tracked)
     archive.add_endpoint("serve", function, [tf.TensorSpec([None, width], tf.float32)])
-    parent, name = os.path.split(os.path.abspath(folder))
-    writing = os.path.join(parent, f"{_WRITING}{os.getpid()}-{name}")
-    try:
+    with new_folder(folder) as writing:
         archive.write_out(writing, verbose=False)
-        os.rename(writing, folder)
-    except BaseException:
-        shutil.rmtree(writing, ignore_errors=True)
-        raise
 
 
 class TrainingFolder:

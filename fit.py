@@ -1,0 +1,238 @@
+"""A run in progress: windows of steps, points of curves, pictures, checkpoints, weights.
+
+    fit.train(args, config, dataset, folder)     # what train.py does once its flags are checked
+
+Everything that is called from here is a function of the run's `state`, which lies in every
+checkpoint: a run that is interrupted and continued ends in the same bits as one that was not.
+"""
+
+import argparse
+import time
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import console
+import data
+import flags
+import logs
+import loop
+import model
+import weights
+from flags import UserError
+
+# Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
+PICTURE_EPOCHS = 5
+
+
+class Run(NamedTuple):
+    """What a run in progress consists of; `state` alone changes, and lies in every checkpoint.
+
+    `state` holds `step` and `run_id`, and the running sums of `loop.ROW`: `epoch_sum` over the
+    epoch, `log_sum` over the `logged` steps since the last point.
+    """
+
+    args: argparse.Namespace
+    dataset: data.Dataset
+    folder: weights.TrainingFolder
+    vae: model.VAE
+    optimizer: keras.optimizers.Optimizer
+    rate: float | keras.optimizers.schedules.LearningRateSchedule
+    checkpoint: tf.train.Checkpoint
+    state: dict
+    curves: logs.Curves
+
+    @property
+    def steps(self):
+        """Steps of an epoch."""
+        return len(self.dataset.train.images) // self.args.batch
+
+    def disk_errors(self, flag):
+        """Turns a failed write to the folder of `flag` into a `UserError`."""
+        return flags.disk_errors(f"--{flag} {getattr(self.args, flag)}")
+
+
+def train(args, config, dataset, folder):
+    """Builds or restores the run, and trains it to its end."""
+    keras.utils.set_random_seed(args.seed)
+    if args.load_weight_dir:
+        _, vae = weights.load_vae(args.load_weight_dir)
+    else:
+        vae = model.VAE(**config["architecture"])
+    steps = len(dataset.train.images) // args.batch
+    rate = loop.learning_rate(
+        args.learning_rate, args.schedule, args.warmup_epochs, args.epoch, steps
+    )
+    optimizer = loop.adam(vae.trainable_variables, rate, args.weight_decay)
+    checkpoint = tf.train.Checkpoint(vae=vae, optimizer=optimizer)
+    width = len(loop.ROW)
+    state = {"run_id": config["run_id"], "step": 0, "logged": 0}
+    state |= {"log_sum": [0.0] * width, "epoch_sum": [0.0] * width}
+    prefix, saved = folder.newest_checkpoint(config["run_id"])
+    if prefix:
+        state = saved
+        checkpoint.read(prefix).assert_consumed()
+        epoch, done = divmod(state["step"], steps)
+        print(f"Continuing {folder.folder} after {epoch} epochs and {done} steps.")
+    with flags.disk_errors(f"--log_dir {args.log_dir}"):
+        curves = logs.Curves(args.log_dir, state["step"])
+        if not prefix:
+            curves.text("configuration", as_markdown(config))
+    run = Run(args, dataset, folder, vae, optimizer, rate, checkpoint, state, curves)
+    try:
+        with console.StopRequest() as stop:
+            fit(run, config, stop)
+    finally:
+        with run.disk_errors("log_dir"):
+            curves.close()
+    print(f"Finished: weights in {args.save_weight_dir}, curves in {args.log_dir}.")
+
+
+def fit(run, config, stop):
+    """Trains window by window to the last epoch; logs, saves and stops in between."""
+    args, state, steps = run.args, run.state, run.steps
+    images, seen = run.dataset.train.images, run.dataset.validation.images
+    objective = loop.Objective(
+        args.recon_loss, args.beta, args.importance_samples, args.binarize == "dynamic"
+    )
+    if objective.binarize:
+        seen = loop.binarized(seen, args.seed)
+    window = loop.training_window(run.vae, run.optimizer, images, args.batch, args.seed, objective)
+    # No steps yet: compiles, so that the speed of the first epoch is that of training.
+    window(np.zeros((0, args.batch), np.int32))
+    evaluate = loop.evaluation(run.vae, args.seed, samples=args.importance_samples)
+    saved_at = time.monotonic()
+    while state["step"] < args.epoch * steps:
+        epoch, done = divmod(state["step"], steps)
+        order = data.batches(len(images), args.batch, args.seed, epoch)
+        progress = console.Progress(epoch + 1, args.epoch, steps, args.batch, done)
+        while done < steps:
+            rows = window(order[done : done + window.size]).astype(np.float64)
+            if not np.isfinite(rows[:, 0]).all():
+                raise not_finite(run, state["step"] + int(np.argmin(np.isfinite(rows[:, 0]))) + 1)
+            for row in rows:
+                record(run, row)
+            done += len(rows)
+            progress.update(done, rows[-1][loop.ROW.index("loss_total")])
+            if done < steps and (stop.signum or time.monotonic() - saved_at > args.save_every):
+                save(run)
+                saved_at = time.monotonic()
+            stop.act(args.save_weight_dir, done < steps)
+        trained = dict(zip(loop.ROW, np.array(state["epoch_sum"]) / steps, strict=True))
+        state["epoch_sum"] = [0.0] * len(loop.ROW)
+        validated = validate(run, evaluate, seen)
+        last = epoch + 1 == args.epoch
+        if last or epoch % PICTURE_EPOCHS == 0:
+            show(run, seen)
+        progress.finish(trained, validated)
+        config |= {"epochs_done": epoch + 1}
+        # Passes over all training images: worth their time once, at the end.
+        config |= summary(run) if last else {"posterior": None, "variance": None}
+        config = save(run, config)
+        saved_at = time.monotonic()
+        stop.act(args.save_weight_dir, not last)
+
+
+def save(run, config=None):
+    """Writes a checkpoint; with `config`, first the weights to evaluate and config.json.
+
+    Returns:
+        `config` with the SHA-256 of the weights, if given.
+
+    Raises:
+        UserError: the weights are not finite; nothing is written then.
+    """
+    # The last step's loss is that of the weights before it, so this looks at them.
+    if not all(np.isfinite(weight.numpy()).all() for weight in run.vae.weights):
+        raise not_finite(run, run.state["step"])
+    if config:
+        with run.disk_errors("save_weight_dir"):
+            config = run.folder.write_weights(run.vae, config)
+    with run.disk_errors("log_dir"):
+        # Before the checkpoint, which vouches for every point up to its step.
+        run.curves.flush()
+    with run.disk_errors("save_weight_dir"):
+        run.folder.save_checkpoint(run.checkpoint, run.state, run.args.keep)
+    return config
+
+
+def not_finite(run, step):
+    """Returns the `UserError` of a loss that is no longer finite at `step`."""
+    prefix, last = run.folder.newest_checkpoint(run.state["run_id"])
+    kept = f"the checkpoint of step {last['step']} in" if prefix else "no checkpoint in"
+    return UserError(
+        f"the loss is no longer finite at step {step} (learning rate "
+        f"{float(run.optimizer.learning_rate):.3g}): {kept} {run.args.save_weight_dir} stays as it "
+        "was; try a smaller --learning_rate in another --save_weight_dir",
+        flags.EXIT_NOT_FINITE,
+    )
+
+
+def record(run, row):
+    """Adds the means of one step to the running sums, and writes a point when one is due."""
+    state = run.state
+    state["step"] += 1
+    state["logged"] += 1
+    for sums in ("epoch_sum", "log_sum"):
+        # One by one, in float64: the sums do not depend on where windows begin.
+        state[sums] = [a + b for a, b in zip(state[sums], row.tolist(), strict=True)]
+    if state["step"] % run.args.log_every == 0:
+        means = [total / state["logged"] for total in state["log_sum"]]
+        point = dict(zip(loop.ROW, means, strict=True)) | {"beta": run.args.beta}
+        point["learning_rate"] = float(
+            run.rate(state["step"] - 1) if callable(run.rate) else run.rate
+        )
+        with run.disk_errors("log_dir"):
+            run.curves.scalars("train", state["step"], point)
+        state |= {"logged": 0, "log_sum": [0.0] * len(loop.ROW)}
+
+
+def validate(run, evaluate, images):
+    """Evaluates the validation images, writes their points, and returns their means."""
+    evaluated = evaluate(images)
+    validated = loop.means(evaluated)
+    objective = model.objective(evaluated, run.args.recon_loss, run.args.beta)
+    validated |= {"objective": float(objective), "active_units": loop.active_units(evaluated["mu"])}
+    with run.disk_errors("log_dir"):
+        points = {name: validated[name] for name in (*loop.ROW, "active_units")}
+        run.curves.scalars("val", run.state["step"], points)
+    return validated
+
+
+def show(run, images, rows=4, columns=10):
+    """Writes digits for TensorBoard: the same images over their reconstructions, the same draws."""
+
+    def decoded(z):
+        return loop.as_digits(run.vae.decode(z)).numpy()
+
+    step, columns = run.state["step"], min(columns, len(images))
+    images = images[: min(rows, len(images) // columns) * columns]
+    mu, _ = run.vae.encode(loop.pixels(images))
+    # Rows of originals, each above the row of its reconstructions.
+    pairs = [array.reshape(-1, columns, array.shape[1]) for array in (images, decoded(mu))]
+    pairs = np.stack(pairs, axis=1).reshape(-1, images.shape[1])
+    noise = loop.noise_like(mu.shape, run.args.seed, loop.GENERATION_STREAM, 0)
+    with run.disk_errors("log_dir"):
+        run.curves.digits("val", step, "reconstructions", pairs, columns)
+        run.curves.digits("val", step, "prior_draws", decoded(noise), columns)
+
+
+def summary(run):
+    """Returns what config.json tells of a finished run: `posterior`, `variance`."""
+    images, variance = run.dataset.train.images, None
+    if run.args.binarize == "dynamic":
+        images = loop.binarized(images, run.args.seed)
+    if run.args.recon_loss == "gaussian":
+        l2 = loop.evaluation(run.vae, run.args.seed)(images)["loss_l2"]
+        variance = float(model.optimal_variance(l2))
+    return {"posterior": loop.posterior(run.vae, images), "variance": variance}
+
+
+def as_markdown(config):
+    """Returns the configuration as a Markdown table, for TensorBoard's text tab."""
+    lines = ["| setting | value |", "| --- | --- |"]
+    for part in ("dataset", "architecture", "training", "versions"):
+        lines += [f"| {name} | {flags.spelled(value)} |" for name, value in config[part].items()]
+    return "\n".join(lines)
