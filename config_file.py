@@ -72,6 +72,7 @@ _SCHEMA = {
         "seed": _whole(0),
         "recon_loss": _one_of(*RECON_LOSSES),
         "beta": _real(0),
+        "warp": _real(0, 1),
         "binarize": _one_of(*BINARIZE),
         "importance_samples": _whole(1),
         "learning_rate": _real(0),

@@ -95,7 +95,11 @@ def fit(run, config, stop):
     args, state, steps = run.args, run.state, run.steps
     images, seen = run.dataset.train.images, run.dataset.validation.images
     objective = loop.Objective(
-        args.recon_loss, args.beta, args.importance_samples, args.binarize == "dynamic"
+        args.recon_loss,
+        args.beta,
+        args.importance_samples,
+        args.warp and (lambda step: args.warp * rate_at(run, step) / args.learning_rate),
+        args.binarize == "dynamic",
     )
     if objective.binarize:
         seen = loop.binarized(seen, args.seed)
@@ -181,12 +185,15 @@ def record(run, row):
     if state["step"] % run.args.log_every == 0:
         means = [total / state["logged"] for total in state["log_sum"]]
         point = dict(zip(loop.ROW, means, strict=True)) | {"beta": run.args.beta}
-        point["learning_rate"] = float(
-            run.rate(state["step"] - 1) if callable(run.rate) else run.rate
-        )
+        point["learning_rate"] = float(rate_at(run, state["step"] - 1))
         with run.disk_errors("log_dir"):
             run.curves.scalars("train", state["step"], point)
         state |= {"logged": 0, "log_sum": [0.0] * len(loop.ROW)}
+
+
+def rate_at(run, step):
+    """Returns the learning rate of a step, counted from 0."""
+    return run.rate(step) if callable(run.rate) else run.rate
 
 
 def validate(run, evaluate, images):

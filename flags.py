@@ -58,18 +58,20 @@ def integer(minimum, maximum=SEED_LIMIT):
     return parse
 
 
-def number(minimum, *, above=False):
-    """A type for argparse: a finite number of at least `minimum` (`above`: larger than it)."""
+def number(minimum, *, above=False, maximum=math.inf):
+    """A type for argparse: a finite number from `minimum` (`above`: above it) to `maximum`."""
 
     def parse(text):
         try:
             value = float(text)
         except ValueError:
             value = math.nan
-        if not math.isfinite(value) or value < minimum or (above and value == minimum):
+        inside = minimum <= value <= maximum and not (above and value == minimum)
+        if not inside or not math.isfinite(value):
             relation = "above" if above else "of at least"
+            most = f", at most {maximum:g}" if maximum < math.inf else ""
             raise argparse.ArgumentTypeError(
-                f"expected a finite number {relation} {minimum:g}, got {text!r}"
+                f"expected a finite number {relation} {minimum:g}{most}, got {text!r}"
             )
         return value
 

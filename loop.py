@@ -5,6 +5,8 @@ costs as much as their arithmetic. What is random depends on (seed, stream, step
 batch) alone, never on where a window begins or ends. Nothing here knows files or flags.
 """
 
+import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
@@ -14,12 +16,15 @@ import tensorflow as tf
 import model
 
 # One number a purpose: no two of them ever share a random draw.
-TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM, BINARIZE_STREAM, NLL_STREAM = 1, 2, 3, 4, 5
+TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM = 1, 2, 3
+BINARIZE_STREAM, NLL_STREAM, WARP_STREAM = 4, 5, 6
 ROW = ("objective", "loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 # Bounds of a window: what its noise may weigh, and what two cores compute in about half a second.
 ACTIVE_VARIANCE = 0.01
 NOISE_BYTES = 64 * 2**20
 WINDOW_FLOPS = 60e9
+# Radians, shares and pixels, in the order of `warped`.
+WARP_LIMITS = (math.radians(5), 0.05, 0.05, 0.05, 0.5, 0.5)
 # More blocks of images than any data set fills: each has noise of its own in `nll`.
 _BLOCKS = 128
 
@@ -27,13 +32,15 @@ _BLOCKS = 128
 class Objective(NamedTuple):
     """What a run minimizes: `recon_loss` and `beta` as `model.objective` takes them.
 
-    `samples` is the K of the importance-weighted bound, 1 the plain ELBO; `binarize` trains on
-    Bernoulli draws of the grey values, fresh in each step.
+    `samples` is the K of the importance-weighted bound, 1 the plain ELBO. `warp`, a number or a
+    function of the step, is the share of images that are `warped`; `binarize` trains on Bernoulli
+    draws of the grey values. Both are drawn anew in each step.
     """
 
     recon_loss: str = "bce"
     beta: float = 1.0
     samples: int = 1
+    warp: float | Callable = 0.0
     binarize: bool = False
 
 
@@ -47,7 +54,8 @@ def window_size(vae, batch, objective=ELBO):
         for part in (vae.encoder, vae.decoder)
     )
     flops = 6 * batch * (encoder + objective.samples * decoder)
-    drawn = objective.samples * latent_dim_of(vae) + objective.binarize * model.PIXELS
+    of_images = bool(objective.warp) + objective.binarize
+    drawn = objective.samples * latent_dim_of(vae) + of_images * model.PIXELS
     return int(max(1, min(NOISE_BYTES // (4 * batch * drawn), WINDOW_FLOPS // flops)))
 
 
@@ -65,6 +73,35 @@ def noise_like(shape, seed, stream, step, draw=tf.random.stateless_normal):
     # Folding keeps the whole seed; stateless draws take two integers.
     key = tf.random.experimental.stateless_fold_in(tf.stack([seed, stream]), step)
     return draw(shape, key)
+
+
+def warped(images, share, uniform):
+    """Turns, stretches, shears and moves images a little, as another hand would have written.
+
+    By at most 5 degrees, 5 % each way, 5 % and half a pixel, about the middle of the image.
+
+    Args:
+        images: float32 (n, 784).
+        share: of the images that are warped; the others stay as they are.
+        uniform: draws in [0, 1), (n, 7).
+
+    Returns:
+        float32 (n, 784), interpolated linearly; 0 where nothing was.
+    """
+    chosen = tf.cast(uniform[:, 6] < share, tf.float32)
+    angle, across, along, shear, right, down = (
+        limit * chosen * (2 * uniform[:, i] - 1) for i, limit in enumerate(WARP_LIMITS)
+    )
+    a, b = (1 + across) * tf.cos(angle), shear - tf.sin(angle)
+    c, d = tf.sin(angle), (1 + along) * tf.cos(angle)
+    middle, zero = (model.SIDE - 1) / 2, tf.zeros_like(angle)
+    from_left, from_top = middle * (1 - a - b) + right, middle * (1 - c - d) + down
+    transforms = tf.stack([a, b, from_left, c, d, from_top, zero, zero], axis=1)
+    square = tf.reshape(images, [-1, model.SIDE, model.SIDE, 1])
+    return tf.reshape(
+        keras.ops.image.affine_transform(square, transforms, data_format="channels_last"),
+        tf.shape(images),
+    )
 
 
 def binarized(images, seed):
@@ -177,9 +214,9 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
     images = tf.constant(images)
 
     @tf.function(jit_compile=True)
-    def compiled(images, indices, noise, levels, steps):
+    def compiled(images, indices, noise, warps, levels, steps):
         def step(i, rows):
-            x = pixels(tf.gather(images, indices[i]))
+            x = warps[i] if objective.warp else pixels(tf.gather(images, indices[i]))
             if objective.binarize:
                 x = tf.cast(levels[i] < x, tf.float32)
             row, grads = gradients(vae, x, noise[i], objective)
@@ -196,22 +233,25 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
         # The same stateless call gives other numbers inside XLA, so noise is drawn out here.
         first = tf.cast(optimizer.iterations, tf.int32)
         each = first + tf.range(size)
-        noise = tf.map_fn(
-            lambda step: noise_like(drawn, seed, TRAIN_STREAM, step),
-            each,
-            fn_output_signature=tf.float32,
-        )
-        levels = tf.zeros([])
+
+        def drawn_in_each(function):
+            return tf.map_fn(function, each, fn_output_signature=tf.float32)
+
+        def uniform(shape, stream):
+            draw = tf.random.stateless_uniform
+            return drawn_in_each(lambda step: noise_like(shape, seed, stream, step, draw))
+
+        noise = drawn_in_each(lambda step: noise_like(drawn, seed, TRAIN_STREAM, step))
+        warps = levels = tf.zeros([])
+        if objective.warp:
+            share = drawn_in_each(objective.warp) if callable(objective.warp) else objective.warp
+            draws = tf.reshape(uniform([batch, 7], WARP_STREAM), [-1, 7])
+            flat = pixels(tf.gather(images, tf.reshape(indices, [-1])))
+            share = tf.repeat(share * tf.ones([size]), batch)
+            warps = tf.reshape(warped(flat, share, draws), [size, batch, model.PIXELS])
         if objective.binarize:
-            uniform = tf.random.stateless_uniform
-            levels = tf.map_fn(
-                lambda step: noise_like(
-                    [batch, model.PIXELS], seed, BINARIZE_STREAM, step, uniform
-                ),
-                each,
-                fn_output_signature=tf.float32,
-            )
-        return compiled(images, indices, noise, levels, steps)
+            levels = uniform([batch, model.PIXELS], BINARIZE_STREAM)
+        return compiled(images, indices, noise, warps, levels, steps)
 
     def run(indices):
         steps = len(indices)

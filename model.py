@@ -17,7 +17,8 @@ import math
 import keras
 import tensorflow as tf
 
-PIXELS = 784
+SIDE = 28
+PIXELS = SIDE * SIDE
 
 
 class Encoder(keras.layers.Layer):

@@ -64,6 +64,14 @@ def parser():
         help="z drawn for each image: the K-sample bound on log p(x); 1 is the plain ELBO",
     )
 
+    group.add_argument(
+        "--warp",
+        type=flags.number(0, maximum=1),
+        default=0.5,
+        help="share of the images that a step sees slightly turned, stretched and moved; falls "
+        "with the learning rate",
+    )
+
     group = parser.add_argument_group("optimizer (AdamW)")
     group.add_argument("--epoch", type=flags.integer(1), default=100, help="passes over the data")
     group.add_argument("--batch", type=flags.integer(1), default=100, help="images a step")
@@ -207,7 +215,7 @@ def configuration(args, architecture, dataset, warm_config):
     """Returns the `config.json` of a new run under these flags."""
     import config_file
 
-    shaping = ("epoch", "batch", "limit", "seed", "recon_loss", "beta", "binarize")
+    shaping = ("epoch", "batch", "limit", "seed", "recon_loss", "beta", "warp", "binarize")
     shaping += ("importance_samples", "learning_rate", "schedule", "warmup_epochs", "weight_decay")
     training = {name: getattr(args, name) for name in shaping}
     training["warm_start_sha256"] = warm_config and warm_config["weights_sha256"]
