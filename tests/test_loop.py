@@ -158,6 +158,40 @@ def test_training_on_draws_sees_fresh_ones_in_each_step():
     assert rows[True].mean() == pytest.approx(rows[False].mean(), rel=0.02)
 
 
+def test_warped_images_move_as_the_draws_say():
+    images = tf.constant(IMAGES[:6] / np.float32(255))
+    middle = np.full((6, 7), 0.5, np.float32)
+    np.testing.assert_array_equal(loop.warped(images, 1.0, middle), images)
+    random = np.random.default_rng(0).random((6, 7), np.float32)
+    np.testing.assert_array_equal(loop.warped(images, 0.0, random), images)
+    # Half a pixel to the left: each pixel is the mean of itself and its right neighbour.
+    moved = middle.copy()
+    moved[:, 4] = 1.0
+    square = images.numpy().reshape(6, 28, 28)
+    expected = 0.5 * (square + np.pad(square, ((0, 0), (0, 0), (0, 1)))[:, :, 1:])
+    found = loop.warped(images, 1.0, moved).numpy().reshape(6, 28, 28)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    # Any warp keeps the middle of a digit within half a pixel and the rounding of its corners.
+    warped = loop.warped(images, 1.0, random).numpy().reshape(6, 28, 28)
+    assert (warped != square).any(axis=(1, 2)).all() and warped.min() >= 0 and warped.max() <= 1
+    axis = np.arange(28)
+    for where in ((2, 1), (1, 2)):
+        centre = [(p.sum(where[0]) * axis).sum(1) / p.sum((1, 2)) for p in (square, warped)]
+        assert np.abs(centre[0] - centre[1]).max() < 1
+
+
+def test_the_share_that_is_warped_may_follow_the_step():
+    """None in the first two steps, all later: the same bits as without, then others."""
+    rows = []
+    for warp in (0.0, lambda step: tf.where(step < 2, 0.0, 1.0)):
+        vae, optimizer = built()
+        objective = loop.Objective(warp=warp)
+        window = loop.training_window(vae, optimizer, IMAGES, BATCH, SEED, objective, size=4)
+        rows.append(window(data.batches(90, BATCH, SEED, 0)[:4]))
+    np.testing.assert_allclose(rows[0][:2], rows[1][:2], rtol=1e-6)
+    assert (rows[0][2:] != rows[1][2:]).all()
+
+
 def test_posterior_is_the_moments_of_mu():
     vae, _ = built()
     mu, log_var = (part.numpy().astype(float) for part in vae.encode(IMAGES / np.float32(255)))

@@ -150,6 +150,145 @@ def test_the_first_digits_of_a_seed_are_the_same_for_any_num(trained, tmp_path):
     assert (cold == cold[0]).all() and (some != some[0]).any()
 
 
+@pytest.fixture
+def drawn(monkeypatch):
+    """What each function of figures.py was given, by the name of the picture; it is drawn, too."""
+    import figures
+
+    given = {}
+
+    def spy(function):
+        def draw(path, *args):
+            given[os.path.basename(path)] = args
+            return function(path, *args)
+
+        return draw
+
+    for name in ("grid", "bars", "histogram", "latent_map", "reconstructions"):
+        monkeypatch.setattr(figures, name, spy(getattr(figures, name)))
+    return given
+
+
+def is_picture(path):
+    from matplotlib import image
+
+    return image.imread(path).shape[:2] > (200, 400)
+
+
+def test_interpolations_end_in_the_draws_they_join(trained, tmp_path, drawn):
+    digits = generated(trained, tmp_path, "--interpolate", "--num", "20").reshape(10, 2, 784)
+    rows = drawn["interpolate.png"][0].reshape(10, -1, 784)
+    for end, column in ((0, 0), (1, -1)):
+        off = np.abs(rows[:, column].astype(int) - digits[:, end])
+        assert off.max() <= 1  # of 255: another batch size may round otherwise
+    assert (rows[:, 5] != rows[:, 0]).any() and is_picture(tmp_path / "interpolate.png")
+    a, b = np.array([3.0, 0.0]), np.array([0.0, 3.0])
+    middle = eval_genresult.along_sphere(a, b, 0.5)
+    np.testing.assert_allclose(middle, [4.5**0.5] * 2)  # as far from the origin as its ends
+    np.testing.assert_allclose(eval_genresult.along_sphere(a, 2 * a, 0.25), 1.25 * a)
+
+
+def test_a_traversal_changes_one_dimension_at_a_time(trained, tmp_path, drawn):
+    generated(trained, tmp_path, "--traverse")
+    images, columns, _, rows, *_ = drawn["traverse.png"]
+    rows_of = images.reshape(-1, columns, 784)
+    assert len(rows_of) == len(rows) == 4  # all latent dimensions of the small model
+    change = np.abs(rows_of[:, 0].astype(int) - rows_of[:, -1]).max(axis=1)
+    assert (change > 0).all()
+    posterior = json.loads((trained / "config.json").read_text())["posterior"]
+    most = int(np.argmax(posterior["KLD"]))
+    assert rows[0].startswith(f"z[{most}], ") and is_picture(tmp_path / "traverse.png")
+
+
+def test_a_manifold_shows_every_corner_of_a_flat_latent(trained, tmp_path, drawn, capsys):
+    flat = ["--dataset", "digits", "--hidden_units", "16", "--latent_dim", "2", "--epoch", "2"]
+    folders = ["--save_weight_dir", str(tmp_path / "w"), "--log_dir", str(tmp_path / "l")]
+    import train as script
+
+    assert script.main([*flat, *folders]) == 0
+    generated(tmp_path / "w", tmp_path, "--manifold")
+    images, side, _, rows, columns, *_ = drawn["manifold.png"]
+    assert side == 20 and images.shape == (400, 784)
+    corners = images.reshape(20, 20, 784)[[0, 0, -1, -1], [0, -1, 0, -1]]
+    assert len(np.unique(corners, axis=0)) == 4 and is_picture(tmp_path / "manifold.png")
+    # The inverse normal of 0.5 / 20: scipy's, by another function.
+    from scipy.stats import norm
+
+    assert columns[0] == f"{norm.ppf(0.025):+.1f}" and rows[-1].endswith(columns[0])
+    capsys.readouterr()
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "none")]
+    assert eval_genresult.main([*argv, "--manifold"]) == 2
+    assert "--manifold shows a z of two dimensions" in last_line(capsys.readouterr().err)
+    assert not (tmp_path / "none").exists()
+
+
+def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path)]
+    looks = ["--latent_map", "--kl_per_unit", "--outliers", "--probe", "--nll_samples", "20"]
+    assert eval_script.main([*argv, *looks, "--projector", str(tmp_path / "projector")]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    heights = drawn["kl_per_unit.png"][0]
+    assert len(heights) == 4 and sum(heights) == pytest.approx(metrics["loss_KLD"], rel=1e-4)
+    values, groups, *_ = drawn["outliers.png"]
+    assert np.mean(values) == pytest.approx(metrics["loss_total"], rel=1e-5)
+    (_, _, lowest), (_, _, highest) = groups
+    assert lowest[0] == values.min() and highest[0] == values.max()
+    points, labels, *_ = drawn["latent_map.png"]
+    assert points.shape == (300, 2) and set(labels) == set(range(10))
+    assert 0.2 < metrics["probe_accuracy"] <= 1  # chance is 0.1
+    assert 0 < metrics["nll"] < metrics["loss_total"] + 5
+    for name in ("latent_map", "kl_per_unit", "outliers"):
+        assert is_picture(tmp_path / f"{name}.png")
+    from matplotlib import image
+
+    folder = tmp_path / "projector"
+    assert np.loadtxt(folder / "mu.tsv").shape == (300, 4)
+    assert np.loadtxt(folder / "labels.tsv").shape == (300,)
+    assert image.imread(folder / "digits.png").shape[:2] == (18 * 28, 18 * 28)
+    assert "digits.png" in (folder / "projector_config.pbtxt").read_text()
+
+
+def test_exports_need_nothing_of_this_repository(trained, tmp_path):
+    """Loaded by a fresh process elsewhere: the numbers of the repository's own code."""
+    folder = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "out")]
+    assert eval_script.main([*folder, "--export", str(tmp_path / "encoder")]) == 0
+    assert eval_genresult.main([*folder, "--export", str(tmp_path / "decoder")]) == 0
+    code = (
+        "import numpy as np, sys, tensorflow as tf\n"
+        "encoder, decoder = tf.saved_model.load('encoder'), tf.saved_model.load('decoder')\n"
+        "q = encoder.serve(np.load('images.npy'))\n"
+        "np.savez('found.npz', mu=q['mu'], log_var=q['log_var'], out=decoder.serve(q['mu']))\n"
+        "assert not {'model', 'weights', 'loop', 'keras'} & set(sys.modules)\n"
+    )
+    images = np.random.default_rng(0).random((7, 784), np.float32)
+    np.save(tmp_path / "images.npy", images)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True
+    )
+    assert run.returncode == 0, run.stderr
+    import tensorflow as tf
+
+    import weights
+
+    _, vae = weights.load_vae(str(trained))
+    mu, log_var = vae.encode(images)
+    with np.load(tmp_path / "found.npz") as found:
+        np.testing.assert_allclose(found["mu"], mu, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(found["log_var"], log_var, rtol=1e-5, atol=1e-6)
+        expected = tf.sigmoid(vae.decode(mu))
+        np.testing.assert_allclose(found["out"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_export_never_replaces_what_is_there(trained, tmp_path, capsys):
+    (tmp_path / "mine").mkdir()
+    for script, flag in ((eval_script, "--export"), (eval_script, "--projector")):
+        argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "out")]
+        assert script.main([*argv, flag, str(tmp_path / "mine")]) == 2
+        assert f"{flag} {tmp_path / 'mine'} exists already" in last_line(capsys.readouterr().err)
+    assert not (tmp_path / "out" / "metrics.json").exists()
+
+
 def flip(path):
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 4
@@ -223,6 +362,8 @@ WRONG_FLAGS = [
     ("train.py", ["--dataset", "digits", "--data_dir", "here"], "--data_dir here has no use"),
     ("eval.py", ["--batch", "many"], "--batch"),
     ("eval_genresult.py", ["--num", "0"], "--num"),
+    ("train.py", ["--warp", "1.5"], "--warp"),
+    ("train.py", ["--importance_samples", "0"], "--importance_samples"),
     ("eval_genresult.py", ["--temperature", "-1"], "--temperature"),
     ("eval_genresult.py", ["--load_weight_dir", "nowhere"], "--load_weight_dir nowhere"),
 ]

@@ -61,6 +61,25 @@ def test_a_run_writes_curves_weights_and_config(whole):
     assert len(list((whole / "weights" / "checkpoint").iterdir())) == 3
 
 
+def test_digits_form_before_ones_eyes(whole):
+    """The same images and the same draws, at the first and the last epoch."""
+    import tensorflow as tf
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(whole / "log" / "val"))
+    accumulator.Reload()
+    assert set(accumulator.Tags()["images"]) == {"reconstructions", "prior_draws"}
+    for tag, rows in (("reconstructions", 8), ("prior_draws", 4)):
+        events = accumulator.Images(tag)
+        assert [event.step for event in events] == [STEPS, 3 * STEPS]
+        first, last = (
+            tf.io.decode_png(event.encoded_image_string).numpy()[..., 0] for event in events
+        )
+        assert first.shape == (rows * 31, 310) and (first != last).any()
+        if tag == "reconstructions":  # the originals stay
+            np.testing.assert_array_equal(first[:28], last[:28])
+
+
 def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path):
     assert train(tmp_path, "--epoch", "3", "--schedule", "constant") == 0
     same_run(whole, tmp_path)
