@@ -129,7 +129,7 @@ def fit(run, config, stop):
         validated = validate(run, evaluate, seen)
         last = epoch + 1 == args.epoch
         if last or epoch % PICTURE_EPOCHS == 0:
-            show(run, seen)
+            draw_digits(run, seen)
         progress.finish(trained, validated)
         config |= {"epochs_done": epoch + 1}
         # Passes over all training images: worth their time once, at the end.
@@ -208,7 +208,7 @@ def validate(run, evaluate, images):
     return validated
 
 
-def show(run, images, rows=4, columns=10):
+def draw_digits(run, images, rows=4, columns=10):
     """Writes digits for TensorBoard: the same images over their reconstructions, the same draws."""
 
     def decoded(z):
