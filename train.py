@@ -76,7 +76,7 @@ def parser():
     group.add_argument("--epoch", type=flags.integer(1), default=100, help="passes over the data")
     group.add_argument("--batch", type=flags.integer(1), default=100, help="images a step")
     group.add_argument(
-        "--learning_rate", type=flags.number(0, above=True), default=2e-3, help="at its highest"
+        "--learning_rate", type=flags.number(0, above=True), default=3e-3, help="at its highest"
     )
     group.add_argument(
         "--schedule",
@@ -94,7 +94,7 @@ def parser():
     group.add_argument(
         "--weight_decay",
         type=flags.number(0),
-        default=0.1,
+        default=0.05,
         help="of the kernels, decoupled: a step takes rate * decay of each away",
     )
 
