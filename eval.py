@@ -93,16 +93,12 @@ def run(args):
     config = config_file.read(args.load_weight_dir)
     weights.verified_weights(args.load_weight_dir, config)
     training = config["training"]
-    if args.nll_samples and training["recon_loss"] != "bce":
-        raise UserError(
-            f"--nll_samples: {args.load_weight_dir} was trained with --recon_loss "
-            f"{training['recon_loss']}, which is no likelihood of binary images: leave it away"
-        )
-    if args.outliers and training["recon_loss"] != "bce":
-        raise UserError(
-            f"--outliers: {args.load_weight_dir} was trained with --recon_loss "
-            f"{training['recon_loss']}, for which -ELBO means nothing: leave it away"
-        )
+    for flag in ("nll_samples", "outliers"):
+        if getattr(args, flag) and training["recon_loss"] != "bce":
+            raise UserError(
+                f"--{flag}: {args.load_weight_dir} was trained with --recon_loss "
+                f"{training['recon_loss']}, not as a Bernoulli model: leave the flag away"
+            )
     flags.writable_folder(args.output_dir, "--output_dir")
     for flag in ("export", "projector"):
         flags.require_new_folder(getattr(args, flag), f"--{flag}")

@@ -62,10 +62,8 @@ def train(args, config, dataset, folder):
     else:
         vae = model.VAE(**config["architecture"])
     steps = len(dataset.train.images) // args.batch
-    rate = loop.learning_rate(
-        args.learning_rate, args.schedule, args.warmup_epochs, args.epoch, steps
-    )
-    optimizer = loop.adam(vae.trainable_variables, rate, args.weight_decay)
+    rate = learning_rate(args.learning_rate, args.schedule, args.warmup_epochs, args.epoch, steps)
+    optimizer = adam(vae.trainable_variables, rate, args.weight_decay)
     checkpoint = tf.train.Checkpoint(vae=vae, optimizer=optimizer)
     width = len(loop.ROW)
     state = {"run_id": config["run_id"], "step": 0, "logged": 0}
@@ -88,6 +86,40 @@ def train(args, config, dataset, folder):
         with run.disk_errors("log_dir"):
             curves.close()
     print(f"Finished: weights in {args.save_weight_dir}, curves in {args.log_dir}.")
+
+
+def adam(variables, learning_rate, weight_decay=0.0):
+    """Returns Keras's AdamW, built; biases do not decay (Loshchilov and Hutter 2019, alg. 2).
+
+    Args:
+        learning_rate: a number or a schedule; the decay of a step is their product.
+    """
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.build(variables)
+    return optimizer
+
+
+def learning_rate(peak, schedule, warmup_epochs, epochs, steps):
+    """Returns the learning rate, a number or a schedule, as `train.py`'s flags describe it.
+
+    Args:
+        steps: of one epoch.
+    """
+    warmup = round(warmup_epochs * steps)
+    if schedule == "constant" and not warmup:
+        return peak
+    total = epochs * steps
+    if schedule == "cosine":
+        warmup = min(warmup, total // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else peak,
+        warmup_target=peak if warmup else None,
+        warmup_steps=warmup,
+        decay_steps=max(total - warmup, 1),
+        # A cosine that ends where it begins is the constant.
+        alpha=1.0 if schedule == "constant" else 0.0,
+    )
 
 
 def fit(run, config, stop):

@@ -19,8 +19,8 @@ import model
 TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM = 1, 2, 3
 BINARIZE_STREAM, NLL_STREAM, WARP_STREAM = 4, 5, 6
 ROW = ("objective", "loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
-# Bounds of a window: what its noise may weigh, and what two cores compute in about half a second.
 ACTIVE_VARIANCE = 0.01
+# Bounds of a window: what its noise may weigh, and what two cores compute in about half a second.
 NOISE_BYTES = 64 * 2**20
 WINDOW_FLOPS = 60e9
 # Radians, shares and pixels, in the order of `warped`.
@@ -108,46 +108,6 @@ def binarized(images, seed):
     """Returns one fixed Bernoulli draw of the grey values of uint8 images, as uint8 0 or 255."""
     draws = np.random.default_rng([seed, BINARIZE_STREAM]).random(images.shape, np.float32)
     return np.where(255 * draws < images, np.uint8(255), np.uint8(0))
-
-
-def adam(variables, learning_rate, weight_decay=0.0):
-    """Returns Keras's AdamW, built; biases do not decay (Loshchilov and Hutter 2019, alg. 2).
-
-    Args:
-        learning_rate: a number or a schedule; the decay of a step is their product.
-    """
-    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
-    optimizer.exclude_from_weight_decay(var_names=["bias"])
-    optimizer.build(variables)
-    return optimizer
-
-
-def learning_rate(peak, schedule, warmup_epochs, epochs, steps):
-    """Returns the learning rate, a number or a schedule, as `train.py`'s flags describe it.
-
-    Args:
-        steps: of one epoch.
-    """
-    warmup = round(warmup_epochs * steps)
-    if schedule == "constant" and not warmup:
-        return peak
-    total = epochs * steps
-    if schedule == "cosine":
-        warmup = min(warmup, total // 10)
-    return keras.optimizers.schedules.CosineDecay(
-        initial_learning_rate=0.0 if warmup else peak,
-        warmup_target=peak if warmup else None,
-        warmup_steps=warmup,
-        decay_steps=max(total - warmup, 1),
-        # A cosine that ends where it begins is the constant.
-        alpha=1.0 if schedule == "constant" else 0.0,
-    )
-
-
-def rate_at(optimizer, step):
-    """Returns the learning rate of a step, counted from 0."""
-    rate = optimizer._learning_rate
-    return float(rate(step) if callable(rate) else rate)
 
 
 def pixels(images):

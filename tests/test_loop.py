@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import data
+import fit
 import loop
 import model
 
@@ -17,7 +18,7 @@ def built():
     keras.utils.set_random_seed(SEED)
     vae = model.VAE((24, 12), 6, "silu")
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 400, warmup_target=2e-3, warmup_steps=5)
-    return vae, loop.adam(vae.trainable_variables, schedule, weight_decay=0.1)
+    return vae, fit.adam(vae.trainable_variables, schedule, weight_decay=0.1)
 
 
 def trained_in(lengths):
@@ -146,7 +147,7 @@ def test_training_on_draws_sees_fresh_ones_in_each_step():
     """With a rate of zero, the loss of the same batch still differs from step to step."""
     vae, _ = built()
     vae.decoder.head.bias.assign(np.linspace(-3, 3, 784))
-    optimizer = loop.adam(vae.trainable_variables, 0.0)
+    optimizer = fit.adam(vae.trainable_variables, 0.0)
     same = np.tile(np.arange(BATCH), (4, 1))
     rows = {
         binarize: loop.training_window(

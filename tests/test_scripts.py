@@ -248,6 +248,17 @@ def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
     assert "digits.png" in (folder / "projector_config.pbtxt").read_text()
 
 
+@pytest.mark.parametrize("flag", [["--nll_samples", "5"], ["--outliers"]])
+def test_what_only_a_bernoulli_model_has_is_refused_to_others(copy, tmp_path, capsys, flag):
+    config = json.loads((copy / "config.json").read_text())
+    edit(copy / "config.json", training=config["training"] | {"recon_loss": "l2"})
+    argv = ["--load_weight_dir", str(copy), "--output_dir", str(tmp_path / "out"), *flag]
+    assert eval_script.main(argv) == 2
+    line = last_line(capsys.readouterr().err)
+    assert f"{flag[0]}: {copy} was trained with --recon_loss l2" in line
+    assert not (tmp_path / "out").exists()
+
+
 def test_exports_need_nothing_of_this_repository(trained, tmp_path):
     """Loaded by a fresh process elsewhere: the numbers of the repository's own code."""
     folder = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "out")]
