@@ -10,12 +10,12 @@ from flags import UserError
 class Progress:
     """What the user sees of an epoch: Keras's bar on a terminal, and one line at its end."""
 
-    def __init__(self, epoch, epochs, steps, batch, done):
+    def __init__(self, epoch, epochs, steps, batch, done, shown=True):
         self.title = f"Epoch {epoch}/{epochs}"
         self.batch, self.first, self.done = batch, done, done
         self.started = time.monotonic()
-        self.bar = None
-        if sys.stdout.isatty():
+        self.bar, self.shown = None, shown
+        if shown and sys.stdout.isatty():
             from keras.utils import Progbar
 
             print(self.title)
@@ -43,14 +43,18 @@ class Progress:
                 ("RMSE", 4),
             )
         )
-        print(f"{self.title}: train / val {pairs}; {self.speed():,.0f} images/s", flush=True)
+        if self.shown:
+            print(f"{self.title}: train / val {pairs}; {self.speed():,.0f} images/s", flush=True)
 
 
 class StopRequest:
-    """Remembers SIGINT or SIGTERM until the loop can act; a second one gives up at once."""
+    """Remembers SIGINT or SIGTERM until the loop can act; a second one gives up at once.
+
+    `agreed` is the signal to act on: what all workers of a run know of.
+    """
 
     def __init__(self):
-        self.signum = None
+        self.signum = self.agreed = None
 
     def __enter__(self):
         self.before = {
@@ -61,17 +65,23 @@ class StopRequest:
 
     def __exit__(self, *_):
         for number, handler in self.before.items():
-            signal.signal(number, handler)
+            # None: not Python's, and not Python's to give back.
+            signal.signal(number, handler or signal.SIG_DFL)
 
     def _remember(self, signum, _frame):
         if self.signum:
             raise UserError("interrupted twice: stopped without saving", 128 + signum)
         self.signum = signum
 
+    def agree(self, team):
+        """Makes a signal that any worker got that of all; each of them has to call this."""
+        if team.any(bool(self.signum)):
+            self.agreed = self.signum or signal.SIGTERM
+
     def act(self, folder, unfinished):
         """Leaves the script with 130 or 143 where a signal came and work remains."""
-        if self.signum and unfinished:
+        if self.agreed and unfinished:
             raise UserError(
                 f"interrupted; saved in {folder}: the same command continues the run",
-                128 + self.signum,
+                128 + self.agreed,
             )

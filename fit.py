@@ -14,6 +14,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+import cluster
 import console
 import data
 import flags
@@ -43,6 +44,7 @@ class Run(NamedTuple):
     checkpoint: tf.train.Checkpoint
     state: dict
     curves: logs.Curves
+    team: cluster.Team = cluster.Team()
 
     @property
     def steps(self):
@@ -54,16 +56,17 @@ class Run(NamedTuple):
         return flags.disk_errors(f"--{flag} {getattr(self.args, flag)}")
 
 
-def train(args, config, dataset, folder):
+def train(args, config, dataset, folder, team):
     """Builds or restores the run, and trains it to its end."""
     keras.utils.set_random_seed(args.seed)
-    if args.load_weight_dir:
-        _, vae = weights.load_vae(args.load_weight_dir)
-    else:
-        vae = model.VAE(**config["architecture"])
     steps = len(dataset.train.images) // args.batch
     rate = learning_rate(args.learning_rate, args.schedule, args.warmup_epochs, args.epoch, steps)
-    optimizer = adam(vae.trainable_variables, rate, args.weight_decay)
+    with team.scope():
+        if args.load_weight_dir:
+            _, vae = weights.load_vae(args.load_weight_dir)
+        else:
+            vae = model.VAE(**config["architecture"])
+        optimizer = adam(vae.trainable_variables, rate, args.weight_decay)
     checkpoint = tf.train.Checkpoint(vae=vae, optimizer=optimizer)
     width = len(loop.ROW)
     state = {"run_id": config["run_id"], "step": 0, "logged": 0}
@@ -73,19 +76,23 @@ def train(args, config, dataset, folder):
         state = saved
         checkpoint.read(prefix).assert_consumed()
         epoch, done = divmod(state["step"], steps)
-        print(f"Continuing {folder.folder} after {epoch} epochs and {done} steps.")
+        if team.chief:
+            print(f"Continuing {folder.folder} after {epoch} epochs and {done} steps.")
+    team.require_same(state["step"], f"the workers see different checkpoints in {folder.folder}")
     with flags.disk_errors(f"--log_dir {args.log_dir}"):
-        curves = logs.Curves(args.log_dir, state["step"])
+        curves = logs.Curves(args.log_dir, state["step"]) if team.chief else logs.NoCurves()
         if not prefix:
             curves.text("configuration", as_markdown(config))
-    run = Run(args, dataset, folder, vae, optimizer, rate, checkpoint, state, curves)
+    run = Run(args, dataset, folder, vae, optimizer, rate, checkpoint, state, curves, team)
     try:
-        with console.StopRequest() as stop:
+        with console.StopRequest() as stop, team.peers():
             fit(run, config, stop)
+            team.wait()
     finally:
         with run.disk_errors("log_dir"):
             curves.close()
-    print(f"Finished: weights in {args.save_weight_dir}, curves in {args.log_dir}.")
+    if team.chief:
+        print(f"Finished: weights in {args.save_weight_dir}, curves in {args.log_dir}.")
 
 
 def adam(variables, learning_rate, weight_decay=0.0):
@@ -135,7 +142,9 @@ def fit(run, config, stop):
     )
     if objective.binarize:
         seen = loop.binarized(seen, args.seed)
-    window = loop.training_window(run.vae, run.optimizer, images, args.batch, args.seed, objective)
+    window = loop.training_window(
+        run.vae, run.optimizer, images, args.batch, args.seed, objective, team=run.team
+    )
     # No steps yet: compiles, so that the speed of the first epoch is that of training.
     window(np.zeros((0, args.batch), np.int32))
     evaluate = loop.evaluation(run.vae, args.seed, samples=args.importance_samples)
@@ -143,7 +152,7 @@ def fit(run, config, stop):
     while state["step"] < args.epoch * steps:
         epoch, done = divmod(state["step"], steps)
         order = data.batches(len(images), args.batch, args.seed, epoch)
-        progress = console.Progress(epoch + 1, args.epoch, steps, args.batch, done)
+        progress = console.Progress(epoch + 1, args.epoch, steps, args.batch, done, run.team.chief)
         while done < steps:
             rows = window(order[done : done + window.size]).astype(np.float64)
             if not np.isfinite(rows[:, 0]).all():
@@ -152,7 +161,8 @@ def fit(run, config, stop):
                 record(run, row)
             done += len(rows)
             progress.update(done, rows[-1][loop.ROW.index("loss_total")])
-            if done < steps and (stop.signum or time.monotonic() - saved_at > args.save_every):
+            stop.agree(run.team)
+            if done < steps and (stop.agreed or time.monotonic() - saved_at > args.save_every):
                 save(run)
                 saved_at = time.monotonic()
             stop.act(args.save_weight_dir, done < steps)
@@ -160,12 +170,12 @@ def fit(run, config, stop):
         state["epoch_sum"] = [0.0] * len(loop.ROW)
         validated = validate(run, evaluate, seen)
         last = epoch + 1 == args.epoch
-        if last or epoch % PICTURE_EPOCHS == 0:
+        if run.team.chief and (last or epoch % PICTURE_EPOCHS == 0):
             draw_digits(run, seen)
         progress.finish(trained, validated)
         config |= {"epochs_done": epoch + 1}
         # Passes over all training images: worth their time once, at the end.
-        config |= summary(run) if last else {"posterior": None, "variance": None}
+        config |= summary(run) if last and run.team.chief else {"posterior": None, "variance": None}
         config = save(run, config)
         saved_at = time.monotonic()
         stop.act(args.save_weight_dir, not last)
@@ -173,6 +183,8 @@ def fit(run, config, stop):
 
 def save(run, config=None):
     """Writes a checkpoint; with `config`, first the weights to evaluate and config.json.
+
+    A worker that is not the chief looks at its weights and writes nothing.
 
     Returns:
         `config` with the SHA-256 of the weights, if given.
@@ -183,6 +195,8 @@ def save(run, config=None):
     # The last step's loss is that of the weights before it, so this looks at them.
     if not all(np.isfinite(weight.numpy()).all() for weight in run.vae.weights):
         raise not_finite(run, run.state["step"])
+    if not run.team.chief:
+        return config
     if config:
         with run.disk_errors("save_weight_dir"):
             config = run.folder.write_weights(run.vae, config)
@@ -230,7 +244,8 @@ def rate_at(run, step):
 
 def validate(run, evaluate, images):
     """Evaluates the validation images, writes their points, and returns their means."""
-    evaluated = evaluate(images)
+    evaluated = evaluate(images, run.team.index, run.team.workers)
+    evaluated = {name: run.team.total(values) for name, values in evaluated.items()}
     validated = loop.means(evaluated)
     objective = model.objective(evaluated, run.args.recon_loss, run.args.beta)
     validated |= {"objective": float(objective), "active_units": loop.active_units(evaluated["mu"])}

@@ -23,6 +23,7 @@ ACTIVATIONS = ("silu", "relu", "gelu", "elu", "tanh")
 DATASETS = ("auto", "mnist", "digits")
 RECON_LOSSES = ("bce", "l2", "gaussian")
 BINARIZE = ("none", "dynamic")
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 SCHEDULES = ("cosine", "constant")
 # The default of a flag whose absence means something; its help says what.
 ABSENT = argparse.SUPPRESS
@@ -231,8 +232,14 @@ def spelled(value):
     return " ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def quiet_tensorflow():
+def quiet_tensorflow(first=None):
     """Imports TensorFlow with its start-up lines kept off the screen; an error still shows.
+
+    Args:
+        first: a function to call first of all, while lines are still kept off.
+
+    Returns:
+        What `first` returned.
 
     The first lines come from C++ before any log level is read, so stderr itself is set aside
     during the import. Neither speed nor bits change.
@@ -246,7 +253,7 @@ def quiet_tensorflow():
             import tensorflow as tf
 
             # Touching the devices here makes the lines about absent GPUs come now.
-            tf.config.list_logical_devices()
+            return (first or tf.config.list_logical_devices)()
         except BaseException:
             aside.seek(0)
             os.write(kept, aside.read())

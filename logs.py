@@ -21,35 +21,39 @@ PARTS = ("train", "val")
 PROJECTED = 10_000
 
 
-def claim(log_dir, run_id, overwrite):
-    """Makes `log_dir` the log folder of one run.
+def require_free(log_dir, run_id, overwrite):
+    """Checks that `log_dir` can be written and is no other run's, and changes nothing in it.
 
     Args:
         run_id: of the run; the same one may come back, another is refused.
-        overwrite: remove another run's event files first.
+        overwrite: another run's event files are to be removed.
+
+    Returns:
+        The paths of another run's event files.
 
     Raises:
         UserError: the folder can't be written, or belongs to another run.
     """
+    flags.writable_folder(log_dir, "--log_dir")
     owner = os.path.join(log_dir, OWNER_FILE)
+    folders = [os.path.join(glob.escape(log_dir), part) for part in PARTS]
+    events = [path for folder in folders for path in glob.glob(f"{folder}/events.out.tfevents.*")]
+    if not (os.path.exists(owner) or events) or _owner(owner) == run_id:
+        return []
+    if not overwrite:
+        raise UserError(
+            f"--log_dir {log_dir} holds the curves of another run: name another folder, or "
+            "--overwrite them"
+        )
+    return events
+
+
+def claim(log_dir, run_id, overwrite):
+    """Makes `log_dir` the log folder of one run; arguments and errors as in `require_free`."""
     try:
-        os.makedirs(log_dir, exist_ok=True)
-        events = [
-            path
-            for part in PARTS
-            for path in glob.glob(os.path.join(glob.escape(log_dir), part, "events.out.tfevents.*"))
-        ]
-        if os.path.exists(owner) or events:
-            if _owner(owner) == run_id:
-                return
-            if not overwrite:
-                raise UserError(
-                    f"--log_dir {log_dir} holds the curves of another run: name another folder, "
-                    "or --overwrite them"
-                )
-            for path in events:
-                os.remove(path)
-        write_json(owner, {"run_id": run_id})
+        for path in require_free(log_dir, run_id, overwrite):
+            os.remove(path)
+        write_json(os.path.join(log_dir, OWNER_FILE), {"run_id": run_id})
         for part in PARTS:
             os.makedirs(os.path.join(log_dir, part), exist_ok=True)
     except OSError as error:
@@ -131,6 +135,15 @@ class Curves:
 
     def _add(self, part, step, **content):
         self._writers[part].add_event(self._event(wall_time=time.time(), step=step, **content))
+
+
+class NoCurves:
+    """Takes what `Curves` takes and writes nothing: for the workers of a run that are not chief."""
+
+    def _nothing(self, *_):
+        pass
+
+    scalars = digits = text = flush = close = _nothing
 
 
 def write_projector(folder, mu, images, labels):

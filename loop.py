@@ -135,24 +135,61 @@ def sampled_terms(vae, images, noise):
     return terms
 
 
-def gradients(vae, images, noise, objective=ELBO):
-    """Loss terms and gradients of one batch.
+def gradients(vae, images, noise, objective=ELBO, variance=None):
+    """Loss terms and gradients of one batch, or of one replica's part of it.
 
     Args:
         images: float32 (batch, 784) in [0, 1].
         noise: (batch, latent_dim), or (k, batch, latent_dim) for the k-sample bound.
+        variance: as `model.objective` takes it.
 
     Returns:
         The means over the batch of `ROW`, (6,), and the gradients of the first of them.
     """
     with tf.GradientTape() as tape:
         terms = sampled_terms(vae, images, noise)
-        minimized = model.objective(terms, objective.recon_loss, objective.beta)
+        minimized = model.objective(terms, objective.recon_loss, objective.beta, variance)
     row = tf.stack([minimized, *(tf.reduce_mean(terms[name]) for name in ROW[1:])])
     return row, tape.gradient(minimized, vae.trainable_variables)
 
 
-def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=None):
+def replica_step(vae, optimizer, objective, local):
+    """Builds what one replica does in a step: a function of the global batch and its noise.
+
+    Args:
+        local: images of a step that are this replica's.
+
+    Returns:
+        A function, to be called by a strategy, of images (batch, 784) and noise as `gradients`
+        takes them, that trains and returns the means of `ROW` over this replica's images.
+    """
+
+    @tf.function(jit_compile=True)
+    def own_variance(images, noise):
+        return model.optimal_variance(sampled_terms(vae, images, noise)["loss_l2"])
+
+    @tf.function(jit_compile=True)
+    def own_gradients(images, noise, variance):
+        return gradients(vae, images, noise, objective, variance)
+
+    def step(images, noise):
+        replica = tf.distribute.get_replica_context()
+        first = local * replica.replica_id_in_sync_group
+        images, noise = images[first : first + local], noise[..., first : first + local, :]
+        variance = tf.zeros([])
+        if objective.recon_loss == "gaussian":
+            # Of the global batch: reduced before it is used.
+            variance = replica.all_reduce("MEAN", own_variance(images, noise))
+        row, grads = own_gradients(images, noise, variance)
+        # Keras adds up the replicas' gradients: of means, that is their number too much.
+        grads = [grad / replica.num_replicas_in_sync for grad in grads]
+        optimizer.apply_gradients(zip(grads, vae.trainable_variables, strict=True))
+        return row
+
+    return step
+
+
+def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=None, team=None):
     """Builds the function that trains through a window of consecutive steps.
 
     Args:
@@ -161,6 +198,8 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
         batch: images a step.
         objective: an `Objective`.
         size: steps of the longest window; None: `window_size`.
+        team: a `cluster.Team` under whose strategy both were built, whose replicas share out each
+            batch; None: one device, and the whole window compiled as one.
 
     Returns:
         A function of indices, int32 (steps, batch) with steps at most `size`, that trains and
@@ -173,18 +212,33 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
     variables = vae.trainable_variables
     images = tf.constant(images)
 
-    @tf.function(jit_compile=True)
-    def compiled(images, indices, noise, warps, levels, steps):
+    def loop(train, images, indices, noise, warps, levels, steps):
         def step(i, rows):
             x = warps[i] if objective.warp else pixels(tf.gather(images, indices[i]))
             if objective.binarize:
                 x = tf.cast(levels[i] < x, tf.float32)
-            row, grads = gradients(vae, x, noise[i], objective)
-            optimizer.apply_gradients(zip(grads, variables, strict=True))
-            return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], [row])
+            return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], [train(x, noise[i])])
 
         start = (tf.constant(0), tf.zeros([size, len(ROW)]))
         return tf.while_loop(lambda i, _: i < steps, step, start)[1]
+
+    @tf.function(jit_compile=True)
+    def compiled(*inputs):
+        def train(x, noise):
+            row, grads = gradients(vae, x, noise, objective)
+            optimizer.apply_gradients(zip(grads, variables, strict=True))
+            return row
+
+        return loop(train, *inputs)
+
+    def shared_out(*inputs):
+        step = replica_step(vae, optimizer, objective, batch // team.replicas)
+
+        def train(x, noise):
+            rows = team.strategy.experimental_local_results(team.strategy.run(step, (x, noise)))
+            return tf.add_n(rows) / team.replicas
+
+        return loop(train, *inputs)
 
     @tf.function(
         input_signature=[tf.TensorSpec([size, batch], tf.int32), tf.TensorSpec([], tf.int32)]
@@ -211,14 +265,16 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
             warps = tf.reshape(warped(flat, share, draws), [size, batch, model.PIXELS])
         if objective.binarize:
             levels = uniform([batch, model.PIXELS], BINARIZE_STREAM)
-        return compiled(images, indices, noise, warps, levels, steps)
+        through = shared_out if team and team.strategy else compiled
+        return through(images, indices, noise, warps, levels, steps)
 
     def run(indices):
         steps = len(indices)
         # One static shape: a window compiled for another length would give other bits.
         padded = np.zeros((size, batch), np.int32)
         padded[:steps] = indices
-        return window(tf.constant(padded), tf.constant(steps)).numpy()[:steps]
+        rows = window(tf.constant(padded), tf.constant(steps)).numpy()[:steps]
+        return team.total(rows) if team else rows
 
     run.size = size
     return run
@@ -235,7 +291,8 @@ def evaluation(vae, seed, batch=1000, samples=1):
 
     Returns:
         A function of images, uint8 (n, 784), that returns a dict of float32 (n,) by the names of
-        `sampled_terms` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim).
+        `sampled_terms` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim). Its further arguments
+        `worker` and `workers` leave the other workers' batches at zero.
     """
     drawn = [latent_dim_of(vae)] if samples == 1 else [samples, latent_dim_of(vae)]
     batch = max(1, batch // samples)
@@ -254,13 +311,18 @@ def evaluation(vae, seed, batch=1000, samples=1):
         terms["RMSE_mean"] = model.rmse(model.loss_l2(x, vae.decode(mu)))
         return terms | {"mu": mu}
 
-    def evaluate(images):
+    def evaluate(images, worker=0, workers=1):
         noise = noise_like([len(images), *drawn], seed, EVALUATION_STREAM, 0)
-        parts = [
-            part(tf.constant(images[i : i + batch]), noise[i : i + batch])
-            for i in range(0, len(images), batch)
-        ]
-        return {name: np.concatenate([p[name].numpy() for p in parts]) for name in parts[0]}
+        evaluated = {}
+        for index, first in enumerate(range(0, len(images), batch)):
+            mine, here = index % workers == worker, slice(first, first + batch)
+            # The first batch tells the names and shapes to a worker that has none of its own.
+            if mine or not evaluated:
+                for name, values in part(tf.constant(images[here]), noise[here]).items():
+                    shape = len(images), *values.shape[1:]
+                    all_values = evaluated.setdefault(name, np.zeros(shape, np.float32))
+                    all_values[here] = mine * values.numpy()
+        return evaluated
 
     return evaluate
 

@@ -269,7 +269,7 @@ def loss_terms(images, mu, log_var, logits):
     }
 
 
-def objective(terms, recon_loss="bce", beta=1.0):
+def objective(terms, recon_loss="bce", beta=1.0, variance=None):
     """What is minimized: reconstruction + beta * `loss_KLD`, or the importance-weighted bound.
 
     Args:
@@ -278,6 +278,8 @@ def objective(terms, recon_loss="bce", beta=1.0):
         recon_loss: `bce` (the Bernoulli model), `gaussian` (the Gaussian model, at its optimal
             variance) or `l2` (the norm itself, no likelihood).
         beta: weight of the KL term (Higgins et al. 2017, eq. 4); 1 with bce is the -ELBO.
+        variance: of the Gaussian model, where `terms` are of a part of the images that share it;
+            None: the `optimal_variance` of `terms`.
 
     Returns:
         A scalar, the mean over images.
@@ -286,7 +288,8 @@ def objective(terms, recon_loss="bce", beta=1.0):
         return tf.reduce_mean(terms["loss_importance"])
     if recon_loss == "gaussian":
         # At the optimum the objective is flat in the variance: the gradient may pass it by.
-        variance = tf.stop_gradient(optimal_variance(terms["loss_l2"]))
+        if variance is None:
+            variance = tf.stop_gradient(optimal_variance(terms["loss_l2"]))
         recon = loss_gaussian(terms["loss_l2"], variance)
     else:
         recon = terms[f"loss_{recon_loss}"]

@@ -98,6 +98,22 @@ def parser():
         help="of the kernels, decoupled: a step takes rate * decay of each away",
     )
 
+    group = parser.add_argument_group("devices and machines")
+    group.add_argument(
+        "--strategy",
+        choices=flags.STRATEGIES,
+        default="auto",
+        help="one device, mirrored on all of this machine, or multi_worker on all machines that "
+        "the environment variable TF_CONFIG names; auto: multi_worker where that is set, else "
+        "mirrored where there are several GPUs",
+    )
+    group.add_argument(
+        "--cluster_timeout",
+        type=flags.number(0, above=True),
+        default=120.0,
+        help="seconds that workers wait for each other",
+    )
+
     group = parser.add_argument_group("folders and records")
     group.add_argument("--save_weight_dir", default="./weight_train", help="weights, checkpoints")
     group.add_argument("--log_dir", default="./log", help="TensorBoard's event files")
@@ -129,6 +145,7 @@ def main(argv=None):
 
 def run(args):
     """Flags -> data -> model -> compiled training loop -> event files and a weights folder."""
+    import cluster
     import data
     import logs
     import weights
@@ -138,6 +155,7 @@ def run(args):
             f"--importance_samples {args.importance_samples} is a bound on the likelihood of the "
             "Bernoulli model: leave --recon_loss and --beta away"
         )
+    machines = cluster.machines(args.strategy, os.environ)
     warm_config, architecture = warm_start(args)
     dataset = data.load(args.dataset, args.data_dir, args.limit)
     announce(dataset)
@@ -146,8 +164,9 @@ def run(args):
             f"--batch {args.batch} is more than the {len(dataset.train.images)} training images: "
             "take a smaller batch"
         )
+    chief = not machines or machines[1] == 0
     wanted = configuration(args, architecture, dataset, warm_config)
-    folder = weights.TrainingFolder(args.save_weight_dir)
+    folder = weights.TrainingFolder(args.save_weight_dir, writes=chief)
     try:
         config = continue_or_start(folder, wanted, args)
         if config["epochs_done"] >= args.epoch:
@@ -156,18 +175,48 @@ def run(args):
                 "nothing to do."
             )
             return
-        logs.claim(args.log_dir, config["run_id"], args.overwrite)
-        if args.overwrite:
-            folder.clear()
-        folder.sweep()
-        folder.write_config(config)
-        flags.quiet_tensorflow()
+        if chief:
+            logs.require_free(args.log_dir, config["run_id"], args.overwrite)
+        team = cluster.join(args.strategy, machines, args.cluster_timeout)
+        if args.batch % team.replicas:
+            raise UserError(
+                f"--batch {args.batch} does not divide by the {team.replicas} devices that share "
+                "it: take a multiple"
+            )
+        if chief:
+            logs.claim(args.log_dir, config["run_id"], args.overwrite)
+            if args.overwrite:
+                folder.clear()
+            folder.sweep()
+            folder.write_config(config)
+        with team.peers():
+            config = agreed(team, folder, config, wanted, args)
         import fit
 
-        fit.train(args, config, dataset, folder)
+        fit.train(args, config, dataset, folder, team)
     finally:
         folder.close()
-    announce(dataset)
+    if chief:
+        announce(dataset)
+
+
+def agreed(team, folder, config, wanted, args):
+    """Returns the config of the run that the chief writes, on every worker.
+
+    Raises:
+        UserError: the workers do not see one `--save_weight_dir`, or were given other flags.
+    """
+    team.wait()
+    if not team.chief:
+        # What was to be overwritten is, by now.
+        args.overwrite = False
+        config = continue_or_start(folder, wanted, args)
+    team.require_same(
+        int(config["run_id"][:12], 16),
+        f"--save_weight_dir {folder.folder} is not one folder that all workers see, or one of them "
+        "was given other flags: name a shared folder and give all the same flags",
+    )
+    return config
 
 
 def warm_start(args):

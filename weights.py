@@ -139,14 +139,18 @@ class TrainingFolder:
 
     Args:
         folder: what `--save_weight_dir` names; made if need be.
+        writes: False for a worker that is not the chief: it only reads, without the lock.
 
     Raises:
         UserError: it can't be written, or another process writes it.
     """
 
-    def __init__(self, folder):
+    def __init__(self, folder, writes=True):
         self.folder = folder
         self._checkpoints = os.path.join(folder, CHECKPOINTS)
+        self._lock = None
+        if not writes:
+            return
         try:
             os.makedirs(folder, exist_ok=True)
             self._lock = _locked(os.path.join(folder, LOCK_FILE))
@@ -162,6 +166,8 @@ class TrainingFolder:
 
     def close(self):
         """Gives the lock back and leaves no trace of it."""
+        if self._lock is None:
+            return
         # The folder may have been deleted under the run: then the lock went with it.
         with contextlib.suppress(OSError):
             os.remove(os.path.join(self.folder, LOCK_FILE))
