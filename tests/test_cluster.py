@@ -1,0 +1,202 @@
+"""cluster.py: two workers as processes, four devices in one, and what ends them."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from conftest import ROOT, SMALL, last_line, points, train, weights_of
+
+import cluster
+from flags import UserError
+
+RUN = [*SMALL, "--epoch", "6", "--keep", "20"]
+
+
+def free_addresses(count=2):
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    return addresses
+
+
+def worker(index, addresses, folder, *argv, weights="weights"):
+    """Starts one worker in a folder of its own, with the weights and curves in a common one."""
+    place = folder / f"worker{index}"
+    place.mkdir(parents=True, exist_ok=True)
+    task = {"type": "worker", "index": index}
+    folders = ["--save_weight_dir", folder / weights, "--log_dir", folder / "log"]
+    return subprocess.Popen(
+        [sys.executable, os.path.join(ROOT, "train.py"), *RUN, *map(str, folders), *argv],
+        cwd=place,
+        env={
+            **os.environ,
+            "TF_CONFIG": json.dumps({"cluster": {"worker": addresses}, "task": task}),
+        },
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def ended(processes, seconds=200):
+    """Waits for the processes; returns their exit codes and what they printed."""
+    printed = [process.communicate(timeout=seconds) for process in processes]
+    return [process.returncode for process in processes], printed
+
+
+@pytest.fixture(scope="module")
+def two(tmp_path_factory):
+    """An uninterrupted run of two workers."""
+    folder, addresses = tmp_path_factory.mktemp("two"), free_addresses()
+    codes, printed = ended([worker(index, addresses, folder) for index in (1, 0)])
+    assert codes == [0, 0], printed
+    return folder, printed
+
+
+def test_two_workers_compute_the_run_that_one_does(two, tmp_path):
+    folder, ((quiet, _), (chief, _)) = two
+    assert train(tmp_path, "--epoch", "6", "--keep", "20", "--strategy", "one") == 0
+    for part in ("train", "val"):
+        one, shared = (points(run / "log" / part) for run in (tmp_path, folder))
+        assert one.keys() == shared.keys()
+        for tag, curve in one.items():
+            np.testing.assert_allclose(shared[tag], curve, rtol=1e-4, err_msg=f"{part} {tag}")
+    for value, expected in zip(
+        weights_of(folder / "weights"), weights_of(tmp_path / "weights"), strict=True
+    ):
+        np.testing.assert_allclose(value, expected, rtol=1e-2, atol=1e-4)
+    assert "Epoch 6/6" in chief and "Epoch" not in quiet
+    # One writes, and nothing but the run: what the other might have left is not there.
+    assert not list(folder.glob("worker*/*"))
+    assert {path.name for path in (folder / "weights").iterdir()} == {
+        "config.json",
+        "vae.weights.h5",
+        "checkpoint",
+    }
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_killed_worker_ends_the_other_and_both_resume_to_the_same_bits(two, tmp_path, killed):
+    addresses = free_addresses()
+    workers = {index: worker(index, addresses, tmp_path) for index in (1, 0)}
+    for line in workers[0].stdout:
+        if line.startswith("Epoch 2/"):
+            break
+    workers[killed].send_signal(signal.SIGKILL)
+    killed_at = time.monotonic()
+    survivor = workers[1 - killed]
+    _, stderr = survivor.communicate(timeout=100)
+    assert survivor.returncode == 2 and time.monotonic() - killed_at < 60
+    assert "Traceback" not in stderr
+    assert last_line(stderr).startswith("train.py: error: another worker is gone")
+    workers[killed].communicate()
+    codes, printed = ended([worker(index, addresses, tmp_path) for index in (1, 0)])
+    assert codes == [0, 0], printed
+    assert "Continuing" in printed[1][0]
+    for value, expected in zip(
+        weights_of(tmp_path / "weights"), weights_of(two[0] / "weights"), strict=True
+    ):
+        np.testing.assert_array_equal(value, expected)
+
+
+def test_a_signal_to_one_worker_saves_and_ends_both(tmp_path):
+    addresses = free_addresses()
+    workers = [worker(index, addresses, tmp_path, "--epoch", "5000") for index in (0, 1)]
+    for line in workers[0].stdout:
+        if line.startswith("Epoch 2/"):
+            break
+    workers[1].send_signal(signal.SIGTERM)
+    codes, printed = ended(workers)
+    assert codes == [143, 143], printed
+    assert all("interrupted; saved in" in last_line(stderr) for _, stderr in printed)
+
+
+def test_a_peer_that_never_comes(tmp_path):
+    addresses = free_addresses()
+    started = time.monotonic()
+    codes, ((_, stderr),) = ended([worker(0, addresses, tmp_path, "--cluster_timeout", "2")])
+    assert codes == [2] and time.monotonic() - started < 60
+    line = last_line(stderr)
+    assert "--cluster_timeout 2 seconds" in line and f"missing: {addresses[1]}" in line
+    assert "Traceback" not in stderr
+
+
+def test_folders_that_are_not_shared_are_refused(tmp_path):
+    addresses = free_addresses()
+    workers = [worker(i, addresses, tmp_path, weights=f"weights{i}") for i in (0, 1)]
+    codes, printed = ended(workers)
+    assert codes == [2, 2], printed
+    for _, stderr in printed:
+        line = last_line(stderr)
+        assert "is not one folder that all workers see" in line and "Traceback" not in stderr
+    assert not (tmp_path / "weights1").exists()
+
+
+FOUR_DEVICES = """
+import sys
+sys.path.insert(0, {root!r})
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 4)
+import train
+argv = sys.argv[1:]
+assert train.main([*argv, "--strategy", "mirrored", "--batch", "18"]) == 2
+sys.exit(train.main([*argv, "--strategy", "mirrored"]))
+"""
+
+
+@pytest.mark.parametrize("recon_loss", ["bce", "gaussian"])
+def test_four_devices_compute_the_run_that_one_does(tmp_path, recon_loss):
+    argv = ["--epoch", "4", "--recon_loss", recon_loss]
+    assert train(tmp_path / "one", *argv) == 0
+    folders = ["--save_weight_dir", tmp_path / "four" / "weights"]
+    folders += ["--log_dir", tmp_path / "four" / "log"]
+    run = subprocess.run(
+        [sys.executable, "-c", FOUR_DEVICES.format(root=ROOT), *SMALL, *argv, *map(str, folders)],
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "--batch 18 does not divide by the 4 devices" in run.stderr
+    for part in ("train", "val"):
+        one, four = (points(tmp_path / name / "log" / part) for name in ("one", "four"))
+        for tag, curve in one.items():
+            # The Gaussian objective passes through zero: there, a share of its range.
+            slack = 1e-4 * np.ptp(np.array(curve)[:, 1])
+            np.testing.assert_allclose(four[tag], curve, rtol=1e-4, atol=slack, err_msg=tag)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "{}",
+        '{"cluster": {"worker": ["a:1"]}}',
+        '{"cluster": {"worker": ["a"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
+        '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:99999"]}, "task": {"type": "worker", "index": 0}}',
+    ],
+)
+def test_a_tf_config_that_names_no_worker_is_refused(text):
+    with pytest.raises(UserError, match="TF_CONFIG"):
+        cluster.machines("auto", {"TF_CONFIG": text})
+
+
+def test_tf_config_is_read_where_the_strategy_asks_for_it():
+    content = {"cluster": {"worker": ["a:1", "b:2"]}, "task": {"type": "worker", "index": 1}}
+    environment = {"TF_CONFIG": json.dumps(content)}
+    assert cluster.machines("auto", environment) == (["a:1", "b:2"], 1)
+    assert cluster.machines("one", environment) is None
+    assert cluster.machines("auto", {}) is None
+    with pytest.raises(UserError, match="--strategy multi_worker needs"):
+        cluster.machines("multi_worker", {})
