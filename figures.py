@@ -146,6 +146,31 @@ def histogram(path, values, groups, title, x_label, y_label):
         write_whole(path, lambda name: figure.savefig(name, format="png"))
 
 
+def lines(path, panels, title, x_label, y_label):
+    """Draws panels side by side, both axes logarithmic.
+
+    Args:
+        panels: a list of (name, curves, points); curves and points are lists of (name, x, y),
+            drawn as lines and as crosses.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(8, 3.6), layout="constrained")
+        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
+        styles = (("-", "o"), ("--", "s"), (":", "^"))
+        for axes, (name, curves, points) in zip(all_axes, panels, strict=True):
+            for (label, x, y), (dash, marker), colour in zip(
+                curves, styles, DIGIT_COLOURS[::3], strict=False
+            ):
+                axes.plot(x, y, dash, marker=marker, markersize=4, color=colour, label=label)
+            for label, x, y in points:
+                axes.plot(x, y, "x", color="black", markersize=9, mew=2, label=label)
+            axes.set(title=name, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
+            axes.set_xticks(x_ticks := curves[0][1], [str(tick) for tick in x_ticks])
+            axes.legend(frameon=False, fontsize=8)
+        figure.suptitle(title, fontsize=10)
+        write_whole(path, lambda name: figure.savefig(name, format="png"))
+
+
 def _chart(path, size, title, x_label, y_label, draw):
     with rc_context(STYLE):
         figure = Figure(figsize=size, layout="constrained")
