@@ -109,13 +109,13 @@ def run(args):
     dataset = load_dataset(args, config)
     config, vae = weights.load_vae(args.load_weight_dir)
 
-    import loop
+    import measure
     import model
 
     if training["binarize"] == "dynamic":
         dataset = binarized(dataset, args.seed)
     images = dataset.test.images
-    evaluated = loop.evaluation(vae, args.seed, args.batch)(images)
+    evaluated = measure.evaluation(vae, args.seed, args.batch)(images)
     if config["variance"]:
         l2 = evaluated["loss_l2"]
         evaluated["loss_gaussian"] = model.loss_gaussian(l2, config["variance"]).numpy()
@@ -146,11 +146,11 @@ def run(args):
 
 def binarized(dataset, seed):
     """Returns the data set with one Bernoulli draw of each training and test image."""
-    import loop
+    import measure
 
     return dataset._replace(
         **{
-            part: split._replace(images=loop.binarized(split.images, seed))
+            part: split._replace(images=measure.binarized(split.images, seed))
             for part, split in (("train", dataset.train), ("test", dataset.test))
         }
     )
@@ -167,23 +167,23 @@ def probed(vae, dataset, mu):
     """
     from sklearn.linear_model import LogisticRegression
 
-    import loop
+    import measure
 
     train = dataset.train
-    known = loop.evaluation(vae, 0)(train.images)["mu"]
+    known = measure.evaluation(vae, 0)(train.images)["mu"]
     classifier = LogisticRegression(max_iter=1000).fit(known, train.labels)
     return (classifier.predict(mu) == dataset.test.labels).astype(float)
 
 
 def nll(vae, images, args):
-    """Returns `loop.nll` of the test images, binarized, with a bar on a terminal."""
+    """Returns `measure.nll` of the test images, binarized, with a bar on a terminal."""
     from keras.utils import Progbar
 
-    import loop
+    import measure
 
     bar = Progbar(100, unit_name="percent") if sys.stdout.isatty() else None
     done = bar and (lambda share: bar.update(round(100 * share)))
-    return loop.nll(vae, loop.binarized(images, args.seed), args.nll_samples, args.seed, done)
+    return measure.nll(vae, measure.binarized(images, args.seed), args.nll_samples, args.seed, done)
 
 
 def load_dataset(args, config):
@@ -214,10 +214,10 @@ def load_dataset(args, config):
 
 def summary(args, config, dataset, evaluated):
     """Returns the flat dict that metrics.json holds."""
-    import loop
+    import measure
 
     training = config["training"]
-    means = dict.fromkeys(name for name, _ in OPTIONAL) | loop.means(evaluated)
+    means = dict.fromkeys(name for name, _ in OPTIONAL) | measure.means(evaluated)
     if training["recon_loss"] != "bce":
         # The sum is the -ELBO of the Bernoulli model alone.
         means["loss_total"] = None
@@ -225,7 +225,7 @@ def summary(args, config, dataset, evaluated):
         **{name: means[name] for name, _ in TABLE + OPTIONAL},
         "nll_samples": args.nll_samples,
         "binarize": training["binarize"],
-        "active_units": loop.active_units(evaluated["mu"]),
+        "active_units": measure.active_units(evaluated["mu"]),
         "latent_dim": config["architecture"]["latent_dim"],
         "images": len(dataset.test.images),
         "dataset": dataset.name,
@@ -267,6 +267,7 @@ def draw(args, vae, dataset, evaluated, metrics):
 
     import figures
     import loop
+    import measure
 
     images, labels = dataset.test
     of = f"test images of {dataset.name}{'' if metrics['comparable'] else ' (not comparable)'}"
@@ -303,7 +304,7 @@ def draw(args, vae, dataset, evaluated, metrics):
     if args.latent_map:
         draw_latent_map(path("latent_map.png"), evaluated["mu"], labels, every)
     if args.kl_per_unit:
-        kld = np.sort(loop.posterior(vae, images)["KLD"])[::-1]
+        kld = np.sort(measure.posterior(vae, images)["KLD"])[::-1]
         figures.bars(
             path("kl_per_unit.png"),
             kld,

@@ -20,6 +20,7 @@ import data
 import flags
 import logs
 import loop
+import measure
 import model
 import weights
 from flags import UserError
@@ -141,13 +142,13 @@ def fit(run, config, stop):
         args.binarize == "dynamic",
     )
     if objective.binarize:
-        seen = loop.binarized(seen, args.seed)
+        seen = measure.binarized(seen, args.seed)
     window = loop.training_window(
         run.vae, run.optimizer, images, args.batch, args.seed, objective, team=run.team
     )
     # No steps yet: compiles, so that the speed of the first epoch is that of training.
     window(np.zeros((0, args.batch), np.int32))
-    evaluate = loop.evaluation(run.vae, args.seed, samples=args.importance_samples)
+    evaluate = measure.evaluation(run.vae, args.seed, samples=args.importance_samples)
     saved_at = time.monotonic()
     while state["step"] < args.epoch * steps:
         epoch, done = divmod(state["step"], steps)
@@ -246,9 +247,12 @@ def validate(run, evaluate, images):
     """Evaluates the validation images, writes their points, and returns their means."""
     evaluated = evaluate(images, run.team.index, run.team.workers)
     evaluated = {name: run.team.total(values) for name, values in evaluated.items()}
-    validated = loop.means(evaluated)
+    validated = measure.means(evaluated)
     objective = model.objective(evaluated, run.args.recon_loss, run.args.beta)
-    validated |= {"objective": float(objective), "active_units": loop.active_units(evaluated["mu"])}
+    validated |= {
+        "objective": float(objective),
+        "active_units": measure.active_units(evaluated["mu"]),
+    }
     with run.disk_errors("log_dir"):
         points = {name: validated[name] for name in (*loop.ROW, "active_units")}
         run.curves.scalars("val", run.state["step"], points)
@@ -277,11 +281,11 @@ def summary(run):
     """Returns what config.json tells of a finished run: `posterior`, `variance`."""
     images, variance = run.dataset.train.images, None
     if run.args.binarize == "dynamic":
-        images = loop.binarized(images, run.args.seed)
+        images = measure.binarized(images, run.args.seed)
     if run.args.recon_loss == "gaussian":
-        l2 = loop.evaluation(run.vae, run.args.seed)(images)["loss_l2"]
+        l2 = measure.evaluation(run.vae, run.args.seed)(images)["loss_l2"]
         variance = float(model.optimal_variance(l2))
-    return {"posterior": loop.posterior(run.vae, images), "variance": variance}
+    return {"posterior": measure.posterior(run.vae, images), "variance": variance}
 
 
 def as_markdown(config):

@@ -1,4 +1,4 @@
-"""The compiled passes over images: windows of training steps, evaluation, the posterior's summary.
+"""The compiled window of training steps, and the draws that it takes.
 
 Many steps run inside one XLA-compiled loop, since Python between the steps of so small a model
 costs as much as their arithmetic. What is random depends on (seed, stream, step, position in the
@@ -19,14 +19,11 @@ import model
 TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM = 1, 2, 3
 BINARIZE_STREAM, NLL_STREAM, WARP_STREAM = 4, 5, 6
 ROW = ("objective", "loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
-ACTIVE_VARIANCE = 0.01
 # Bounds of a window: what its noise may weigh, and what two cores compute in about half a second.
 NOISE_BYTES = 64 * 2**20
 WINDOW_FLOPS = 60e9
 # Radians, shares and pixels, in the order of `warped`.
 WARP_LIMITS = (math.radians(5), 0.05, 0.05, 0.05, 0.5, 0.5)
-# More blocks of images than any data set fills: each has noise of its own in `nll`.
-_BLOCKS = 128
 
 
 class Objective(NamedTuple):
@@ -102,12 +99,6 @@ def warped(images, share, uniform):
         keras.ops.image.affine_transform(square, transforms, data_format="channels_last"),
         tf.shape(images),
     )
-
-
-def binarized(images, seed):
-    """Returns one fixed Bernoulli draw of the grey values of uint8 images, as uint8 0 or 255."""
-    draws = np.random.default_rng([seed, BINARIZE_STREAM]).random(images.shape, np.float32)
-    return np.where(255 * draws < images, np.uint8(255), np.uint8(0))
 
 
 def pixels(images):
@@ -278,140 +269,3 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
 
     run.size = size
     return run
-
-
-def evaluation(vae, seed, batch=1000, samples=1):
-    """Builds the function that evaluates images one by one.
-
-    Args:
-        vae: a `model.VAE`.
-        seed: of the noise; each image's depends on its position, not on `batch`.
-        batch: how many images are computed at a time.
-        samples: of z for each image; the terms are means over them.
-
-    Returns:
-        A function of images, uint8 (n, 784), that returns a dict of float32 (n,) by the names of
-        `sampled_terms` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim). Its further arguments
-        `worker` and `workers` leave the other workers' batches at zero.
-    """
-    drawn = [latent_dim_of(vae)] if samples == 1 else [samples, latent_dim_of(vae)]
-    batch = max(1, batch // samples)
-
-    @tf.function(reduce_retracing=True)
-    def part(images, noise):
-        x = pixels(images)
-        if samples > 1:
-            noise = tf.transpose(noise, [1, 0, 2])
-        terms = sampled_terms(vae, x, noise)
-        terms = {
-            name: tf.reduce_mean(term, axis=0) if term.shape.rank == 2 else term
-            for name, term in terms.items()
-        }
-        mu, _ = vae.encode(x)
-        terms["RMSE_mean"] = model.rmse(model.loss_l2(x, vae.decode(mu)))
-        return terms | {"mu": mu}
-
-    def evaluate(images, worker=0, workers=1):
-        noise = noise_like([len(images), *drawn], seed, EVALUATION_STREAM, 0)
-        evaluated = {}
-        for index, first in enumerate(range(0, len(images), batch)):
-            mine, here = index % workers == worker, slice(first, first + batch)
-            # The first batch tells the names and shapes to a worker that has none of its own.
-            if mine or not evaluated:
-                for name, values in part(tf.constant(images[here]), noise[here]).items():
-                    shape = len(images), *values.shape[1:]
-                    all_values = evaluated.setdefault(name, np.zeros(shape, np.float32))
-                    all_values[here] = mine * values.numpy()
-        return evaluated
-
-    return evaluate
-
-
-def active_units(mu):
-    """Returns how many latent dimensions are active: the variance of mu over images, mu
-    (n, latent_dim), is above 0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.2)."""
-    return int((mu.var(axis=0) > ACTIVE_VARIANCE).sum())
-
-
-def means(evaluated):
-    """Means over images of what `evaluation` returned, as floats; `mu` is left out."""
-    return {
-        name: float(np.mean(values, dtype=np.float64))
-        for name, values in evaluated.items()
-        if name != "mu"
-    }
-
-
-def posterior(vae, images, batch=1000):
-    """Summarizes q(z | x) over images.
-
-    Returns:
-        dict of lists, one number a latent dimension: `mu_mean` and `mu_std` (of mu over images)
-        and `KLD` (nats, mean over images).
-    """
-
-    @tf.function(reduce_retracing=True)
-    def part(images):
-        mu, log_var = vae.encode(pixels(images))
-        mu = tf.cast(mu, tf.float64)
-        kld = tf.cast(model.kld_per_unit(tf.cast(mu, tf.float32), log_var), tf.float64)
-        return tf.stack([tf.reduce_sum(v, axis=0) for v in (mu, tf.square(mu), kld)])
-
-    total = sum(
-        part(tf.constant(images[i : i + batch])).numpy() for i in range(0, len(images), batch)
-    )
-    mean, square, kld = total / len(images)
-    std = np.sqrt(np.maximum(square - mean**2, 0))
-    return {"mu_mean": mean.tolist(), "mu_std": std.tolist(), "KLD": kld.tolist()}
-
-
-def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
-    """Estimates -log p(x) of each image by importance sampling, in constant memory.
-
-    -log of the mean over z ~ q(z | x) of p(x, z) / q(z | x) (Burda, Grosse and Salakhutdinov
-    2016, eq. 8). Its expectation lies above the truth and falls towards it with `samples`.
-
-    Args:
-        images: uint8 (n, 784), 0 or 255.
-        samples: of z for each image.
-        seed: of the noise; that of a sample depends on its number and the image's position.
-        done: a function of the share that is computed, called in between; None: no report.
-        chunk: samples a compiled call; the result does not depend on it.
-        block: images at a time.
-
-    Returns:
-        float64 (n,), nats.
-    """
-
-    @tf.function(jit_compile=True)
-    def compiled(x, mu, log_var, noise, total, count):
-        def add(i, total):
-            z = vae.reparameterize(mu, log_var, noise[i])
-            bce = model.loss_bce(x, vae.decode(z))
-            weight = model.log_weights(bce[None], mu, log_var, noise[i][None])[0]
-            # One by one: the order of additions is that of the samples, whatever the chunk.
-            total = tf.reduce_logsumexp([total, tf.cast(weight, tf.float64)], axis=0)
-            return i + 1, total
-
-        return tf.while_loop(lambda i, _: i < count, add, (tf.constant(0), total))[1]
-
-    @tf.function
-    def draws(first, part, count):
-        return tf.map_fn(
-            lambda i: noise_like([count, latent_dim_of(vae)], seed, NLL_STREAM, _BLOCKS * i + part),
-            first + tf.range(chunk),
-            fn_output_signature=tf.float32,
-        )
-
-    found = []
-    for part, start in enumerate(range(0, len(images), block)):
-        x = pixels(images[start : start + block])
-        mu, log_var = vae.encode(x)
-        total = tf.fill([len(x)], tf.constant(-np.inf, tf.float64))
-        for first in range(0, samples, chunk):
-            noise = draws(tf.constant(first), tf.constant(part), len(x))
-            total = compiled(x, mu, log_var, noise, total, tf.constant(min(chunk, samples - first)))
-            if done:
-                done((start + len(x) * min(1, (first + chunk) / samples)) / len(images))
-        found.append(np.log(samples) - total.numpy())
-    return np.concatenate(found)

@@ -13,6 +13,7 @@ from conftest import SMALL, files_in, last_line, points, train, weights_of
 import config_file
 import data
 import loop
+import measure
 import train as script
 import weights
 
@@ -305,7 +306,7 @@ def test_the_gaussian_objective_is_the_likelihood_at_its_best_variance(tmp_path)
     assert train(tmp_path, "--epoch", "1", "--recon_loss", "gaussian") == 0
     images = data.load("digits").validation.images
     config, vae = weights.load_vae(str(tmp_path / "weights"))
-    evaluated = loop.evaluation(vae, 0)(images)
+    evaluated = measure.evaluation(vae, 0)(images)
     variance = np.mean(evaluated["loss_l2"].astype(float) ** 2) / 784
     expected = 784 / 2 * (np.log(2 * np.pi * variance) + 1) + evaluated["loss_KLD"].mean()
     objective = points(tmp_path / "log" / "val")["objective"][0][1]
