@@ -216,4 +216,6 @@ class Team:
         except gone as error:
             if self.workers == 1:
                 raise
-            raise UserError(f"another worker is gone or can't be reached: {RUN_AGAIN}") from error
+            raise UserError(
+                f"another worker is gone or can't be reached ({type(error).__name__}): {RUN_AGAIN}"
+            ) from error

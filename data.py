@@ -327,7 +327,8 @@ def _download():
         raise UserError(f"the download of mnist.npz failed ({reason}): {HOW_TO_GET}")
     from flags import quiet_tensorflow
 
-    quiet_tensorflow()
+    # Without a look at the devices, which a strategy has to be the first to take.
+    quiet_tensorflow(lambda: None)
     import keras
 
     print("Downloading mnist.npz (11 MB) ...", file=sys.stderr)
