@@ -245,14 +245,14 @@ def print_table(metrics, evaluated):
     print(f"{size} test images of {name}{binary}, seed {metrics['seed']}")
     if not metrics["comparable"]:
         print(f"NOT COMPARABLE: these weights were trained on {metrics['trained_on']}.")
-    print(f"{'':<13}{'mean':>10}  {'std. error':>10}  unit")
+    print(f"{'':<14}{'mean':>11}  {'std. error':>10}  unit")
     for name, unit in TABLE + tuple(row for row in OPTIONAL if row[0] in evaluated):
         if metrics[name] is None:
-            print(f"{name:<13}{'-':>10}  {'-':>10}  {unit} (not trained on it)")
+            print(f"{name:<14}{'-':>11}  {'-':>10}  {unit} (not trained on it)")
             continue
         error = evaluated[name].std(ddof=1) / len(evaluated[name]) ** 0.5
-        print(f"{name:<13}{metrics[name]:>10.4f}  {error:>10.4f}  {unit}")
-    print(f"{'active units':<13}{metrics['active_units']:>10}  of {metrics['latent_dim']}")
+        print(f"{name:<14}{metrics[name]:>11.4f}  {error:>10.4f}  {unit}")
+    print(f"{'active units':<14}{metrics['active_units']:>11}  of {metrics['latent_dim']}")
     if metrics["nll"] is not None:
         how = "one Bernoulli draw of each image"
         if metrics["binarize"] == "none":
