@@ -117,7 +117,7 @@ def latent_map(path, points, labels, title, x_label, y_label):
                 x, y = np.median(points[labels == digit], axis=0)
                 name = axes.text(x, y, str(digit), color=colour, fontsize=16, weight="bold")
                 name.set(path_effects=outline, ha="center", va="center")
-        axes.set_aspect("equal")
+        axes.set_aspect("equal", adjustable="datalim")
 
     _chart(path, (6, 6), title, x_label, y_label, draw)
 
