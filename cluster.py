@@ -49,6 +49,8 @@ def described(environment):
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"TF_CONFIG can't be read ({error!r}): {how}") from error
     unfit = set(cluster) != {"worker"} or task.get("type") != "worker" or len(addresses) < 1
+    # Bracketed ones: only IPv4 and names that resolve to it were tried.
+    unfit |= any("[" in address for address in addresses)
     if unfit or not 0 <= index < len(addresses) or not all(0 < port < 65536 for port in ports):
         raise UserError(f"TF_CONFIG describes no worker of a cluster of workers: {how}")
     return addresses, index
@@ -74,14 +76,22 @@ def wait_for_peers(addresses, index, timeout):
     met, greeted_by = set(), set()
 
     class Hello(socketserver.StreamRequestHandler):
+        timeout = 1
+
         def handle(self):
-            name = self.rfile.readline(20).strip()
-            self.wfile.write(HELLO)
-            if name.isdigit():
-                greeted_by.add(int(name))
+            # Whoever says nothing, or leaves, is no worker.
+            with contextlib.suppress(OSError):
+                name = self.rfile.readline(20).strip()
+                self.wfile.write(HELLO)
+                if name.isdigit():
+                    greeted_by.add(int(name))
 
     class Server(socketserver.ThreadingTCPServer):
-        allow_reuse_address = True
+        allow_reuse_address = daemon_threads = True
+        block_on_close = False
+
+        def handle_error(self, *_):
+            """A visitor's fault is not ours to print."""
 
     try:
         server = Server(("", _port(addresses[index])), Hello)
@@ -114,7 +124,7 @@ def _port(address):
 def _greet(address, index):
     """Tells the worker at `address` that worker `index` is there; whether it answered."""
     try:
-        host = address.rpartition(":")[0].strip("[]")
+        host = address.rpartition(":")[0]
         with socket.create_connection((host, _port(address)), timeout=1) as connection:
             connection.sendall(f"{index}\n".encode())
             return connection.recv(len(HELLO)) == HELLO
@@ -144,7 +154,8 @@ def _built(strategy, machines, timeout):
     if machines:
         # First of all: TensorFlow takes this before it has looked at any device.
         options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout)
-        made = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        with _peers():
+            made = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         return Team(made, machines[1])
     devices = tf.config.list_logical_devices("GPU")
     if strategy == "mirrored" or (strategy == "auto" and len(devices) > 1):
@@ -204,18 +215,20 @@ class Team:
         if self.any(of_chief != number):
             raise UserError(message)
 
-    @contextlib.contextmanager
     def peers(self):
-        """Turns the end of a peer inside the block into a `UserError`."""
-        import tensorflow as tf
+        """Returns a context that turns the end of a peer into a `UserError`."""
+        return _peers() if self.workers > 1 else contextlib.nullcontext()
 
-        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-        gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
-        try:
-            yield
-        except gone as error:
-            if self.workers == 1:
-                raise
-            raise UserError(
-                f"another worker is gone or can't be reached ({type(error).__name__}): {RUN_AGAIN}"
-            ) from error
+
+@contextlib.contextmanager
+def _peers():
+    import tensorflow as tf
+
+    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+    gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
+    try:
+        yield
+    except gone as error:
+        raise UserError(
+            f"another worker is gone or can't be reached ({type(error).__name__}): {RUN_AGAIN}"
+        ) from error

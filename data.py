@@ -305,6 +305,11 @@ def _checked(path, x_train, y_train, x_test, y_test):
                 f"{path}: {part} images of shape {images.shape} with labels of shape "
                 f"{labels.shape}: {_EXPECTED}"
             )
+    if len(x_train) < 11 or len(x_test) < 2:
+        raise UserError(
+            f"{path}: {len(x_train)} training and {len(x_test)} test images are too few: the last "
+            "eleventh of the training images validates"
+        )
     return x_train.reshape(-1, PIXELS), y_train, x_test.reshape(-1, PIXELS), y_test
 
 

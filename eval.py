@@ -99,6 +99,10 @@ def run(args):
                 f"--{flag}: {args.load_weight_dir} was trained with --recon_loss "
                 f"{training['recon_loss']}, not as a Bernoulli model: leave the flag away"
             )
+    if args.latent_map and config["architecture"]["latent_dim"] < 2:
+        raise UserError("--latent_map needs two latent dimensions at least: leave it away")
+    if args.export and os.path.realpath(args.export) == os.path.realpath(args.projector):
+        raise UserError("--export and --projector name one folder: name two")
     flags.writable_folder(args.output_dir, "--output_dir")
     for flag in ("export", "projector"):
         flags.require_new_folder(getattr(args, flag), f"--{flag}")
@@ -170,6 +174,8 @@ def probed(vae, dataset, mu):
     import measure
 
     train = dataset.train
+    if len(set(train.labels.tolist())) < 2:
+        raise UserError("--probe needs labels of two digits at least: leave it away")
     known = measure.evaluation(vae, 0)(train.images)["mu"]
     classifier = LogisticRegression(max_iter=1000).fit(known, train.labels)
     return (classifier.predict(mu) == dataset.test.labels).astype(float)

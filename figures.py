@@ -102,9 +102,14 @@ def bars(path, heights, title, x_label, y_label, threshold, threshold_label):
 
 
 def latent_map(path, points, labels, title, x_label, y_label):
-    """Draws points (n, 2), coloured by the digit in `labels` and named at each digit's median."""
+    """Draws points (n, 2), coloured by the digit in `labels` and named at each digit's median.
+
+    Points of a label above 9 are grey dots.
+    """
 
     def draw(axes):
+        # Custom data may have labels that are no digits.
+        axes.scatter(*points[labels > 9].T, s=4, marker=".", color="#BBBBBB", linewidths=0)
         for digit, colour in enumerate(DIGIT_COLOURS):
             of_digit = points[labels == digit]
             if not len(of_digit):

@@ -1,6 +1,6 @@
 """A run in progress: windows of steps, points of curves, pictures, checkpoints, weights.
 
-    fit.train(args, config, dataset, folder)     # what train.py does once its flags are checked
+    fit.train(args, config, dataset, folder, team)   # train.py, once flags are checked
 
 Everything that is called from here is a function of the run's `state`, which lies in every
 checkpoint: a run that is interrupted and continued ends in the same bits as one that was not.
@@ -86,9 +86,11 @@ def train(args, config, dataset, folder, team):
             curves.text("configuration", as_markdown(config))
     run = Run(args, dataset, folder, vae, optimizer, rate, checkpoint, state, curves, team)
     try:
-        with console.StopRequest() as stop, team.peers():
+        with console.StopRequest() as stop:
             fit(run, config, stop)
             team.wait()
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError("out of memory: try a smaller --batch or --importance_samples") from error
     finally:
         with run.disk_errors("log_dir"):
             curves.close()

@@ -71,7 +71,7 @@ def _owner(path):
 
 
 class Curves:
-    """Writes scalars and text to `log_dir/train` and `log_dir/val`.
+    """Writes scalars, pictures and text to `log_dir/train` and `log_dir/val`.
 
     Args:
         log_dir: a folder that `claim` has made this run's.

@@ -36,7 +36,7 @@ def evaluation(vae, seed, batch=1000, samples=1):
 
     Args:
         vae: a `model.VAE`.
-        seed: of the noise; each image's depends on its position, not on `batch`.
+        seed: of the noise; with one sample each image's depends on its position, not on `batch`.
         batch: how many images are computed at a time.
         samples: of z for each image; the terms are means over them.
 
@@ -63,13 +63,21 @@ def evaluation(vae, seed, batch=1000, samples=1):
         return terms | {"mu": mu}
 
     def evaluate(images, worker=0, workers=1):
-        noise = noise_like([len(images), *drawn], seed, EVALUATION_STREAM, 0)
         evaluated = {}
+        if samples == 1:
+            noise = noise_like([len(images), *drawn], seed, EVALUATION_STREAM, 0)
         for index, first in enumerate(range(0, len(images), batch)):
             mine, here = index % workers == worker, slice(first, first + batch)
             # The first batch tells the names and shapes to a worker that has none of its own.
             if mine or not evaluated:
-                for name, values in part(tf.constant(images[here]), noise[here]).items():
+                x = tf.constant(images[here])
+                # Of many samples for one batch only: all of it would not fit.
+                eps = (
+                    noise[here]
+                    if samples == 1
+                    else noise_like([len(x), *drawn], seed, EVALUATION_STREAM, first)
+                )
+                for name, values in part(x, eps).items():
                     shape = len(images), *values.shape[1:]
                     all_values = evaluated.setdefault(name, np.zeros(shape, np.float32))
                     all_values[here] = mine * values.numpy()

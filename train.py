@@ -58,7 +58,7 @@ def parser():
     )
     group.add_argument(
         "--importance_samples",
-        type=flags.integer(1),
+        type=flags.integer(1, 1000),
         default=1,
         metavar="K",
         help="z drawn for each image: the K-sample bound on log p(x); 1 is the plain ELBO",
@@ -189,11 +189,11 @@ def run(args):
                 folder.clear()
             folder.sweep()
             folder.write_config(config)
-        with team.peers():
-            config = agreed(team, folder, config, wanted, args)
         import fit
 
-        fit.train(args, config, dataset, folder, team)
+        with team.peers():
+            config = agreed(team, folder, config, wanted, args)
+            fit.train(args, config, dataset, folder, team)
     finally:
         folder.close()
     if chief:

@@ -4,8 +4,10 @@ import json
 import os
 import signal
 import socket
+import struct
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -185,11 +187,36 @@ def test_four_devices_compute_the_run_that_one_does(tmp_path, recon_loss):
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}',
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:99999"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["[::1]:2222"]}, "task": {"type": "worker", "index": 0}}',
     ],
 )
 def test_a_tf_config_that_names_no_worker_is_refused(text):
     with pytest.raises(UserError, match="TF_CONFIG"):
         cluster.machines("auto", {"TF_CONFIG": text})
+
+
+def test_visitors_that_say_nothing_or_hang_up_do_not_keep_a_worker(capfd):
+    """A silent connection and a reset one, to a worker whose peer never comes."""
+    addresses = free_addresses()
+    host, port = addresses[0].split(":")
+    visitors = []
+
+    def visit():
+        time.sleep(0.3)
+        visitors.append(socket.create_connection((host, int(port))))
+        reset = socket.create_connection((host, int(port)))
+        reset.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        reset.close()
+
+    thread = threading.Thread(target=visit)
+    thread.start()
+    started = time.monotonic()
+    with pytest.raises(UserError, match="--cluster_timeout 1 seconds"):
+        cluster.wait_for_peers(addresses, 0, 1)
+    assert time.monotonic() - started < 4
+    thread.join()
+    visitors[0].close()
+    assert "Traceback" not in capfd.readouterr().err
 
 
 def test_tf_config_is_read_where_the_strategy_asks_for_it():

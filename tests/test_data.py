@@ -141,6 +141,7 @@ REFUSED = {
     "short": (GOOD | {"x_train": promise((121, 28, 28))}, "is truncated"),
     "long": (GOOD | {"y_train": GOOD["y_train"] + b"\0"}, "longer than its header"),
     "header": (GOOD | {"x_train": b"no header at all"}, "damaged header"),
+    "too few": ({k: npy(v) for k, v in arrays(train=10).items()}, "are too few"),
     "negative": (GOOD | {"y_train": npy(np.full(121, -1))}, "outside 0 to 255"),
 }
 

@@ -305,11 +305,18 @@ def test_exports_need_nothing_of_this_repository(trained, tmp_path):
 
 def test_an_export_never_replaces_what_is_there(trained, tmp_path, capsys):
     (tmp_path / "mine").mkdir()
-    for script, flag in ((eval_script, "--export"), (eval_script, "--projector")):
+    for script, flag in (
+        (eval_script, "--export"),
+        (eval_script, "--projector"),
+        (eval_genresult, "--export"),
+    ):
         argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "out")]
         assert script.main([*argv, flag, str(tmp_path / "mine")]) == 2
         assert f"{flag} {tmp_path / 'mine'} exists already" in last_line(capsys.readouterr().err)
-    assert not (tmp_path / "out" / "metrics.json").exists()
+    assert not list((tmp_path / "out").iterdir())
+    argv = ["--load_weight_dir", str(trained), "--export", "same", "--projector", "./same"]
+    assert eval_script.main(argv) == 2
+    assert "name one folder" in last_line(capsys.readouterr().err)
 
 
 def flip(path):
@@ -387,6 +394,7 @@ WRONG_FLAGS = [
     ("eval_genresult.py", ["--num", "0"], "--num"),
     ("train.py", ["--warp", "1.5"], "--warp"),
     ("train.py", ["--importance_samples", "0"], "--importance_samples"),
+    ("train.py", ["--importance_samples", "2000000"], "--importance_samples"),
     ("eval_genresult.py", ["--temperature", "-1"], "--temperature"),
     ("eval_genresult.py", ["--load_weight_dir", "nowhere"], "--load_weight_dir nowhere"),
 ]
