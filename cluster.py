@@ -203,7 +203,7 @@ class Team:
 
     def any(self, flag):
         """Whether `flag` is true on any worker."""
-        return flag if self.workers == 1 else bool(self.total(np.array([float(flag)]))[0])
+        return bool(self.total(np.array([float(flag)]))[0])
 
     def wait(self):
         """Returns once every worker has come here."""

@@ -117,7 +117,8 @@ def run(args):
     import model
 
     if training["binarize"] == "dynamic":
-        dataset = binarized(dataset, args.seed)
+        binary = measure.binarized(dataset.test.images, args.seed)
+        dataset = dataset._replace(test=dataset.test._replace(images=binary))
     images = dataset.test.images
     evaluated = measure.evaluation(vae, args.seed, args.batch)(images)
     if config["variance"]:
@@ -126,7 +127,9 @@ def run(args):
     if args.nll_samples:
         evaluated["nll"] = nll(vae, images, args)
     if args.probe:
-        evaluated["probe_accuracy"] = probed(vae, dataset, evaluated["mu"])
+        evaluated["probe_accuracy"] = probed(
+            vae, dataset, evaluated["mu"], training["binarize"], args.seed
+        )
     metrics = summary(args, config, dataset, evaluated)
     print_table(metrics, evaluated)
     with flags.disk_errors(f"--output_dir {args.output_dir}"):
@@ -148,19 +151,7 @@ def run(args):
         figures.show(pictures)
 
 
-def binarized(dataset, seed):
-    """Returns the data set with one Bernoulli draw of each training and test image."""
-    import measure
-
-    return dataset._replace(
-        **{
-            part: split._replace(images=measure.binarized(split.images, seed))
-            for part, split in (("train", dataset.train), ("test", dataset.test))
-        }
-    )
-
-
-def probed(vae, dataset, mu):
+def probed(vae, dataset, mu, binarize, seed):
     """Returns for each test image whether a linear classifier of mu names its digit, 1 or 0.
 
     Multinomial logistic regression with scikit-learn's default penalty, fitted on the training
@@ -168,6 +159,7 @@ def probed(vae, dataset, mu):
 
     Args:
         mu: of the test images, (n, latent_dim).
+        binarize, seed: whether, and by which draw, the training images are binarized first.
     """
     from sklearn.linear_model import LogisticRegression
 
@@ -176,7 +168,10 @@ def probed(vae, dataset, mu):
     train = dataset.train
     if len(set(train.labels.tolist())) < 2:
         raise UserError("--probe needs labels of two digits at least: leave it away")
-    known = measure.evaluation(vae, 0)(train.images)["mu"]
+    images = train.images
+    if binarize == "dynamic":
+        images = measure.binarized(images, seed)
+    known = measure.evaluation(vae, 0)(images)["mu"]
     classifier = LogisticRegression(max_iter=1000).fit(known, train.labels)
     return (classifier.predict(mu) == dataset.test.labels).astype(float)
 

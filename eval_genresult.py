@@ -121,12 +121,17 @@ def require_walkable(args, config):
         )
 
 
-def draws(count, latent_dim, args):
-    """Returns z of the first digits of the seed, float32 (count, latent_dim), count <= CHUNK."""
+def chunk_of_z(index, latent_dim, args):
+    """Returns z of one chunk of the seed's digits, a float32 tensor (CHUNK, latent_dim)."""
     import loop
 
-    noise = loop.noise_like([CHUNK, latent_dim], args.seed, loop.GENERATION_STREAM, 0)
-    return args.temperature * noise.numpy()[:count]
+    noise = loop.noise_like([CHUNK, latent_dim], args.seed, loop.GENERATION_STREAM, index)
+    return args.temperature * noise
+
+
+def draws(count, latent_dim, args):
+    """Returns z of the first digits of the seed, float32 (count, latent_dim), count <= CHUNK."""
+    return chunk_of_z(0, latent_dim, args).numpy()[:count]
 
 
 def decoded(decoder, z):
@@ -220,8 +225,7 @@ def generate(decoder, latent_dim, args):
 
     @tf.function
     def chunk(index):
-        noise = loop.noise_like([CHUNK, latent_dim], args.seed, loop.GENERATION_STREAM, index)
-        return loop.as_digits(decoder(args.temperature * noise))
+        return loop.as_digits(decoder(chunk_of_z(index, latent_dim, args)))
 
     progress = Progbar(args.num, unit_name="digit") if sys.stdout.isatty() else None
     for first in range(0, args.num, CHUNK):

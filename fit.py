@@ -45,7 +45,7 @@ class Run(NamedTuple):
     checkpoint: tf.train.Checkpoint
     state: dict
     curves: logs.Curves
-    team: cluster.Team = cluster.Team()
+    team: cluster.Team
 
     @property
     def steps(self):

@@ -52,13 +52,8 @@ def window_size(vae, batch, objective=ELBO):
     )
     flops = 6 * batch * (encoder + objective.samples * decoder)
     of_images = bool(objective.warp) + objective.binarize
-    drawn = objective.samples * latent_dim_of(vae) + of_images * model.PIXELS
+    drawn = objective.samples * vae.decoder.latent_dim + of_images * model.PIXELS
     return int(max(1, min(NOISE_BYTES // (4 * batch * drawn), WINDOW_FLOPS // flops)))
-
-
-def latent_dim_of(vae):
-    """Returns the size of z."""
-    return vae.decoder.hidden[0].kernel.shape[0]
 
 
 def noise_like(shape, seed, stream, step, draw=tf.random.stateless_normal):
@@ -116,14 +111,14 @@ def sampled_terms(vae, images, noise):
 
     Returns:
         `model.loss_terms`. With noise (k, n, latent_dim) they are (k, n), and `loss_importance`,
-        the negative k-sample bound, is (n,).
+        the negative k-sample bound, is (n,). And mu, (n, latent_dim).
     """
     mu, log_var, logits = vae(images, noise)
     terms = model.loss_terms(images, mu, log_var, logits)
     if noise.shape.rank == 3:
         weights = model.log_weights(terms["loss_bce"], mu, log_var, noise)
         terms["loss_importance"] = model.loss_importance(weights)
-    return terms
+    return terms, mu
 
 
 def gradients(vae, images, noise, objective=ELBO, variance=None):
@@ -138,7 +133,7 @@ def gradients(vae, images, noise, objective=ELBO, variance=None):
         The means over the batch of `ROW`, (6,), and the gradients of the first of them.
     """
     with tf.GradientTape() as tape:
-        terms = sampled_terms(vae, images, noise)
+        terms, _ = sampled_terms(vae, images, noise)
         minimized = model.objective(terms, objective.recon_loss, objective.beta, variance)
     row = tf.stack([minimized, *(tf.reduce_mean(terms[name]) for name in ROW[1:])])
     return row, tape.gradient(minimized, vae.trainable_variables)
@@ -157,7 +152,8 @@ def replica_step(vae, optimizer, objective, local):
 
     @tf.function(jit_compile=True)
     def own_variance(images, noise):
-        return model.optimal_variance(sampled_terms(vae, images, noise)["loss_l2"])
+        terms, _ = sampled_terms(vae, images, noise)
+        return model.optimal_variance(terms["loss_l2"])
 
     @tf.function(jit_compile=True)
     def own_gradients(images, noise, variance):
@@ -197,7 +193,7 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
         returns the means of `ROW` in each step, float32 (steps, 6).
     """
     size = size or window_size(vae, batch, objective)
-    drawn = [batch, latent_dim_of(vae)]
+    drawn = [batch, vae.decoder.latent_dim]
     if objective.samples > 1:
         drawn = [objective.samples, *drawn]
     variables = vae.trainable_variables

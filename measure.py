@@ -14,7 +14,6 @@ from loop import (
     BINARIZE_STREAM,
     EVALUATION_STREAM,
     NLL_STREAM,
-    latent_dim_of,
     noise_like,
     pixels,
     sampled_terms,
@@ -45,7 +44,7 @@ def evaluation(vae, seed, batch=1000, samples=1):
         `sampled_terms` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim). Its further arguments
         `worker` and `workers` leave the other workers' batches at zero.
     """
-    drawn = [latent_dim_of(vae)] if samples == 1 else [samples, latent_dim_of(vae)]
+    drawn = [vae.decoder.latent_dim] if samples == 1 else [samples, vae.decoder.latent_dim]
     batch = max(1, batch // samples)
 
     @tf.function(reduce_retracing=True)
@@ -53,12 +52,11 @@ def evaluation(vae, seed, batch=1000, samples=1):
         x = pixels(images)
         if samples > 1:
             noise = tf.transpose(noise, [1, 0, 2])
-        terms = sampled_terms(vae, x, noise)
+        terms, mu = sampled_terms(vae, x, noise)
         terms = {
             name: tf.reduce_mean(term, axis=0) if term.shape.rank == 2 else term
             for name, term in terms.items()
         }
-        mu, _ = vae.encode(x)
         terms["RMSE_mean"] = model.rmse(model.loss_l2(x, vae.decode(mu)))
         return terms | {"mu": mu}
 
@@ -157,7 +155,9 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
     @tf.function
     def draws(first, part, count):
         return tf.map_fn(
-            lambda i: noise_like([count, latent_dim_of(vae)], seed, NLL_STREAM, _BLOCKS * i + part),
+            lambda i: noise_like(
+                [count, vae.decoder.latent_dim], seed, NLL_STREAM, _BLOCKS * i + part
+            ),
             first + tf.range(chunk),
             fn_output_signature=tf.float32,
         )

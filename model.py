@@ -52,6 +52,7 @@ class Decoder(keras.layers.Layer):
 
     def __init__(self, hidden_units, latent_dim, activation, name="decoder"):
         super().__init__(name=name)
+        self.latent_dim = latent_dim
         outwards = tuple(reversed(hidden_units))
         self.hidden = _hidden_layers(outwards, activation, latent_dim)
         self.head = _dense(PIXELS, outwards[-1], name="logits")
@@ -83,7 +84,7 @@ class VAE(keras.Model):
 
     def reparameterize(self, mu, log_var, noise):
         """Returns z = mu + exp(log_var / 2) * noise (paper, eq. 10); all (n, latent_dim)."""
-        return mu + tf.exp(0.5 * log_var) * noise
+        return reparameterize(mu, log_var, noise)
 
     def decode(self, z):
         """Returns logits (n, 784) for z (n, latent_dim)."""
@@ -135,6 +136,11 @@ def weight_count(hidden_units, latent_dim):
         for widths in (inwards, outwards)
         for inputs, outputs in itertools.pairwise(widths)
     )
+
+
+def reparameterize(mu, log_var, noise):
+    """z of q(z | x): mu + exp(log_var / 2) * noise (paper, eq. 10)."""
+    return mu + tf.exp(0.5 * log_var) * noise
 
 
 def loss_bce(images, logits):
@@ -230,7 +236,7 @@ def log_weights(bce, mu, log_var, noise):
     Returns:
         (k, n), nats.
     """
-    z = mu + tf.exp(0.5 * log_var) * noise
+    z = reparameterize(mu, log_var, noise)
     # The normalizing constants of p(z) and q(z | x) are the same and cancel.
     return -bce - 0.5 * tf.reduce_sum(tf.square(z) - tf.square(noise) - log_var, axis=-1)
 

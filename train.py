@@ -63,7 +63,6 @@ def parser():
         metavar="K",
         help="z drawn for each image: the K-sample bound on log p(x); 1 is the plain ELBO",
     )
-
     group.add_argument(
         "--warp",
         type=flags.number(0, maximum=1),
@@ -90,7 +89,6 @@ def parser():
         default=1.0,
         help="epochs of linear rise to --learning_rate; with cosine at most a tenth of the run",
     )
-
     group.add_argument(
         "--weight_decay",
         type=flags.number(0),

@@ -107,8 +107,7 @@ def export_decoder(decoder, folder):
     [0, 1], float32 (n, 784), for any n."""
     import tensorflow as tf
 
-    latent_dim = decoder.decoder.hidden[0].kernel.shape[0]
-    _export(decoder, lambda z: tf.sigmoid(decoder(z)), latent_dim, folder)
+    _export(decoder, lambda z: tf.sigmoid(decoder(z)), decoder.decoder.latent_dim, folder)
 
 
 def export_encoder(vae, folder):
