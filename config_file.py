@@ -24,7 +24,7 @@ from flags import (
     UserError,
 )
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 CONFIG_FILE = "config.json"
 
 
@@ -74,6 +74,7 @@ _SCHEMA = {
         "beta": _real(0),
         "warp": _real(0, 1),
         "binarize": _one_of(*BINARIZE),
+        "elbo_samples": _whole(1),
         "importance_samples": _whole(1),
         "learning_rate": _real(0),
         "schedule": _one_of(*SCHEDULES),

@@ -90,7 +90,9 @@ def train(args, config, dataset, folder, team):
             fit(run, config, stop)
             team.wait()
     except tf.errors.ResourceExhaustedError as error:
-        raise UserError("out of memory: try a smaller --batch or --importance_samples") from error
+        raise UserError(
+            "out of memory: try a smaller --batch, --elbo_samples or --importance_samples"
+        ) from error
     finally:
         with run.disk_errors("log_dir"):
             curves.close()
@@ -139,6 +141,7 @@ def fit(run, config, stop):
     objective = loop.Objective(
         args.recon_loss,
         args.beta,
+        args.elbo_samples,
         args.importance_samples,
         args.warp and (lambda step: args.warp * rate_at(run, step) / args.learning_rate),
         args.binarize == "dynamic",

@@ -29,16 +29,23 @@ WARP_LIMITS = (math.radians(5), 0.05, 0.05, 0.05, 0.5, 0.5)
 class Objective(NamedTuple):
     """What a run minimizes: `recon_loss` and `beta` as `model.objective` takes them.
 
-    `samples` is the K of the importance-weighted bound, 1 the plain ELBO. `warp`, a number or a
-    function of the step, is the share of images that are `warped`; `binarize` trains on Bernoulli
-    draws of the grey values. Both are drawn anew in each step.
+    `elbo_samples` is the L of Kingma and Welling 2014, eq. 7, over which the ELBO is a mean;
+    `importance_samples` the K of the importance-weighted bound, 1 the plain ELBO. `warp`, a number
+    or a function of the step, is the share of images that are `warped`; `binarize` trains on
+    Bernoulli draws of the grey values. Both are drawn anew in each step.
     """
 
     recon_loss: str = "bce"
     beta: float = 1.0
-    samples: int = 1
+    elbo_samples: int = 1
+    importance_samples: int = 1
     warp: float | Callable = 0.0
     binarize: bool = False
+
+    @property
+    def samples(self):
+        """z drawn for each image."""
+        return max(self.elbo_samples, self.importance_samples)
 
 
 ELBO = Objective()
@@ -106,16 +113,16 @@ def as_digits(logits):
     return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)
 
 
-def sampled_terms(vae, images, noise):
+def sampled_terms(vae, images, noise, bound=False):
     """The terms of the loss for images (n, 784) in [0, 1] and noise (n, latent_dim).
 
     Returns:
-        `model.loss_terms`. With noise (k, n, latent_dim) they are (k, n), and `loss_importance`,
-        the negative k-sample bound, is (n,). And mu, (n, latent_dim).
+        `model.loss_terms`. With noise (k, n, latent_dim) they are (k, n), and with `bound` there
+        is `loss_importance` too, the negative k-sample bound, (n,). And mu, (n, latent_dim).
     """
     mu, log_var, logits = vae(images, noise)
     terms = model.loss_terms(images, mu, log_var, logits)
-    if noise.shape.rank == 3:
+    if bound:
         weights = model.log_weights(terms["loss_bce"], mu, log_var, noise)
         terms["loss_importance"] = model.loss_importance(weights)
     return terms, mu
@@ -126,14 +133,14 @@ def gradients(vae, images, noise, objective=ELBO, variance=None):
 
     Args:
         images: float32 (batch, 784) in [0, 1].
-        noise: (batch, latent_dim), or (k, batch, latent_dim) for the k-sample bound.
+        noise: (batch, latent_dim), or (k, batch, latent_dim) for `objective.samples` k above 1.
         variance: as `model.objective` takes it.
 
     Returns:
         The means over the batch of `ROW`, (6,), and the gradients of the first of them.
     """
     with tf.GradientTape() as tape:
-        terms, _ = sampled_terms(vae, images, noise)
+        terms, _ = sampled_terms(vae, images, noise, objective.importance_samples > 1)
         minimized = model.objective(terms, objective.recon_loss, objective.beta, variance)
     row = tf.stack([minimized, *(tf.reduce_mean(terms[name]) for name in ROW[1:])])
     return row, tape.gradient(minimized, vae.trainable_variables)

@@ -52,7 +52,7 @@ def evaluation(vae, seed, batch=1000, samples=1):
         x = pixels(images)
         if samples > 1:
             noise = tf.transpose(noise, [1, 0, 2])
-        terms, mu = sampled_terms(vae, x, noise)
+        terms, mu = sampled_terms(vae, x, noise, bound=samples > 1)
         terms = {
             name: tf.reduce_mean(term, axis=0) if term.shape.rank == 2 else term
             for name, term in terms.items()

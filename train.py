@@ -57,6 +57,13 @@ def parser():
         help="dynamic: train on Bernoulli draws of the grey values, fresh in each epoch",
     )
     group.add_argument(
+        "--elbo_samples",
+        type=flags.integer(1, 1000),
+        default=1,
+        metavar="L",
+        help="z drawn for each image in a step: the ELBO is the mean over them",
+    )
+    group.add_argument(
         "--importance_samples",
         type=flags.integer(1, 1000),
         default=1,
@@ -148,10 +155,11 @@ def run(args):
     import logs
     import weights
 
-    if args.importance_samples > 1 and (args.recon_loss != "bce" or args.beta != 1):
+    plain = (args.recon_loss, args.beta, args.elbo_samples) == ("bce", 1, 1)
+    if args.importance_samples > 1 and not plain:
         raise UserError(
             f"--importance_samples {args.importance_samples} is a bound on the likelihood of the "
-            "Bernoulli model: leave --recon_loss and --beta away"
+            "Bernoulli model: it goes with --recon_loss bce, --beta 1 and --elbo_samples 1 alone"
         )
     machines = cluster.machines(args.strategy, os.environ)
     warm_config, architecture = warm_start(args)
@@ -263,7 +271,8 @@ def configuration(args, architecture, dataset, warm_config):
     import config_file
 
     shaping = ("epoch", "batch", "limit", "seed", "recon_loss", "beta", "warp", "binarize")
-    shaping += ("importance_samples", "learning_rate", "schedule", "warmup_epochs", "weight_decay")
+    shaping += ("elbo_samples", "importance_samples", "learning_rate", "schedule")
+    shaping += ("warmup_epochs", "weight_decay")
     training = {name: getattr(args, name) for name in shaping}
     training["warm_start_sha256"] = warm_config and warm_config["weights_sha256"]
     return {

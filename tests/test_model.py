@@ -89,7 +89,8 @@ def test_importance_weights_are_the_densities_they_are_named_after():
         loop.Objective(beta=0.3),
         loop.Objective("l2"),
         loop.Objective("gaussian"),
-        loop.Objective(samples=3),
+        loop.Objective(elbo_samples=2),
+        loop.Objective(importance_samples=3),
     ],
 )
 def test_gradients_agree_with_finite_differences(float64, objective):

@@ -143,7 +143,10 @@ def test_interrupted_anywhere_it_continues_to_the_same_bits(
 
 @pytest.mark.parametrize(
     "objective",
-    [["--binarize", "dynamic", "--importance_samples", "2"], ["--recon_loss", "gaussian"]],
+    [
+        ["--binarize", "dynamic", "--importance_samples", "2"],
+        ["--recon_loss", "gaussian", "--elbo_samples", "2"],
+    ],
 )
 def test_every_objective_continues_to_the_same_bits(tmp_path, windows_of, objective):
     argv = ["--epoch", "2", *objective]
@@ -322,7 +325,7 @@ def test_the_importance_weighted_objective_is_a_tighter_bound(tmp_path):
 
 
 def test_importance_samples_of_another_objective_are_refused(tmp_path, capsys):
-    for flag, value in (("--recon_loss", "l2"), ("--beta", "0.5")):
+    for flag, value in (("--recon_loss", "l2"), ("--beta", "0.5"), ("--elbo_samples", "3")):
         assert train(tmp_path, "--importance_samples", "2", flag, value) == 2
         assert "--importance_samples 2 is a bound" in last_line(capsys.readouterr().err)
     assert not (tmp_path / "weights").exists()
