@@ -61,7 +61,7 @@ def parser():
         type=flags.integer(1, 1000),
         default=1,
         metavar="L",
-        help="z drawn for each image in a step: the ELBO is the mean over them",
+        help="z drawn for each image, in antithetic pairs: the ELBO is the mean over them",
     )
     group.add_argument(
         "--importance_samples",
