@@ -23,7 +23,7 @@ ROW = ("objective", "loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 NOISE_BYTES = 64 * 2**20
 WINDOW_FLOPS = 60e9
 # Radians, shares and pixels, in the order of `warped`.
-WARP_LIMITS = (math.radians(5), 0.05, 0.05, 0.05, 0.5, 0.5)
+WARP_LIMITS = (math.radians(7.5), 0.075, 0.075, 0.075, 0.75, 0.75)
 
 
 class Objective(NamedTuple):
@@ -89,7 +89,7 @@ def antithetic(noise, count):
 def warped(images, share, uniform):
     """Turns, stretches, shears and moves images a little, as another hand would have written.
 
-    By at most 5 degrees, 5 % each way, 5 % and half a pixel, about the middle of the image.
+    By at most 7.5 degrees, 7.5 % each way, 7.5 % and 0.75 pixels, about the middle of the image.
 
     Args:
         images: float32 (n, 784).

@@ -59,9 +59,10 @@ def parser():
     group.add_argument(
         "--elbo_samples",
         type=flags.integer(1, 1000),
-        default=1,
+        default=None,
         metavar="L",
-        help="z drawn for each image, in antithetic pairs: the ELBO is the mean over them",
+        help="z drawn for each image, in antithetic pairs: the ELBO is the mean over them "
+        "(default: 2; 1 with --importance_samples)",
     )
     group.add_argument(
         "--importance_samples",
@@ -155,6 +156,8 @@ def run(args):
     import logs
     import weights
 
+    if args.elbo_samples is None:
+        args.elbo_samples = 2 if args.importance_samples == 1 else 1
     plain = (args.recon_loss, args.beta, args.elbo_samples) == ("bce", 1, 1)
     if args.importance_samples > 1 and not plain:
         raise UserError(
