@@ -59,7 +59,7 @@ def parser():
     group.add_argument(
         "--elbo_samples",
         type=flags.integer(1, 1000),
-        default=None,
+        default=flags.ABSENT,
         metavar="L",
         help="z drawn for each image, in antithetic pairs: the ELBO is the mean over them "
         "(default: 2; 1 with --importance_samples)",
@@ -156,7 +156,7 @@ def run(args):
     import logs
     import weights
 
-    if args.elbo_samples is None:
+    if not hasattr(args, "elbo_samples"):
         args.elbo_samples = 2 if args.importance_samples == 1 else 1
     plain = (args.recon_loss, args.beta, args.elbo_samples) == ("bce", 1, 1)
     if args.importance_samples > 1 and not plain:
