@@ -151,6 +151,30 @@ def histogram(path, values, groups, title, x_label, y_label):
         write_whole(path, lambda name: figure.savefig(name, format="png"))
 
 
+def ranking(path, names, values, ranges, limit, limit_name, title, x_label):
+    """Draws one horizontal bar a name, the first on top, its range, and a line at a limit.
+
+    Args:
+        ranges: of each value, a pair (smallest, largest).
+    """
+    size = 7, 0.45 * len(names) + 1.2
+
+    def draw(axes):
+        rows = range(len(names))
+        whiskers = [
+            [abs(value - edges[side]) for value, edges in zip(values, ranges, strict=True)]
+            for side in (0, 1)
+        ]
+        axes.barh(rows, values, color=INK, xerr=whiskers, ecolor=ACCENT)
+        axes.bar_label(axes.containers[-1], [f"{value:,.0f}" for value in values], padding=6)
+        axes.axvline(limit, color=ACCENT, linestyle="--", label=f"{limit_name}: {limit:,.0f}")
+        axes.set_yticks(rows, names)
+        axes.invert_yaxis()
+        axes.legend(frameon=False, loc="lower right")
+
+    _chart(path, size, title, x_label, "", draw)
+
+
 def lines(path, panels, title, x_label, y_label):
     """Draws panels side by side, both axes logarithmic.
 

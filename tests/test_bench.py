@@ -2,16 +2,21 @@
 
 import importlib.util
 import os
+import sys
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import ROOT
 
+import loop
 import model
 
 
 def bench(name):
     path = os.path.join(ROOT, "bench", f"{name}.py")
+    # bench/run.py imports its neighbour.
+    sys.path.insert(0, os.path.dirname(path))
     spec = importlib.util.spec_from_file_location(f"bench_{name}", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -43,3 +48,35 @@ def test_the_prediction_of_scaling_returns_the_constants_it_was_made_from():
     # A network slower than the machine's own copying sets the pace; a faster one does not.
     assert scaling.predicted(found, 2, gigabits=1) == pytest.approx(expected + (8e-9 - 2e-9) * size)
     assert scaling.predicted(found, 2, gigabits=100) == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("hidden_units, samples", [((512, 256), 1), ((40, 30, 20), 3)])
+def test_the_flops_of_the_limit_are_those_of_the_graph(hidden_units, samples):
+    """Counted product by product in the graph of a step, forward and backward."""
+    vae, images = model.VAE(hidden_units), 5
+    objective = loop.Objective(importance_samples=samples)
+    shape = [images, 128] if samples == 1 else [samples, images, 128]
+
+    @tf.function
+    def step():
+        return loop.gradients(vae, tf.zeros([images, 784]), tf.zeros(shape), objective)
+
+    counted = 0
+    for op in step.get_concrete_function().graph.get_operations():
+        if op.type == "MatMul":
+            inner = op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]
+            counted += 2 * inner * op.outputs[0].shape.num_elements()
+    assert bench("run").flops_of_training(hidden_units, samples) * images == counted
+
+
+def test_contenders_of_this_installation_learn_the_same():
+    """Two epochs of the same small model; PyTorch and JAX are in bench/run.py's own check."""
+    contenders = bench("contenders")
+    flags = ["--dataset", "digits", "--images", "2000", "--hidden_units", "32", "--latent_dim", "4"]
+    losses = {}
+    for name in ("ours", "keras_fit", "keras_fit_compiled"):
+        turn = contenders.CONTENDERS[name](contenders.parser().parse_args([name, *flags]))
+        losses[name] = [float(turn()) for _ in range(2)]
+    first, second = np.array(list(losses.values())).T
+    assert (second < 0.8 * first).all()
+    assert second.max() - second.min() < 0.05 * second.mean()
