@@ -118,14 +118,14 @@ def test_warped_images_move_as_the_draws_say():
     np.testing.assert_array_equal(loop.warped(images, 1.0, middle), images)
     random = np.random.default_rng(0).random((6, 7), np.float32)
     np.testing.assert_array_equal(loop.warped(images, 0.0, random), images)
-    # Half a pixel to the left: each pixel is the mean of itself and its right neighbour.
+    # 0.75 pixels to the left: of each pixel a quarter, and three of its right neighbour.
     moved = middle.copy()
     moved[:, 4] = 1.0
     square = images.numpy().reshape(6, 28, 28)
-    expected = 0.5 * (square + np.pad(square, ((0, 0), (0, 0), (0, 1)))[:, :, 1:])
+    expected = 0.25 * square + 0.75 * np.pad(square, ((0, 0), (0, 0), (0, 1)))[:, :, 1:]
     found = loop.warped(images, 1.0, moved).numpy().reshape(6, 28, 28)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    # Any warp keeps the middle of a digit within half a pixel and the rounding of its corners.
+    # Any warp keeps the middle of a digit within 0.75 pixels and the rounding of its corners.
     warped = loop.warped(images, 1.0, random).numpy().reshape(6, 28, 28)
     assert (warped != square).any(axis=(1, 2)).all() and warped.min() >= 0 and warped.max() <= 1
     axis = np.arange(28)
