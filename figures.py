@@ -166,11 +166,13 @@ def ranking(path, names, values, ranges, limit, limit_name, title, x_label):
             for side in (0, 1)
         ]
         axes.barh(rows, values, color=INK, xerr=whiskers, ecolor=ACCENT)
-        axes.bar_label(axes.containers[-1], [f"{value:,.0f}" for value in values], padding=6)
-        axes.axvline(limit, color=ACCENT, linestyle="--", label=f"{limit_name}: {limit:,.0f}")
-        axes.set_yticks(rows, names)
+        labels = [f"{value:,.0f}" for value in values]
+        axes.bar_label(axes.containers[-1], labels, label_type="center", color="white")
+        axes.axvline(limit, color=ACCENT, linestyle="--")
+        axes.set(yticks=rows, yticklabels=names, xlim=(0, 1.3 * max(limit, *values)))
         axes.invert_yaxis()
-        axes.legend(frameon=False, loc="lower right")
+        text = f" {limit_name}:\n {limit:,.0f}"
+        axes.text(limit, rows[-1], text, color=ACCENT, verticalalignment="center")
 
     _chart(path, size, title, x_label, "", draw)
 
