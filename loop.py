@@ -29,10 +29,11 @@ WARP_LIMITS = (math.radians(7.5), 0.075, 0.075, 0.075, 0.75, 0.75)
 class Objective(NamedTuple):
     """What a run minimizes: `recon_loss` and `beta` as `model.objective` takes them.
 
-    `elbo_samples` is the L of Kingma and Welling 2014, eq. 7, over which the ELBO is a mean, in
-    `antithetic` pairs; `importance_samples` the K of the importance-weighted bound, 1 the plain
-    ELBO. `warp`, a number or a function of the step, is the share of images that are `warped`;
-    `binarize` trains on Bernoulli draws of the grey values. Both are drawn anew in each step.
+    `elbo_samples` is the L of Kingma and Welling 2014, eq. 7, over which the ELBO is a mean;
+    `importance_samples` the K of the importance-weighted bound, 1 the plain ELBO. Both draw z in
+    `antithetic` pairs. `warp`, a number or a function of the step, is the share of images that are
+    `warped`; `binarize` trains on Bernoulli draws of the grey values. Both are drawn anew in each
+    step.
     """
 
     recon_loss: str = "bce"
@@ -78,7 +79,8 @@ def antithetic(noise, count):
     """Returns `count` draws of noise, half of which are the negatives of the other half.
 
     Each is as normal as before, and what is linear in the noise cancels in the mean over a pair
-    (Hammersley and Morton 1956): the gradient of the ELBO varies less than with independent draws.
+    (Hammersley and Morton 1956): the gradient varies less than with independent draws. The mean of
+    importance weights needs no independence to be unbiased, so its logarithm stays a bound.
 
     Args:
         noise: (half of count, rounded up, ...).
@@ -213,10 +215,8 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
     """
     size = size or window_size(vae, batch, objective)
     drawn = [batch, vae.decoder.latent_dim]
-    if objective.importance_samples > 1:
-        drawn = [objective.importance_samples, *drawn]
-    elif objective.elbo_samples > 1:
-        drawn = [math.ceil(objective.elbo_samples / 2), *drawn]
+    if objective.samples > 1:
+        drawn = [math.ceil(objective.samples / 2), *drawn]
     variables = vae.trainable_variables
     images = tf.constant(images)
 
@@ -226,8 +226,8 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
             if objective.binarize:
                 x = tf.cast(levels[i] < x, tf.float32)
             eps = noise[i]
-            if objective.elbo_samples > 1:
-                eps = antithetic(eps, objective.elbo_samples)
+            if objective.samples > 1:
+                eps = antithetic(eps, objective.samples)
             return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], [train(x, eps)])
 
         start = (tf.constant(0), tf.zeros([size, len(ROW)]))

@@ -69,7 +69,8 @@ def parser():
         type=flags.integer(1, 1000),
         default=1,
         metavar="K",
-        help="z drawn for each image: the K-sample bound on log p(x); 1 is the plain ELBO",
+        help="z drawn for each image, in antithetic pairs: the K-sample bound on log p(x); 1 is "
+        "the plain ELBO",
     )
     group.add_argument(
         "--warp",
