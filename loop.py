@@ -32,8 +32,7 @@ class Objective(NamedTuple):
     `elbo_samples` is the L of Kingma and Welling 2014, eq. 7, over which the ELBO is a mean;
     `importance_samples` the K of the importance-weighted bound, 1 the plain ELBO. Both draw z in
     `antithetic` pairs. `warp`, a number or a function of the step, is the share of images that are
-    `warped`; `binarize` trains on Bernoulli draws of the grey values. Both are drawn anew in each
-    step.
+    `warped`; `binarize` trains on Bernoulli draws of the grey values: drawn anew in each step.
     """
 
     recon_loss: str = "bce"
