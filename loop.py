@@ -236,6 +236,10 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
     def compiled(*inputs):
         def train(x, noise):
             row, grads = gradients(vae, x, noise, objective)
+            # A kernel updated before its last use is copied, in every step: so no gradient is
+            # ready before the last of them is.
+            last = 0.0 * grads[1][0]
+            grads = [grad + last for grad in grads]
             optimizer.apply_gradients(zip(grads, variables, strict=True))
             return row
 

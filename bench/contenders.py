@@ -82,6 +82,7 @@ def training_images(args):
 
 def ours(args, objective=None, weight_decay=0.0):
     """This repository's compiled window of steps."""
+    flags.quiet_tensorflow()
     import keras
 
     import data
