@@ -15,7 +15,6 @@ import os
 import sys
 import zipfile
 from collections import deque
-from concurrent.futures import ThreadPoolExecutor
 
 import flags
 from flags import UserError
@@ -223,6 +222,8 @@ WALKS = {"interpolate": interpolate, "traverse": traverse, "manifold": manifold}
 
 def generate(decoder, latent_dim, args):
     """Yields uint8 arrays of at most `CHUNK` digits, (n, 784), `args.num` in all."""
+    from concurrent.futures import ThreadPoolExecutor
+
     import tensorflow as tf
     from keras.utils import Progbar
 

@@ -236,8 +236,8 @@ def training_window(vae, optimizer, images, batch, seed, objective=ELBO, size=No
     def compiled(*inputs):
         def train(x, noise):
             row, grads = gradients(vae, x, noise, objective)
-            # A kernel updated before its last use is copied, in every step: so no gradient is
-            # ready before the last of them is.
+            # A kernel updated before its last use is copied, in every step: so none is updated
+            # before the gradient that comes last, that of the first layer's bias.
             last = 0.0 * grads[1][0]
             grads = [grad + last for grad in grads]
             optimizer.apply_gradients(zip(grads, variables, strict=True))
