@@ -167,7 +167,8 @@ def ranking(path, names, values, ranges, limit, limit_name, title, x_label):
         ]
         axes.barh(rows, values, color=INK, xerr=whiskers, ecolor=ACCENT)
         labels = [f"{value:,.0f}" for value in values]
-        axes.bar_label(axes.containers[-1], labels, label_type="center", color="white")
+        # At the end of the range, not of the bar: matplotlib leaves the range free.
+        axes.bar_label(axes.containers[-1], labels, padding=4)
         axes.axvline(limit, color=ACCENT, linestyle="--")
         axes.set(yticks=rows, yticklabels=names, xlim=(0, 1.3 * max(limit, *values)))
         axes.invert_yaxis()
