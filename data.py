@@ -1,7 +1,7 @@
 """Images and labels as arrays, and how they become batches; nothing about models.
 
     import data
-    mnist = data.load("auto", "")        # MNIST where it can be had, otherwise digits
+    mnist = data.load("auto")            # MNIST where it can be had, otherwise digits
     mnist.train.images                   # uint8, (55000, 784)
 
 MNIST comes as `mnist.npz`, as the four IDX files (gzipped or not) or by Keras's cached download.
@@ -11,27 +11,17 @@ digits that scikit-learn carries inside its wheel, laid out as MNIST's are.
 
 import gzip
 import hashlib
+import math
 import os
-import socket
-import sys
-import threading
-import urllib.request
-import zipfile
-import zlib
 from typing import NamedTuple
 
 import numpy as np
 
-from flags import UserError
+from support import UserError, download, files
 
 SIDE = 28
-GAP = 3
 PIXELS = SIDE * SIDE
 MNIST_SHA256 = "5a4d4600f9ae243d0ab9ee1ff6d948035e6f85a423fdfacf899262ac3ca6f325"
-MNIST_URL = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/mnist.npz"
-MNIST_FILE_SHA256 = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
-NETWORK_SECONDS = 15
-# Also the bound on memory: a file that promises more is refused before anything is allocated.
 MOST_IMAGES = 1_000_000
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 IDX_FILES = (
@@ -40,10 +30,13 @@ IDX_FILES = (
     "t10k-images-idx3-ubyte",
     "t10k-labels-idx1-ubyte",
 )
+EXPECTED = f"expected images of {SIDE}x{SIDE} and one label each, {MOST_IMAGES:,} at most"
 HOW_TO_GET = (
-    "name a folder with mnist.npz or the four IDX files by --data_dir or MNIST_DIR, or connect "
-    "to the network once for Keras's download"
+    "give a folder with mnist.npz or the four IDX files as --data_dir or MNIST_DIR, or connect to "
+    "the network once for Keras's download"
 )
+# Radians, shares and pixels, in the order of `warped`.
+WARP_LIMITS = (math.radians(7.5), 0.075, 0.075, 0.075, 0.75, 0.75)
 
 
 class Split(NamedTuple):
@@ -82,22 +75,22 @@ def load(dataset="auto", data_dir="", limit=None):
         A `Dataset`.
 
     Raises:
-        UserError: what is named can't be read, or MNIST can't be had.
+        UserError: what is named cannot be read, or MNIST cannot be had.
     """
     notice = ""
     if dataset == "digits":
         if data_dir and data_dir != os.environ.get("MNIST_DIR"):
-            raise UserError(f"--data_dir {data_dir} has no use with digits: leave the flag away")
+            raise UserError(f"{data_dir} has no use with the data set digits: drop one of them")
         loaded = _digits()
     elif data_dir:
-        loaded = _from_arrays(*_read_folder(data_dir))
+        loaded = _split(*_read(data_dir))
     else:
         try:
-            loaded = _from_arrays(*_read_npz(_download()))
+            loaded = _split(*_read(download.fetch("mnist")))
         except UserError as error:
             if dataset == "mnist":
-                raise
-            notice = f"MNIST could not be had: {error}"
+                raise UserError(f"{error}: {HOW_TO_GET}") from error
+            notice = f"MNIST could not be had: {error}: {HOW_TO_GET}"
             loaded = _digits()
     train = Split(*(array[:limit] for array in loaded.train))
     return loaded._replace(train=train, notice=notice)
@@ -118,24 +111,44 @@ def batches(images, batch, seed, epoch):
     return order[: steps * batch].reshape(steps, batch)
 
 
-def mosaic(images, columns, gap=GAP):
-    """Lays digits out row by row, each with `gap` empty pixels right and below.
+def pixels(images):
+    """uint8 images as a float32 tensor in [0, 1]."""
+    import tensorflow as tf
+
+    return tf.cast(images, tf.float32) * (1 / 255)
+
+
+def warped(images, share, uniform):
+    """Turns, stretches, shears and moves images a little, as another hand would have written.
+
+    By at most 7.5 degrees, 7.5 % each way, 7.5 % and 0.75 pixels, about the middle of the image.
 
     Args:
-        images: uint8 (n, 784) or (n, 28, 28).
+        images: float32 tensor (n, 784) in [0, 1].
+        share: of the images that are warped, a number or (n,); the others stay as they are.
+        uniform: draws in [0, 1), (n, 7).
 
     Returns:
-        uint8 (rows * (28 + gap), columns * (28 + gap)); an open last row stays empty.
+        float32 (n, 784), interpolated linearly; 0 where nothing was.
     """
-    images = np.asarray(images, np.uint8).reshape(-1, SIDE, SIDE)
-    rows, step = -(-len(images) // columns), SIDE + gap
-    tiles = np.zeros((rows * columns, step, step), np.uint8)
-    tiles[: len(images), :SIDE, :SIDE] = images
-    tiles = tiles.reshape(rows, columns, step, step)
-    return tiles.swapaxes(1, 2).reshape(rows * step, columns * step)
+    import keras
+    import tensorflow as tf
+
+    chosen = tf.cast(uniform[:, 6] < share, tf.float32)
+    angle, across, along, shear, right, down = (
+        limit * chosen * (2 * uniform[:, i] - 1) for i, limit in enumerate(WARP_LIMITS)
+    )
+    a, b = (1 + across) * tf.cos(angle), shear - tf.sin(angle)
+    c, d = tf.sin(angle), (1 + along) * tf.cos(angle)
+    middle, zero = (SIDE - 1) / 2, tf.zeros_like(angle)
+    from_left, from_top = middle * (1 - a - b) + right, middle * (1 - c - d) + down
+    transforms = tf.stack([a, b, from_left, c, d, from_top, zero, zero], axis=1)
+    square = tf.reshape(images, [-1, SIDE, SIDE, 1])
+    moved = keras.ops.image.affine_transform(square, transforms, data_format="channels_last")
+    return tf.reshape(moved, tf.shape(images))
 
 
-def _from_arrays(x_train, y_train, x_test, y_test):
+def _split(x_train, y_train, x_test, y_test):
     """Names, hashes and splits arrays as the classic TensorFlow tutorial did."""
     digest = _sha256(x_train, y_train, x_test, y_test)
     name = "mnist" if digest == MNIST_SHA256 else "custom"
@@ -184,173 +197,63 @@ def _digits():
     return Dataset("digits", _sha256(framed, labels), *parts)
 
 
-def _read_folder(path):
-    """Reads the four arrays from an `.npz` file, or a folder with one or with IDX files."""
-    if os.path.isfile(path):
-        return _read_npz(path)
+def _read(path):
+    """Returns the four arrays of an `.npz` file, or of a folder with one or with IDX files."""
+    npz = os.path.join(path, "mnist.npz") if os.path.isdir(path) else path
+    if os.path.exists(npz):
+        with files.open_regular(npz) as file:
+            accepted = dict.fromkeys(NPZ_KEYS, _accepts)
+            arrays = files.read_npz(file, npz, accepted, compressed=True)
+        return _checked(npz, *(arrays[key] for key in NPZ_KEYS))
     if not os.path.isdir(path):
-        raise UserError(f"--data_dir {path} does not exist: {HOW_TO_GET}")
-    npz = os.path.join(path, "mnist.npz")
-    if os.path.isfile(npz):
-        return _read_npz(npz)
+        raise UserError(f"{path} does not exist: {HOW_TO_GET}")
     found = []
     for name in IDX_FILES:
         choices = [os.path.join(path, name + ending) for ending in ("", ".gz")]
         found += [choice for choice in choices if os.path.isfile(choice)][:1]
     if len(found) < len(IDX_FILES):
         raise UserError(
-            f"--data_dir {path} holds neither mnist.npz nor the four IDX files "
-            f"({', '.join(IDX_FILES)}, gzipped or not): {HOW_TO_GET}"
+            f"{path} holds neither mnist.npz nor the four IDX files ({', '.join(IDX_FILES)}, "
+            f"gzipped or not): {HOW_TO_GET}"
         )
-    return _checked(path, *(_read_idx(name) for name in found))
+    return _checked(path, *map(_read_idx, found))
 
 
-def _read_npz(path):
-    """Reads the four arrays of an `.npz`, whose headers are checked before any allocation."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            missing = [key for key in NPZ_KEYS if key + ".npy" not in archive.namelist()]
-            if missing:
-                raise UserError(
-                    f"{path} lacks the array {missing[0]}: expected {', '.join(NPZ_KEYS)}, "
-                    "as in Keras's mnist.npz"
-                )
-            arrays = [_read_npy(archive, key, path) for key in NPZ_KEYS]
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError) as error:
-        raise UserError(f"{path} is damaged or no .npz file ({error}): get it anew") from error
-    except OSError as error:
-        raise UserError(
-            f"{path} can't be read ({error.strerror or error}): get it anew or name another file"
-        ) from error
-    return _checked(path, *arrays)
-
-
-def _read_npy(archive, key, path):
-    try:
-        with archive.open(key + ".npy") as file:
-            version = np.lib.format.read_magic(file)
-            header = {
-                (1, 0): np.lib.format.read_array_header_1_0,
-                (2, 0): np.lib.format.read_array_header_2_0,
-            }[version]
-            shape, fortran, dtype = header(file)
-            if dtype.hasobject or dtype.kind not in "iu" or fortran:
-                raise UserError(
-                    f"{path}: the array {key} has the type {dtype}: expected plain uint8 "
-                    "(pickled objects are never loaded)"
-                )
-            if (
-                len(shape) not in (1, 2, 3)
-                or shape[0] > MOST_IMAGES
-                or shape[1:]
-                not in (
-                    (),
-                    (PIXELS,),
-                    (SIDE, SIDE),
-                )
-            ):
-                raise UserError(f"{path}: the array {key} has the shape {shape}: {_EXPECTED}")
-            size = int(np.prod(shape)) * dtype.itemsize
-            content = _read_exactly(file, size, f"{path}: the array {key}")
-    except (ValueError, KeyError) as error:
-        raise UserError(f"{path}: the array {key} has a damaged header: get it anew") from error
-    array = np.frombuffer(content, dtype).reshape(shape)
-    if array.size and (array.min() < 0 or array.max() > 255):
-        raise UserError(f"{path}: the array {key} has values outside 0 to 255: expected uint8")
-    return array.astype(np.uint8)
-
-
-_EXPECTED = f"expected images of {SIDE}x{SIDE} and one label each, {MOST_IMAGES:,} at most"
+def _accepts(shape, dtype):
+    """Whether an array of this shape and type may be images or labels."""
+    fits = shape[1:] in ((), (PIXELS,), (SIDE, SIDE)) and len(shape) >= 1
+    return fits and shape[0] <= MOST_IMAGES and dtype.kind in "iu"
 
 
 def _read_idx(path):
     """Reads one IDX file, gzipped or not (the format: LeCun, Cortes and Burges, MNIST page)."""
-    opener = gzip.open if path.endswith(".gz") else open
     dimensions = 3 if "idx3" in os.path.basename(path) else 1
-    try:
-        with opener(path, "rb") as file:
-            header = np.frombuffer(_read_exactly(file, 4 + 4 * dimensions, path, False), ">u4")
-            shape = tuple(int(length) for length in header[1:])
-            if header[0] != 2048 + dimensions:
-                raise UserError(f"{path} is no IDX file of bytes: get it anew")
-            if shape[0] > MOST_IMAGES or shape[1:] not in ((), (SIDE, SIDE)):
-                raise UserError(f"{path} has the shape {shape}: {_EXPECTED}")
-            content = _read_exactly(file, int(np.prod(shape)), path)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise UserError(f"{path} is truncated or damaged ({error}): get it anew") from error
-    except OSError as error:
-        raise UserError(f"{path} can't be read ({error.strerror or error})") from error
-    return np.frombuffer(content, np.uint8).reshape(shape)
-
-
-def _read_exactly(file, size, what, last=True):
-    """Reads `size` bytes in pieces, so that a false promise costs no memory."""
-    pieces, left = [], size
-    while left:
-        piece = file.read(min(left, 1 << 24))
-        if not piece:
-            raise UserError(f"{what} is truncated ({size - left} of {size} bytes): get it anew")
-        pieces.append(piece)
-        left -= len(piece)
-    # Reading past the end also lets gzip and zip check their sums.
-    if last and file.read(1):
-        raise UserError(f"{what} is longer than its header says: get it anew")
-    return b"".join(pieces)
+    with files.open_regular(path) as file:
+        content = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
+        with files.damage(path):
+            magic, *shape = np.frombuffer(content.read(4 + 4 * dimensions), ">u4").tolist()
+            if magic != 2048 + dimensions or len(shape) != dimensions:
+                raise ValueError("no IDX file of bytes, or a truncated one")
+            if not _accepts(tuple(shape), np.dtype(np.uint8)):
+                raise ValueError(f"unexpected shape {tuple(shape)}; {EXPECTED}")
+        return files.read_exactly(content, shape, np.uint8, path)
 
 
 def _checked(path, x_train, y_train, x_test, y_test):
+    """Returns the four arrays as uint8, images (n, 784), where they make a data set."""
+    arrays = x_train, y_train, x_test, y_test
+    if any(array.size and (array.min() < 0 or array.max() > 255) for array in arrays):
+        raise UserError(f"{path} has values outside 0 to 255: save the arrays as uint8")
     for part, images, labels in (("train", x_train, y_train), ("test", x_test, y_test)):
-        if images.ndim == 1 or labels.ndim != 1 or len(images) != len(labels) or not len(images):
+        if images.ndim == 1 or labels.ndim != 1 or len(images) != len(labels):
             raise UserError(
                 f"{path}: {part} images of shape {images.shape} with labels of shape "
-                f"{labels.shape}: {_EXPECTED}"
+                f"{labels.shape}: {EXPECTED}"
             )
     if len(x_train) < 11 or len(x_test) < 2:
         raise UserError(
             f"{path}: {len(x_train)} training and {len(x_test)} test images are too few: the last "
             "eleventh of the training images validates"
         )
+    x_train, y_train, x_test, y_test = (array.astype(np.uint8) for array in arrays)
     return x_train.reshape(-1, PIXELS), y_train, x_test.reshape(-1, PIXELS), y_test
-
-
-def _download():
-    """Returns the path of Keras's cached, hash-checked `mnist.npz`, fetched if need be."""
-    home = os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
-    cached = os.path.join(home, "datasets", "mnist.npz")
-    if os.path.isfile(cached):
-        with open(cached, "rb") as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() == MNIST_FILE_SHA256:
-                return cached
-    # Name lookup has no timeout of its own, so the whole attempt runs on a thread that can be
-    # left behind.
-    answer = {}
-    attempt = threading.Thread(target=_probe, args=(answer,), daemon=True)
-    attempt.start()
-    attempt.join(NETWORK_SECONDS)
-    if "reached" not in answer:
-        reason = answer.get("error", f"no answer within {NETWORK_SECONDS} seconds")
-        raise UserError(f"the download of mnist.npz failed ({reason}): {HOW_TO_GET}")
-    from flags import quiet_tensorflow
-
-    # Without a look at the devices, which a strategy has to be the first to take.
-    quiet_tensorflow(lambda: None)
-    import keras
-
-    print("Downloading mnist.npz (11 MB) ...", file=sys.stderr)
-    default_timeout = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(NETWORK_SECONDS)
-    try:
-        return keras.utils.get_file("mnist.npz", MNIST_URL, file_hash=MNIST_FILE_SHA256)
-    except Exception as error:  # get_file raises a bare Exception for every HTTP and URL error
-        raise UserError(f"the download of mnist.npz failed ({error}): {HOW_TO_GET}") from error
-    finally:
-        socket.setdefaulttimeout(default_timeout)
-
-
-def _probe(answer):
-    try:
-        with urllib.request.urlopen(MNIST_URL, timeout=NETWORK_SECONDS) as response:
-            response.read(1)
-        answer["reached"] = True
-    except (OSError, ValueError) as error:
-        answer["error"] = getattr(error, "reason", error)

@@ -9,251 +9,278 @@ Running the same command again continues an unfinished run and leaves a finished
 """
 
 import os
+import signal
 import sys
-import uuid
 
-import flags
-from flags import UserError
+import data
+from support import Interrupted, UserError, cli, console, curves, run_folder, team, weights
 
-ARCHITECTURE = {"hidden_units": [512, 256], "latent_dim": 128, "activation": "silu"}
+# Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
+PICTURE_EPOCHS = 5
+
+
+def add_architecture_flags(parser):
+    """Adds the flags that size the network; weights to start from bring their own."""
+    group = parser.add_argument_group("architecture")
+    add, width = group.add_argument, cli.integer(1, weights.WIDTH_LIMIT)
+    inwards = "widths from the image inwards; the decoder mirrors them"
+    add("--hidden_units", type=width, nargs="+", default=[512, 256], metavar="N", help=inwards)
+    add("--latent_dim", type=width, default=128, help="size of z")
+    add("--activation", choices=weights.ACTIVATIONS, default="silu", help="of the hidden layers")
+
+
+def add_training_flags(parser):
+    """Adds the flags that shape the result beside data and architecture."""
+    count, amount = cli.integer(1), cli.number(0, 1e6)
+    add = parser.add_argument_group("objective").add_argument
+    bce_l2 = "reconstruction: the Bernoulli model's cross-entropy, or the L2 norm of the error"
+    add("--recon_loss", choices=("bce", "l2"), default="bce", help=bce_l2)
+    add("--beta", type=amount, default=1.0, help="weight of the KL term")
+    drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
+    add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
+    pairs = "L, z drawn for each image, in antithetic pairs: the ELBO is the mean over them"
+    add("--elbo_samples", type=cli.integer(1, 1000), default=2, help=pairs)
+    warp = "share of images seen slightly turned, stretched and moved; falls with the learning rate"
+    add("--warp", type=cli.number(0, 1), default=0.5, help=warp)
+
+    add = parser.add_argument_group("optimizer (AdamW)").add_argument
+    add("--epoch", type=count, default=100, help="passes over the data")
+    add("--batch", type=count, default=100, help="images a step")
+    add("--limit", type=count, default=None, help="train on the first N images only")
+    peak = cli.number(0, 1e6, above=True)
+    add("--learning_rate", type=peak, default=3e-3, help="at its highest")
+    cosine = "of the learning rate: cosine falls to 0 at the last epoch"
+    add("--schedule", choices=("cosine", "constant"), default="cosine", help=cosine)
+    rise = "epochs of linear rise to --learning_rate; with cosine at most a tenth of the run"
+    add("--warmup_epochs", type=amount, default=1.0, help=rise)
+    decay = "of the kernels, decoupled: a step takes rate * decay of each away"
+    add("--weight_decay", type=amount, default=0.05, help=decay)
 
 
 def parser():
-    """Returns the parser of this script's flags."""
-    parser = flags.script_parser("train.py", __doc__)
-    group = flags.add_data_flags(parser)
-    group.add_argument(
-        "--limit",
-        type=flags.integer(1),
-        default=None,
-        help="train on the first N images only, for a quick look",
-    )
-    # Absent unless given: loaded weights bring their own, which a flag must not contradict.
-    group = parser.add_argument_group("architecture", argument_default=flags.ABSENT)
-    width = flags.integer(1, flags.WIDTH_LIMIT)
-    group.add_argument(
-        "--hidden_units",
-        type=width,
-        nargs="+",
-        metavar="N",
-        help="widths from the image inwards; the decoder mirrors them (default: 512 256)",
-    )
-    group.add_argument("--latent_dim", type=width, metavar="N", help="size of z (default: 128)")
-    group.add_argument("--activation", choices=flags.ACTIVATIONS, help="(default: silu)")
-
-    group = parser.add_argument_group("objective")
-    group.add_argument(
-        "--recon_loss",
-        choices=flags.RECON_LOSSES,
-        default="bce",
-        help="reconstruction term: cross-entropy (the Bernoulli model), the L2 norm, or a "
-        "Gaussian likelihood at its optimal variance",
-    )
-    group.add_argument("--beta", type=flags.number(0), default=1.0, help="weight of the KL term")
-    group.add_argument(
-        "--binarize",
-        choices=flags.BINARIZE,
-        default="none",
-        help="dynamic: train on Bernoulli draws of the grey values, fresh in each epoch",
-    )
-    group.add_argument(
-        "--elbo_samples",
-        type=flags.integer(1, 1000),
-        default=flags.ABSENT,
-        metavar="L",
-        help="z drawn for each image, in antithetic pairs: the ELBO is the mean over them "
-        "(default: 2; 1 with --importance_samples)",
-    )
-    group.add_argument(
-        "--importance_samples",
-        type=flags.integer(1, 1000),
-        default=1,
-        metavar="K",
-        help="z drawn for each image, in antithetic pairs: the K-sample bound on log p(x); 1 is "
-        "the plain ELBO",
-    )
-    group.add_argument(
-        "--warp",
-        type=flags.number(0, maximum=1),
-        default=0.5,
-        help="share of the images that a step sees slightly turned, stretched and moved; falls "
-        "with the learning rate",
-    )
-
-    group = parser.add_argument_group("optimizer (AdamW)")
-    group.add_argument("--epoch", type=flags.integer(1), default=100, help="passes over the data")
-    group.add_argument("--batch", type=flags.integer(1), default=100, help="images a step")
-    group.add_argument(
-        "--learning_rate", type=flags.number(0, above=True), default=3e-3, help="at its highest"
-    )
-    group.add_argument(
-        "--schedule",
-        choices=flags.SCHEDULES,
-        default="cosine",
-        help="of the learning rate: cosine falls to 0 at the last epoch",
-    )
-    group.add_argument(
-        "--warmup_epochs",
-        type=flags.number(0),
-        default=1.0,
-        help="epochs of linear rise to --learning_rate; with cosine at most a tenth of the run",
-    )
-    group.add_argument(
-        "--weight_decay",
-        type=flags.number(0),
-        default=0.05,
-        help="of the kernels, decoupled: a step takes rate * decay of each away",
-    )
-
-    group = parser.add_argument_group("devices and machines")
-    group.add_argument(
-        "--strategy",
-        choices=flags.STRATEGIES,
-        default="auto",
-        help="one device, mirrored on all of this machine, or multi_worker on all machines that "
-        "the environment variable TF_CONFIG names; auto: multi_worker where that is set, else "
-        "mirrored where there are several GPUs",
-    )
-    group.add_argument(
-        "--cluster_timeout",
-        type=flags.number(0, above=True),
-        default=120.0,
-        help="seconds that workers wait for each other",
-    )
-
-    group = parser.add_argument_group("folders and records")
-    group.add_argument("--save_weight_dir", default="./weight_train", help="weights, checkpoints")
-    group.add_argument("--log_dir", default="./log", help="TensorBoard's event files")
-    group.add_argument(
-        "--load_weight_dir", default="", help="start a new run from the weights in this folder"
-    )
-    group.add_argument(
-        "--overwrite",
-        action="store_true",
-        help="start anew: remove what an earlier run wrote to the two folders",
-    )
-    group.add_argument(
-        "--log_every", type=flags.integer(1), default=50, help="steps between points of a curve"
-    )
-    group.add_argument(
-        "--save_every",
-        type=flags.number(0),
-        default=30.0,
-        help="seconds between checkpoints inside a long epoch; every epoch ends with one",
-    )
-    group.add_argument("--keep", type=flags.integer(1), default=3, help="checkpoints that stay")
+    """Returns the parser of this script's flags: the one place where each is stated."""
+    parser = cli.Parser("train.py", __doc__)
+    cli.add_data_flags(parser, "MNIST where it can be had, otherwise the small embedded digits")
+    add_architecture_flags(parser)
+    add_training_flags(parser)
+    add = parser.add_argument_group("devices and machines").add_argument
+    shared = "mirrored: all devices here; multi_worker: all machines that TF_CONFIG names"
+    add("--strategy", choices=team.STRATEGIES, default="auto", help=shared)
+    wait = "seconds that workers wait for each other"
+    add("--cluster_timeout", type=cli.number(0, 1e6, above=True), default=120.0, help=wait)
+    add = parser.add_argument_group("folders and records").add_argument
+    add("--save_weight_dir", default="./weight_train", help="the weights, and saves on the way")
+    add("--log_dir", default="./log", help="TensorBoard's event files")
+    add("--load_weight_dir", default="", help="start a new run from the weights in this folder")
+    anew = "start anew: remove what an earlier run wrote to the two folders"
+    add("--overwrite", action="store_true", help=anew)
+    add("--log_every", type=cli.integer(1), default=50, help="steps between points of a curve")
+    add("--save_every", type=cli.number(0, 1e6), default=30.0, help="seconds between saves")
     return parser
 
 
-def main(argv=None):
-    """Runs the script with the flags `argv`; returns the exit code."""
-    return flags.run_script(parser(), run, argv)
+def loss_and_gradients(vae, images, noise, recon_loss, beta):
+    """The arithmetic of one step (Kingma and Welling 2014, algorithm 1).
+
+    Args:
+        vae: a `model.VAE`.
+        images: float32 (batch, 784) in [0, 1].
+        noise: standard normal (batch, latent_dim), or (L, batch, latent_dim) for L draws of z.
+        recon_loss, beta: as `model.objective` takes them.
+
+    Returns:
+        dict of the terms of the loss, each nats per image, with `objective`, the mean that is
+        minimized; and its gradients, in the order of `vae.trainable_variables`.
+    """
+    import tensorflow as tf
+
+    import model
+
+    with tf.GradientTape() as tape:
+        mu, log_var = vae.encode(images)
+        z = model.reparameterize(mu, log_var, noise)
+        terms = model.loss_terms(images, mu, log_var, vae.decode(z))
+        terms["objective"] = model.objective(terms, recon_loss, beta)
+    return terms, tape.gradient(terms["objective"], vae.trainable_variables)
 
 
-def run(args):
-    """Flags -> data -> model -> compiled training loop -> event files and a weights folder."""
-    import cluster
-    import data
-    import logs
-    import weights
+def update(optimizer, gradients, variables):
+    """One step of the optimizer."""
+    optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
-    if not hasattr(args, "elbo_samples"):
-        args.elbo_samples = 2 if args.importance_samples == 1 else 1
-    plain = (args.recon_loss, args.beta, args.elbo_samples) == ("bce", 1, 1)
-    if args.importance_samples > 1 and not plain:
-        raise UserError(
-            f"--importance_samples {args.importance_samples} is a bound on the likelihood of the "
-            "Bernoulli model: it goes with --recon_loss bce, --beta 1 and --elbo_samples 1 alone"
-        )
-    machines = cluster.machines(args.strategy, os.environ)
-    warm_config, architecture = warm_start(args)
-    dataset = data.load(args.dataset, args.data_dir, args.limit)
+
+def adamw(variables, learning_rate, weight_decay=0.0):
+    """Returns Keras's AdamW, built; biases do not decay (Loshchilov and Hutter 2019, alg. 2).
+
+    Args:
+        learning_rate: a number or a schedule; the decay of a step is rate * weight_decay.
+    """
+    import keras
+
+    optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay)
+    optimizer.exclude_from_weight_decay(var_names=["bias"])
+    optimizer.build(variables)
+    return optimizer
+
+
+def learning_rate(peak, schedule, warmup_epochs, epochs, steps):
+    """Returns the learning rate as a Keras schedule, a function of the step.
+
+    Args:
+        steps: of one epoch; the rest as the flags say.
+    """
+    import keras
+
+    warmup, total = round(min(warmup_epochs, epochs) * steps), epochs * steps
+    if schedule == "cosine":
+        warmup = min(warmup, total // 10)
+    return keras.optimizers.schedules.CosineDecay(
+        initial_learning_rate=0.0 if warmup else peak,
+        warmup_target=peak if warmup else None,
+        warmup_steps=warmup,
+        decay_steps=max(total - warmup, 1),
+        # A cosine that ends where it begins is the constant.
+        alpha=1.0 if schedule == "constant" else 0.0,
+    )
+
+
+@cli.script(parser)
+def main(args):
+    """Flags -> data -> model -> the training step -> the loop over epochs -> curves and weights."""
+    machines = team.described(args.strategy)
+    with cli.naming("--data_dir"):
+        dataset = data.load(args.dataset, args.data_dir, args.limit)
     announce(dataset)
-    if args.batch > len(dataset.train.images):
-        raise UserError(
-            f"--batch {args.batch} is more than the {len(dataset.train.images)} training images: "
-            "take a smaller batch"
-        )
+    images, seen = dataset.train.images, dataset.validation.images
+    steps = len(images) // args.batch
+    last = args.epoch * steps
+    if not steps:
+        raise UserError(f"--batch {args.batch} is more than the {len(images)} training images")
+    network = cli.values(args, add_architecture_flags)
+    typed = {name: value for name, value in network.items() if name in args.given}
+    training = {"seed": args.seed} | cli.values(args, add_training_flags)
+    # What a run must agree with to be continued. Weights to start from bring their own network.
+    wanted = {
+        "dataset": {"name": dataset.name, "sha256": dataset.sha256},
+        "architecture": typed if args.load_weight_dir else network,
+        "training": training | {"warm_start": bool(args.load_weight_dir)},
+    }
     chief = not machines or machines[1] == 0
-    wanted = configuration(args, architecture, dataset, warm_config)
-    folder = weights.TrainingFolder(args.save_weight_dir, writes=chief)
-    try:
-        config = continue_or_start(folder, wanted, args)
-        if config["epochs_done"] >= args.epoch:
-            print(
-                f"{args.save_weight_dir} holds this run, finished after {args.epoch} epochs: "
-                "nothing to do."
-            )
-            return
-        if chief:
-            logs.require_free(args.log_dir, config["run_id"], args.overwrite)
-        team = cluster.join(args.strategy, machines, args.cluster_timeout)
-        if args.batch % team.replicas:
-            raise UserError(
-                f"--batch {args.batch} does not divide by the {team.replicas} devices that share "
-                "it: take a multiple"
-            )
-        if chief:
-            logs.claim(args.log_dir, config["run_id"], args.overwrite)
-            if args.overwrite:
-                folder.clear()
-            folder.sweep()
-            folder.write_config(config)
-        import fit
+    # A fallback never fills the folders of MNIST.
+    own = "_digits" if dataset.notice else ""
+    save_dir = args.save_weight_dir + ("" if "save_weight_dir" in args.given else own)
+    log_dir = args.log_dir + ("" if "log_dir" in args.given else own)
+    folder = run_folder.RunFolder(save_dir, log_dir, wanted, args.overwrite, chief)
+    source = given = None
+    if folder.finished:
+        print(f"{save_dir} holds this run, finished after {args.epoch} epochs: nothing to do.")
+        return print(next_commands(save_dir))
+    if folder.run:
+        network, source = folder.run["architecture"], folder.run["source"]
+    elif args.load_weight_dir:
+        network, source, given = warm_start(args.load_weight_dir, save_dir, typed)
+    settings = wanted | {"architecture": network, "source": source}
 
-        with team.peers():
-            config = agreed(team, folder, config, wanted, args)
-            fit.train(args, config, dataset, folder, team)
-    finally:
-        folder.close()
+    with folder, team.join(args.strategy, machines, args.cluster_timeout) as crew:
+        import keras
+
+        import model
+        from support import evaluation, window
+
+        crew.require_divides(args.batch)
+        keras.utils.set_random_seed(args.seed)
+        rate = learning_rate(
+            args.learning_rate, args.schedule, args.warmup_epochs, args.epoch, steps
+        )
+        with crew.scope():
+            vae = model.VAE(**network)
+            optimizer = adamw(vae.trainable_variables, rate, args.weight_decay)
+        if given:
+            weights.fill(vae, given)
+        names = ("objective", *model.TERMS)
+        log = curves.Curves(log_dir if chief else None, names, args.log_every)
+        step = folder.begin(settings, vae, optimizer, log.sums, crew)
+        if step and chief:
+            print(f"Continuing {save_dir} after {step / steps:.4g} epochs, at step {step}.")
+
+        binarize = args.binarize == "dynamic"
+        if binarize:
+            seen = evaluation.binarized(seen, args.seed)
+        warp = args.warp and (lambda step: args.warp * rate(step) / args.learning_rate)
+        size = window.size(vae, args.batch, args.elbo_samples)
+        train = window.compiled(
+            lambda x, noise: loss_and_gradients(vae, x, noise, args.recon_loss, args.beta),
+            lambda gradients: update(optimizer, gradients, vae.trainable_variables),
+            names,
+            window.inputs(images, args.seed, vae.latent_dim, args.elbo_samples, warp, binarize),
+            optimizer.iterations,
+            size,
+            args.batch,
+            crew,
+        )
+        evaluate = evaluation.evaluator(vae, args.seed)
+
+        def save_if_due():
+            stop = crew.any(signals.received is not None)
+            if stop or step == last or folder.seconds_since_save() > args.save_every:
+                log.flush()
+                folder.save(step, step // steps, vae, optimizer, log.sums)
+            if stop:
+                raise Interrupted(
+                    f"interrupted; saved in {save_dir}: the same command continues the run",
+                    signals.received or signal.SIGTERM,
+                )
+
+        with log.started(step, folder.run), console.Signals() as signals:
+            for epoch in range(step // steps, args.epoch):
+                order = data.batches(len(images), args.batch, args.seed, epoch)
+                bar = console.Progress(epoch, args.epoch, steps, args.batch, step % steps, chief)
+                for first in range(step % steps, steps, size):
+                    terms = train(order[first : first + size])
+                    folder.require_finite(step, terms["objective"])
+                    log.train(step, terms, lambda step: {"learning_rate": float(rate(step - 1))})
+                    step += len(terms["objective"])
+                    bar.update(step - epoch * steps, terms["loss_total"][-1])
+                    if step % steps:
+                        save_if_due()
+                validated = evaluation.curves(evaluate(seen), args.recon_loss, args.beta)
+                log.scalars("val", step, validated)
+                if step == last or epoch % PICTURE_EPOCHS == 0:
+                    log.digits("val", step, evaluation.pictures(vae, seen, args.seed))
+                bar.finish(log.end_epoch(steps), validated)
+                save_if_due()
+            used = evaluation.binarized(images, args.seed) if binarize else images
+            folder.finish(vae, evaluation.posterior(vae, used))
+            crew.wait()
     if chief:
+        print(f"Finished: weights in {save_dir}, curves in {log_dir}.")
+        print(next_commands(save_dir))
         announce(dataset)
 
 
-def agreed(team, folder, config, wanted, args):
-    """Returns the config of the run that the chief writes, on every worker.
+def warm_start(source, save_dir, typed):
+    """Returns the architecture of given weights, what `run.json` tells of them, and their arrays.
 
-    Raises:
-        UserError: the workers do not see one `--save_weight_dir`, or were given other flags.
+    Args:
+        source: the folder or file that holds them.
+        save_dir: of the new run, which must not hold them.
+        typed: dict of architecture flags that were typed, which must agree with them.
     """
-    team.wait()
-    if not team.chief:
-        # What was to be overwritten is, by now.
-        args.overwrite = False
-        config = continue_or_start(folder, wanted, args)
-    team.require_same(
-        int(config["run_id"][:12], 16),
-        f"--save_weight_dir {folder.folder} is not one folder that all workers see, or one of them "
-        "was given other flags: name a shared folder and give all the same flags",
-    )
-    return config
-
-
-def warm_start(args):
-    """Returns the config that `--load_weight_dir` names (or None), and the architecture."""
-    import config_file
-    import weights
-
-    given = {name: getattr(args, name) for name in ARCHITECTURE if hasattr(args, name)}
-    if len(given.get("hidden_units", ())) > flags.DEPTH_LIMIT:
-        raise UserError(f"--hidden_units: at most {flags.DEPTH_LIMIT} layers")
-    if not args.load_weight_dir:
-        return None, ARCHITECTURE | given
-    if os.path.realpath(args.load_weight_dir) == os.path.realpath(args.save_weight_dir):
+    inside, outside = map(os.path.realpath, (source, save_dir))
+    if os.path.commonpath([inside, outside]) == outside:
         raise UserError(
-            "--load_weight_dir and --save_weight_dir are one folder: a warm start is a new run, "
-            "name another --save_weight_dir (to continue a run, leave --load_weight_dir away)"
+            f"--load_weight_dir {source} lies in --save_weight_dir: a warm start is a new run, "
+            "choose another --save_weight_dir (or drop --load_weight_dir to continue a run)"
         )
-    config = config_file.read(args.load_weight_dir)
-    weights.verified_weights(args.load_weight_dir, config)
-    for name, value in given.items():
-        loaded = config["architecture"][name]
+    run, arrays = weights.read(source)
+    for name, value in typed.items():
+        loaded = run["architecture"][name]
         if value != loaded:
             raise UserError(
-                f"--{name} {flags.spelled(value)} differs from the {flags.spelled(loaded)} of "
-                f"--load_weight_dir {args.load_weight_dir}: leave the flag away"
+                f"--{name} {cli.spelled(value)} differs from the {cli.spelled(loaded)} of "
+                f"--load_weight_dir {source}: drop the flag"
             )
-    return config, config["architecture"]
+    return run["architecture"], {"run_id": run["run_id"], "step": run["step"]}, arrays
 
 
 def announce(dataset):
@@ -262,69 +289,15 @@ def announce(dataset):
         bar = "!" * 78
         print(f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 small embedded digits.")
         print(f"{dataset.notice}\n{bar}")
-    sizes = (len(split.images) for split in (dataset.train, dataset.validation, dataset.test))
-    print(
-        "Data set {}: {:,} training, {:,} validation, {:,} test images.".format(
-            dataset.name, *sizes
-        )
-    )
+    parts = ("train", "validation", "test")
+    sizes = ", ".join(f"{len(getattr(dataset, part).images):,} {part}" for part in parts)
+    print(f"Data set {dataset.name}: {sizes} images.")
 
 
-def configuration(args, architecture, dataset, warm_config):
-    """Returns the `config.json` of a new run under these flags."""
-    import config_file
-
-    shaping = ("epoch", "batch", "limit", "seed", "recon_loss", "beta", "warp", "binarize")
-    shaping += ("elbo_samples", "importance_samples", "learning_rate", "schedule")
-    shaping += ("warmup_epochs", "weight_decay")
-    training = {name: getattr(args, name) for name in shaping}
-    training["warm_start_sha256"] = warm_config and warm_config["weights_sha256"]
-    return {
-        "format_version": config_file.FORMAT_VERSION,
-        "run_id": uuid.uuid4().hex,
-        "architecture": architecture,
-        "dataset": {"name": dataset.name, "sha256": dataset.sha256},
-        "training": training,
-        "versions": config_file.versions(),
-        "epochs_done": 0,
-        "posterior": None,
-        "variance": None,
-        "weights_sha256": None,
-    }
-
-
-def continue_or_start(folder, wanted, args):
-    """Decides between a new run, the rest of an unfinished one, and a refusal.
-
-    Returns:
-        The config to go on with: `wanted`, or the one in the folder.
-    """
-    held = None if args.overwrite else folder.config()
-    if held is None:
-        return wanted
-    epochs = held["training"]["epoch"]
-    ways_out = "name another --save_weight_dir, or --overwrite it"
-    for part in ("dataset", "architecture", "training"):
-        for name, value in wanted[part].items():
-            if value != held[part][name] and name != "epoch":
-                what = f"{part} {name}" if part == "dataset" else f"--{name}"
-                raise UserError(
-                    f"--save_weight_dir {folder.folder} holds another run: its {what} is "
-                    f"{flags.spelled(held[part][name])}, not {flags.spelled(value)}; {ways_out}"
-                )
-    if args.epoch < epochs or (args.epoch > epochs and args.schedule != "constant"):
-        raise UserError(
-            f"--save_weight_dir {folder.folder} holds a run of --epoch {epochs}, which --epoch "
-            f"{args.epoch} would change from its start: {ways_out}, or start a new run from its "
-            "weights with --load_weight_dir"
-        )
-    unfinished = 0 < held["epochs_done"] < args.epoch
-    if unfinished and not folder.newest_checkpoint(held["run_id"])[0]:
-        raise UserError(
-            f"--save_weight_dir {folder.folder} has no checkpoint to continue from: "
-            f"{ways_out}, or start a new run from its weights with --load_weight_dir"
-        )
-    return held | {"training": wanted["training"]}
+def next_commands(folder):
+    """Returns the two commands that look at a finished run."""
+    flag = f"--load_weight_dir {folder}"
+    return f"Next: python eval.py {flag}\n      python eval_genresult.py {flag}"
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""What weights are worth: every figure of images one by one, nll, the posterior's summary.
+"""What weights are worth: every figure image by image, nll, the posterior's summary.
 
-    evaluated = measure.evaluation(vae, seed=0)(images)      # images: uint8 (n, 784)
-    measure.means(evaluated)["loss_total"]                   # -ELBO, nats
+    figures = evaluation.evaluator(vae, seed=0)(images)    # images: uint8 (n, 784)
+    evaluation.means(figures)["loss_total"]                # -ELBO, nats
 
 Nothing here knows files, flags or training.
 """
@@ -10,13 +10,13 @@ import numpy as np
 import tensorflow as tf
 
 import model
-from loop import (
+from data import pixels
+from support.window import (
     BINARIZE_STREAM,
     EVALUATION_STREAM,
+    GENERATION_STREAM,
     NLL_STREAM,
-    noise_like,
-    pixels,
-    sampled_terms,
+    normal,
 )
 
 ACTIVE_VARIANCE = 0.01
@@ -30,58 +30,63 @@ def binarized(images, seed):
     return np.where(255 * draws < images, np.uint8(255), np.uint8(0))
 
 
-def evaluation(vae, seed, batch=1000, samples=1):
-    """Builds the function that evaluates images one by one.
+def as_digits(logits):
+    """Logits as uint8 images."""
+    return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)
+
+
+def evaluator(vae, seed, batch=1000):
+    """Builds the function that evaluates images one by one; built once, it is traced once.
 
     Args:
         vae: a `model.VAE`.
-        seed: of the noise; with one sample each image's depends on its position, not on `batch`.
+        seed: of the noise; each image's depends on its position, not on `batch`.
         batch: how many images are computed at a time.
-        samples: of z for each image; the terms are means over them.
 
     Returns:
-        A function of images, uint8 (n, 784), that returns a dict of float32 (n,) by the names of
-        `sampled_terms` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim). Its further arguments
-        `worker` and `workers` leave the other workers' batches at zero.
+        A function of images, uint8 (n, 784), that returns a dict of float32 (n,) by the names in
+        `model.TERMS` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim).
     """
-    drawn = [vae.decoder.latent_dim] if samples == 1 else [samples, vae.decoder.latent_dim]
-    batch = max(1, batch // samples)
 
     @tf.function(reduce_retracing=True)
-    def part(images, noise):
+    def part(images, drawn):
         x = pixels(images)
-        if samples > 1:
-            noise = tf.transpose(noise, [1, 0, 2])
-        terms, mu = sampled_terms(vae, x, noise, bound=samples > 1)
-        terms = {
-            name: tf.reduce_mean(term, axis=0) if term.shape.rank == 2 else term
-            for name, term in terms.items()
-        }
-        terms["RMSE_mean"] = model.rmse(model.loss_l2(x, vae.decode(mu)))
-        return terms | {"mu": mu}
+        mu, log_var = vae.encode(x)
+        logits = vae.decode(model.reparameterize(mu, log_var, drawn))
+        terms = model.loss_terms(x, mu, log_var, logits)
+        return terms | {"RMSE_mean": model.rmse(model.loss_l2(x, vae.decode(mu))), "mu": mu}
 
-    def evaluate(images, worker=0, workers=1):
-        evaluated = {}
-        if samples == 1:
-            noise = noise_like([len(images), *drawn], seed, EVALUATION_STREAM, 0)
-        for index, first in enumerate(range(0, len(images), batch)):
-            mine, here = index % workers == worker, slice(first, first + batch)
-            # The first batch tells the names and shapes to a worker that has none of its own.
-            if mine or not evaluated:
-                x = tf.constant(images[here])
-                # Of many samples for one batch only: all of it would not fit.
-                eps = (
-                    noise[here]
-                    if samples == 1
-                    else noise_like([len(x), *drawn], seed, EVALUATION_STREAM, first)
-                )
-                for name, values in part(x, eps).items():
-                    shape = len(images), *values.shape[1:]
-                    all_values = evaluated.setdefault(name, np.zeros(shape, np.float32))
-                    all_values[here] = mine * values.numpy()
-        return evaluated
+    def evaluate(images):
+        drawn = normal([len(images), vae.latent_dim], seed, EVALUATION_STREAM, 0)
+        parts = [
+            part(tf.constant(images[i : i + batch]), drawn[i : i + batch])
+            for i in range(0, len(images), batch)
+        ]
+        return {name: np.concatenate([found[name] for found in parts]) for name in parts[0]}
 
     return evaluate
+
+
+def pictures(vae, images, seed, rows=4, columns=10):
+    """Returns digits that form before one's eyes: the same images, the same draws of the prior.
+
+    Args:
+        images: uint8 (n, 784), of which the first few are taken.
+
+    Returns:
+        dict of uint8 (rows, columns, 784): `reconstructions`, rows of originals each above the row
+        of its reconstructions, and `prior_draws`.
+    """
+    columns = min(columns, len(images))
+    images = images[: min(rows, len(images) // columns) * columns]
+    mu, _ = vae.encode(pixels(images))
+    drawn = normal(mu.shape, seed, GENERATION_STREAM, 0)
+    originals, decoded, generated = (
+        np.reshape(array, (-1, columns, images.shape[1]))
+        for array in (images, as_digits(vae.decode(mu)), as_digits(vae.decode(drawn)))
+    )
+    pairs = np.stack([originals, decoded], axis=1).reshape(-1, columns, images.shape[1])
+    return {"reconstructions": pairs, "prior_draws": generated}
 
 
 def active_units(mu):
@@ -90,17 +95,29 @@ def active_units(mu):
     return int((mu.var(axis=0) > ACTIVE_VARIANCE).sum())
 
 
-def means(evaluated):
-    """Means over images of what `evaluation` returned, as floats; `mu` is left out."""
+def means(figures):
+    """Means over images of what `evaluator` returned, as floats; `mu` is left out."""
     return {
         name: float(np.mean(values, dtype=np.float64))
-        for name, values in evaluated.items()
+        for name, values in figures.items()
         if name != "mu"
     }
 
 
+def curves(figures, recon_loss, beta):
+    """Returns the validation curves' points, a dict by tag, of what `evaluator` returned.
+
+    Args:
+        recon_loss, beta: as `model.objective` takes them.
+    """
+    found = means(figures)
+    points = {name: found[name] for name in model.TERMS}
+    points["objective"] = float(model.objective(figures, recon_loss, beta))
+    return points | {"active_units": active_units(figures["mu"])}
+
+
 def posterior(vae, images, batch=1000):
-    """Summarizes q(z | x) over images.
+    """Summarizes q(z | x) over images, uint8 (n, 784).
 
     Returns:
         dict of lists, one number a latent dimension: `mu_mean` and `mu_std` (of mu over images)
@@ -110,8 +127,8 @@ def posterior(vae, images, batch=1000):
     @tf.function(reduce_retracing=True)
     def part(images):
         mu, log_var = vae.encode(pixels(images))
+        kld = tf.cast(model.kld_per_unit(mu, log_var), tf.float64)
         mu = tf.cast(mu, tf.float64)
-        kld = tf.cast(model.kld_per_unit(tf.cast(mu, tf.float32), log_var), tf.float64)
         return tf.stack([tf.reduce_sum(v, axis=0) for v in (mu, tf.square(mu), kld)])
 
     total = sum(
@@ -141,11 +158,11 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
     """
 
     @tf.function(jit_compile=True)
-    def compiled(x, mu, log_var, noise, total, count):
+    def compiled(x, mu, log_var, drawn, total, count):
         def add(i, total):
-            z = vae.reparameterize(mu, log_var, noise[i])
+            z = model.reparameterize(mu, log_var, drawn[i])
             bce = model.loss_bce(x, vae.decode(z))
-            weight = model.log_weights(bce[None], mu, log_var, noise[i][None])[0]
+            weight = model.log_weights(bce[None], mu, log_var, drawn[i][None])[0]
             # One by one: the order of additions is that of the samples, whatever the chunk.
             total = tf.reduce_logsumexp([total, tf.cast(weight, tf.float64)], axis=0)
             return i + 1, total
@@ -155,9 +172,7 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
     @tf.function
     def draws(first, part, count):
         return tf.map_fn(
-            lambda i: noise_like(
-                [count, vae.decoder.latent_dim], seed, NLL_STREAM, _BLOCKS * i + part
-            ),
+            lambda i: normal([count, vae.latent_dim], seed, NLL_STREAM, _BLOCKS * i + part),
             first + tf.range(chunk),
             fn_output_signature=tf.float32,
         )
@@ -168,8 +183,9 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
         mu, log_var = vae.encode(x)
         total = tf.fill([len(x)], tf.constant(-np.inf, tf.float64))
         for first in range(0, samples, chunk):
-            noise = draws(tf.constant(first), tf.constant(part), len(x))
-            total = compiled(x, mu, log_var, noise, total, tf.constant(min(chunk, samples - first)))
+            drawn = draws(tf.constant(first), tf.constant(part), len(x))
+            count = tf.constant(min(chunk, samples - first))
+            total = compiled(x, mu, log_var, drawn, total, count)
             if done:
                 done((start + len(x) * min(1, (first + chunk) / samples)) / len(images))
         found.append(np.log(samples) - total.numpy())

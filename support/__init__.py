@@ -1,0 +1,26 @@
+"""Everything that a paper on VAEs does not mention: one room a concern, see support/README.md.
+
+Scripts import these rooms; no room here imports a script, and none of them knows a flag.
+"""
+
+
+class UserError(Exception):
+    """Something that the user can put right: the message says what is wrong with which file or
+    value, and what to do. A script prints it as its last line and exits with 2."""
+
+
+class NotFinite(Exception):
+    """A loss or weights that are no longer finite. A script prints the message and exits with 3."""
+
+
+class Interrupted(Exception):
+    """A signal that ends a script early, which is no error: its exit code is 128 + `signum`.
+
+    Args:
+        message: what was saved.
+        signum: of SIGINT or SIGTERM.
+    """
+
+    def __init__(self, message, signum):
+        super().__init__(message)
+        self.signum = signum

@@ -1,0 +1,254 @@
+"""What the scripts share as commands: flag types, common flags, the one error line, exit codes.
+
+    @cli.script(parser)          # main(argv) parses, runs, and returns the exit code
+    def main(args): ...
+
+Imported by every script before anything heavy, so that `--help` and a wrong flag answer at once:
+nothing here imports NumPy or TensorFlow at the top.
+"""
+
+import argparse
+import contextlib
+import difflib
+import functools
+import math
+import os
+import sys
+import tempfile
+
+from support import Interrupted, NotFinite, UserError
+
+EXIT_INPUT, EXIT_NOT_FINITE = 2, 3
+LARGEST = 2**31 - 1
+# XLA leaves half of an AVX-512 unit idle unless asked: 3 % of a training step.
+WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
+# What other repositories call a flag, where spelling alone would not find ours.
+KNOWN_AS = {
+    "--lr": "--learning_rate",
+    "--epochs": "--epoch",
+    "--batch_size": "--batch",
+    "--latent": "--latent_dim",
+    "--z_dim": "--latent_dim",
+    "--weights": "--load_weight_dir",
+    "--logdir": "--log_dir",
+    "--num_samples": "--num",
+}
+
+
+def integer(minimum, maximum=LARGEST):
+    """A type for argparse: a whole number within [minimum, maximum]."""
+
+    def parse(text):
+        try:
+            value = int(text)
+        except ValueError:
+            value = None
+        if value is None or not minimum <= value <= maximum:
+            raise argparse.ArgumentTypeError(
+                f"expected a whole number from {minimum} to {maximum}, got {text!r}"
+            )
+        return value
+
+    return parse
+
+
+def number(minimum, maximum, *, above=False):
+    """A type for argparse: a number from `minimum` (`above`: above it) to `maximum`."""
+
+    def parse(text):
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not minimum <= value <= maximum or (above and value == minimum):
+            relation = "above" if above else "from"
+            raise argparse.ArgumentTypeError(
+                f"expected a number {relation} {minimum:g} to {maximum:g}, got {text!r}"
+            )
+        return value
+
+    return parse
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser of one script: defaults in `--help`, one line for what is wrong.
+
+    Its results have one attribute more: `given`, the names of the flags that were typed.
+
+    Args:
+        script: the script's name.
+        docstring: of the script; the description.
+    """
+
+    def __init__(self, script, docstring):
+        super().__init__(
+            prog=script,
+            description=docstring,
+            formatter_class=lambda prog: _Formatter(prog, max_help_position=32),
+            allow_abbrev=False,
+        )
+        self.add_argument(
+            "--seed", type=integer(0), default=0, help="same seed, same machine: same bits"
+        )
+
+    def parse_args(self, argv=None):
+        """As argparse's own, with `given`; an unknown flag is told which one was meant."""
+        args, unknown = self.parse_known_args(argv)
+        if unknown:
+            self.error(self._unknown(unknown[0]))
+        blank = argparse.Namespace(**dict.fromkeys(vars(args)))
+        typed = vars(self.parse_known_args(argv, blank)[0])
+        args.given = frozenset(name for name, value in typed.items() if value is not None)
+        return args
+
+    def error(self, message):
+        self.exit(EXIT_INPUT, f"{self.prog}: error: {message}\n")
+
+    def _unknown(self, word):
+        flag = word.partition("=")[0]
+        ours = [f"--{name}" for name in vars(self.parse_known_args([])[0])]
+        meant = [KNOWN_AS[flag]] if KNOWN_AS.get(flag) in ours else []
+        meant += difflib.get_close_matches(flag, ours, 1)
+        hint = f"did you mean {meant[0]}?" if meant else "see --help"
+        return f"{flag} is not a flag of {self.prog}: {hint}"
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the line breaks of the docstring and shows every default."""
+
+
+def add_data_flags(parser, auto):
+    """Adds `--dataset` and `--data_dir`: which images, and where they are.
+
+    Args:
+        auto: what the default, `auto`, means in this script.
+    """
+    group = parser.add_argument_group("data")
+    choices = ("auto", "mnist", "digits")
+    group.add_argument("--dataset", choices=choices, default="auto", help=f"auto: {auto}")
+    group.add_argument(
+        "--data_dir",
+        default=os.environ.get("MNIST_DIR", ""),
+        help="a folder with mnist.npz or the four IDX files, or an .npz file; empty: the "
+        "environment variable MNIST_DIR, then Keras's cached download",
+    )
+    return group
+
+
+def add_weights_flag(parser):
+    """Adds `--load_weight_dir`: the weights to look at."""
+    parser.add_argument(
+        "--load_weight_dir",
+        default="./better_weight",
+        help="a folder that train.py wrote, or a .keras file of one",
+    )
+
+
+def weights_folder(args):
+    """Returns what `--load_weight_dir` names; its default stands beside the scripts."""
+    if "load_weight_dir" in args.given:
+        return args.load_weight_dir
+    return os.path.join(os.path.dirname(os.path.dirname(__file__)), args.load_weight_dir)
+
+
+def add_output_flag(parser):
+    """Adds `--output_dir`: where pictures and figures go."""
+    parser.add_argument("--output_dir", default="./result", help="where pictures and files go")
+
+
+def values(args, add_flags):
+    """Returns the values, by name, of those flags that the function `add_flags` adds."""
+    bare = argparse.ArgumentParser(add_help=False)
+    add_flags(bare)
+    return {name: getattr(args, name) for name in vars(bare.parse_args([]))}
+
+
+@contextlib.contextmanager
+def naming(flag):
+    """Puts a flag in front of the message of a `UserError` from inside the block."""
+    try:
+        yield
+    except UserError as error:
+        raise UserError(f"{flag}: {error}") from error
+
+
+def spelled(value):
+    """Returns a flag's value as one types it."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def quiet_tensorflow(first=None):
+    """Imports TensorFlow with its start-up lines kept off the screen; an error still shows.
+
+    The first lines come from C++ before any log level is read, so stderr itself is set aside
+    during the import. Where the user's XLA_FLAGS leave the width of vectors open, they come to
+    ask for `WIDE_VECTORS`, which the compiler reads once and which changes no bit.
+
+    Args:
+        first: a function to call first of all, while lines are still kept off.
+
+    Returns:
+        What `first` returned.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ["KERAS_BACKEND"] = "tensorflow"
+    xla_flags = os.environ.get("XLA_FLAGS", "")
+    if WIDE_VECTORS.partition("=")[0] not in xla_flags:
+        os.environ["XLA_FLAGS"] = f"{xla_flags} {WIDE_VECTORS}".strip()
+    sys.stderr.flush()
+    with tempfile.TemporaryFile() as aside:
+        kept = os.dup(2)
+        os.dup2(aside.fileno(), 2)
+        try:
+            import tensorflow as tf
+
+            # Touching the devices here makes the lines about absent GPUs come now.
+            return (first or tf.config.list_logical_devices)()
+        except BaseException:
+            aside.seek(0)
+            os.write(kept, aside.read())
+            raise
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+
+
+def script(parser):
+    """Makes `main(args)` a function of argv that returns the exit code.
+
+    What goes wrong becomes one last line on stderr, which starts with the script's name. Exit
+    codes: 0 done, 2 input or environment, 3 no longer finite, 128 + n ended by signal n.
+
+    Args:
+        parser: function without arguments that returns the script's `Parser`.
+    """
+
+    def decorated(main):
+        @functools.wraps(main)
+        def run(argv=None):
+            flags = parser()
+            try:
+                return main(flags.parse_args(argv)) or 0
+            except SystemExit as stop:
+                return stop.code
+            except UserError as error:
+                code, message = EXIT_INPUT, f"error: {error}"
+            except NotFinite as error:
+                code, message = EXIT_NOT_FINITE, f"error: {error}"
+            except Interrupted as stop:
+                code, message = 128 + stop.signum, str(stop)
+            except KeyboardInterrupt:
+                code, message = 130, "interrupted; nothing was saved"
+            except MemoryError:
+                code, message = EXIT_INPUT, "error: out of memory: try a smaller --batch"
+            except OSError as error:
+                where = f"{error.filename}: " if error.filename else ""
+                message = f"error: {where}{error.strerror or error}: check space and permissions"
+                code = EXIT_INPUT
+            sys.stdout.flush()
+            print(f"{flags.prog}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+            return code
+
+        return run
+
+    return decorated

@@ -1,0 +1,226 @@
+"""TensorBoard's event files of one run, in `log/train` and `log/val`, and whose they are.
+
+    curves.claim("log", run_id)
+    log = curves.Curves("log", names=("loss_total", ...), every=50)
+    with log.started(step, run):
+        log.train(step, terms, settings)                 # a point where one is due
+        log.scalars("val", step, {"loss_total": 99.5})
+
+TensorBoard's own writer and summaries. Each writer begins with a `SessionLog.START` event, at which
+every loader drops what an interrupted run had written past the point where this one resumes.
+"""
+
+import contextlib
+import glob
+import json
+import math
+import os
+import time
+
+import numpy as np
+
+from support import UserError, files, pictures
+
+OWNER = "owner.json"
+PARTS = ("train", "val")
+# What TensorBoard's table shows of run.json.
+SHOWN = ("dataset", "architecture", "training", "versions")
+# As many as one sprite of 100x100 digits, which every browser takes.
+PROJECTED = 10_000
+
+
+def require_free(log_dir, run_id):
+    """Checks that `log_dir` is no other run's.
+
+    Args:
+        run_id: of the run that may be there already; None: none may.
+
+    Raises:
+        UserError: the folder belongs to another run.
+    """
+    owned = os.path.lexists(os.path.join(log_dir, OWNER)) or event_files(log_dir)
+    if owned and _owner(log_dir) != run_id:
+        raise UserError(
+            f"{log_dir} holds the curves of another run: choose another --log_dir, or --overwrite"
+        )
+
+
+def event_files(log_dir):
+    """Returns the paths of the event files in `log_dir`."""
+    folders = [os.path.join(glob.escape(log_dir), part) for part in PARTS]
+    return [path for folder in folders for path in glob.glob(f"{folder}/events.out.tfevents.*")]
+
+
+def claim(log_dir, run_id):
+    """Makes `log_dir` the log folder of one run: other runs' event files go."""
+    with files.disk_errors(log_dir):
+        if _owner(log_dir) != run_id:
+            for path in event_files(log_dir):
+                os.remove(path)
+            files.write_json(os.path.join(log_dir, OWNER), {"run_id": run_id})
+        for part in PARTS:
+            os.makedirs(os.path.join(log_dir, part), exist_ok=True)
+
+
+def _owner(log_dir):
+    try:
+        with files.open_regular(os.path.join(log_dir, OWNER)) as file:
+            return files.read_json(file, OWNER).get("run_id")
+    except (FileNotFoundError, UserError):
+        return None
+
+
+class Curves:
+    """Writes scalars, pictures and text of a run, and keeps the running sums of its steps.
+
+    Args:
+        log_dir: a folder that `claim` has made this run's; None: nothing is written.
+        names: of the terms of each step.
+        every: steps between two points of a train curve.
+
+    `sums` is what a save keeps: arrays `log_sum` over the `logged` steps since the last point, and
+    `epoch_sum` over the epoch.
+    """
+
+    def __init__(self, log_dir, names, every):
+        self._log_dir, self._names, self._every = log_dir, names, every
+        self._writers = {}
+        zeros = np.zeros(len(names))
+        self.sums = {"logged": np.int64(0), "log_sum": zeros, "epoch_sum": zeros.copy()}
+
+    @contextlib.contextmanager
+    def started(self, step, run):
+        """Opens the event files, and closes them at the end.
+
+        Args:
+            step: of the run; points past it are of a part that was lost.
+            run: `run.json`, which a new run's table shows.
+        """
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+        try:
+            with self._disk_errors():
+                for part in PARTS if self._log_dir else ():
+                    self._writers[part] = EventFileWriter(os.path.join(self._log_dir, part))
+                    self._add(part, step + 1, session_log=SessionLog(status=SessionLog.START))
+            if not step:
+                self._table({name: run[name] for name in SHOWN})
+            yield
+        finally:
+            with self._disk_errors():
+                for writer in self._writers.values():
+                    writer.close()
+
+    def train(self, step, terms, settings):
+        """Adds the means of a window of steps; writes the points that are due.
+
+        Args:
+            step: how many were done before.
+            terms: dict of (steps,) by name.
+            settings: function of the number of steps done that returns further tags of a point.
+        """
+        values = np.stack([terms[name] for name in self._names], axis=1)
+        for done, row in enumerate(values, step + 1):
+            # One by one, in float64: the sums do not depend on where windows begin.
+            self.sums["epoch_sum"] = self.sums["epoch_sum"] + row
+            self.sums["log_sum"] = self.sums["log_sum"] + row
+            self.sums["logged"] = self.sums["logged"] + 1
+            if done % self._every == 0:
+                means = self.sums["log_sum"] / self.sums["logged"]
+                point = dict(zip(self._names, means, strict=True))
+                self.scalars("train", done, point | settings(done))
+                self.sums |= {"logged": np.int64(0), "log_sum": np.zeros(len(self._names))}
+
+    def end_epoch(self, steps):
+        """Returns the means of an epoch of so many steps, and begins the next one."""
+        means = self.sums["epoch_sum"] / steps
+        self.sums["epoch_sum"] = np.zeros(len(self._names))
+        return dict(zip(self._names, means, strict=True))
+
+    def scalars(self, part, step, values):
+        """Writes one point of each curve in `values` (a dict by tag) to `train` or `val`."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # As plain values: of tensors, which tf.summary writes, EventAccumulator purges nothing at
+        # a restart.
+        content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        self._add(part, step, summary=Summary(value=content))
+
+    def digits(self, part, step, drawn):
+        """Writes pictures of digits: dark ink on white, row by row.
+
+        Args:
+            drawn: dict by tag of digits, uint8 (rows, columns, 784).
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        for tag, rows in drawn.items():
+            ink = 255 - pictures.mosaic(rows, rows.shape[1])
+            height, width = ink.shape
+            # Of the plain kind, for the same reason as the scalars.
+            picture = Summary.Image(height=height, width=width, colorspace=1)
+            picture.encoded_image_string = pictures.as_png(ink)
+            self._add(part, step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
+
+    def _table(self, content):
+        """Writes a dict of dicts as a table in TensorBoard's text tab."""
+        from tensorboard.plugins.text.summary_v2 import text_pb
+
+        lines = ["| setting | value |", "| --- | --- |"]
+        for part in content.values():
+            lines += [f"| {name} | {json.dumps(value)} |" for name, value in part.items()]
+        self._add("train", 0, summary=text_pb("configuration", "\n".join(lines)))
+
+    def flush(self):
+        """Returns when every event so far would survive a power cut."""
+        with self._disk_errors():
+            for writer in self._writers.values():
+                writer.flush()
+            if self._writers:
+                for path in [*event_files(self._log_dir), *map(self._part_folder, PARTS)]:
+                    files.sync(path)
+
+    def _part_folder(self, part):
+        return os.path.join(self._log_dir, part)
+
+    def _add(self, part, step, **content):
+        from tensorboard.compat.proto.event_pb2 import Event
+
+        if part in self._writers:
+            with self._disk_errors():
+                event = Event(wall_time=time.time(), step=step, **content)
+                self._writers[part].add_event(event)
+
+    def _disk_errors(self):
+        import tensorflow as tf
+
+        return files.disk_errors(self._log_dir, also=(tf.errors.OpError,))
+
+
+def write_projector(folder, mu, images, labels):
+    """Writes what TensorBoard's embedding projector shows: points, digits, labels.
+
+    Args:
+        folder: an empty folder.
+        mu: (n, latent_dim).
+        images: uint8 (n, 784); at most the first 10,000 points are shown.
+        labels: (n,).
+    """
+    from tensorboard.plugins import projector
+
+    mu, images, labels = (array[:PROJECTED] for array in (mu, images, labels))
+    np.savetxt(os.path.join(folder, "mu.tsv"), mu, fmt="%.3f", delimiter="\t")
+    np.savetxt(os.path.join(folder, "labels.tsv"), labels, fmt="%d")
+    columns = math.ceil(len(images) ** 0.5)
+    sprite = 255 - pictures.mosaic(images, columns, gap=0)
+    missing = columns * pictures.SIDE - len(sprite)
+    with open(os.path.join(folder, "digits.png"), "wb") as file:
+        file.write(pictures.as_png(np.pad(sprite, ((0, missing), (0, 0)))))
+    config = projector.ProjectorConfig()
+    embedding = config.embeddings.add(
+        tensor_name="mu", tensor_path="mu.tsv", metadata_path="labels.tsv"
+    )
+    embedding.sprite.image_path = "digits.png"
+    embedding.sprite.single_image_dim.extend([pictures.SIDE, pictures.SIDE])
+    projector.visualize_embeddings(folder, config)

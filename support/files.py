@@ -1,0 +1,265 @@
+"""Writes that happen whole or not at all and survive a power cut; reads that trust no file.
+
+    files.write_whole("result/metrics.json", write)      # write(path) fills a private file first
+    with files.open_regular("mnist.npz") as file:
+        arrays = files.read_npz(file, "mnist.npz", {"x_train": accepts})
+
+Every array that comes from a file passes `read_array`: its header is checked before memory is
+taken, nothing is unpickled, and a promise that the file does not keep costs no memory.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import stat
+import struct
+import tempfile
+import tokenize
+import zipfile
+import zlib
+
+import numpy as np
+
+from support import UserError
+
+WRITING = ".writing-"
+PIECE = 1 << 24
+JSON_LIMIT = 1_000_000
+# What Python's own readers raise for files that are not what they should be.
+DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, OSError)
+DAMAGE += (
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+
+
+def write_whole(path, write, before_commit=None):
+    """Writes a file so that at every moment `path` is either as before or complete on disk.
+
+    Args:
+        path: the file to make or replace; its folder exists.
+        write: a function that fills the file whose name it is given. That file has the name of
+            `path` in a private folder beside it, where anything else that is left goes, too.
+        before_commit: called when everything is written, just before the one step that counts.
+    """
+    folder, name = os.path.split(os.path.abspath(path))
+    private = tempfile.mkdtemp(prefix=WRITING, dir=folder)
+    try:
+        written = os.path.join(private, name)
+        write(written)
+        sync(written)
+        if before_commit:
+            before_commit()
+        os.replace(written, path)
+        sync(folder)
+    finally:
+        shutil.rmtree(private, ignore_errors=True)
+
+
+def sync(path):
+    """Returns when the file or the names in the folder `path` would survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def sweep(folder):
+    """Removes what a killed process left half written in `folder`."""
+    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+        if name.startswith(WRITING):
+            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+
+
+def write_json(path, content):
+    """Writes `content` as JSON to `path`, whole or not at all; NaN is refused."""
+
+    def write(written):
+        with open(written, "w", encoding="utf-8") as file:
+            file.write(as_json(content))
+
+    write_whole(path, write)
+
+
+def as_json(content):
+    """Returns `content` as JSON text that a person can read; NaN is refused."""
+    return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def read_json(file, what):
+    """Returns the JSON object in an open binary file of 1 MB at most.
+
+    Args:
+        what: the file's name, for messages.
+
+    Raises:
+        UserError: it is larger, no JSON, or no object.
+    """
+    with damage(what):
+        content = file.read(JSON_LIMIT + 1)
+        if len(content) > JSON_LIMIT:
+            raise ValueError(f"more than {JSON_LIMIT:,} bytes")
+        found = json.loads(content)
+        if not isinstance(found, dict):
+            raise ValueError("no JSON object")
+        return found
+
+
+def writable_folder(path):
+    """Creates the folder `path` if need be and proves that it can be written.
+
+    Raises:
+        UserError: it is no folder, or cannot be written.
+    """
+    with disk_errors(path):
+        os.makedirs(path, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path):
+            pass
+
+
+@contextlib.contextmanager
+def disk_errors(what, also=()):
+    """Turns a failed write inside the block into a `UserError`.
+
+    Args:
+        what: the file or folder that is written.
+        also: exceptions that mean a failed write, beside OSError.
+    """
+    try:
+        yield
+    except (OSError, *also) as error:
+        # By number where there is one: h5py puts a paragraph where others have a word.
+        number = getattr(error, "errno", None)
+        reason = os.strerror(number) if number else str(error)
+        raise UserError(
+            f"{what} cannot be written ({reason[:200]}): free some space or choose a folder that "
+            "can be written, then run the same command again; what was saved before is intact"
+        ) from error
+
+
+@contextlib.contextmanager
+def damage(what):
+    """Turns whatever Python's readers raise for a damaged file into a `UserError`."""
+    try:
+        yield
+    except DAMAGE as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise UserError(
+            f"{what} is damaged or not what it should be ({reason[:200]}): restore it from a copy"
+        ) from error
+
+
+def open_regular(path):
+    """Opens a file for reading in binary, once, without waiting for whoever may feed a pipe.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is no regular file, or cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be read ({reason}): choose another file") from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise UserError(f"{path} is not a regular file: choose another one")
+    return open(descriptor, "rb")
+
+
+def read_npz(file, what, accepted, compressed=False):
+    """Reads arrays of a `.npz`, which holds no others.
+
+    Args:
+        file: open, binary, seekable.
+        what: its name, for messages.
+        accepted: dict of name -> function of (shape, dtype) that says whether such an array may
+            be read.
+        compressed: whether arrays may be deflated; else they are stored as they are.
+
+    Returns:
+        dict of name -> array.
+
+    Raises:
+        UserError: anything is missing, surplus, damaged or not accepted.
+    """
+    with damage(what), zipfile.ZipFile(file) as archive:
+        names = {f"{key}.npy": key for key in accepted}
+        members = checked_members(archive, names, compressed)
+        arrays = {}
+        for name, key in names.items():
+            with archive.open(members[name]) as member:
+                arrays[key] = read_array(member, f"{what}: the array {key}", accepted[key])
+        return arrays
+
+
+def checked_members(archive, names, compressed=False):
+    """Returns the members of a ZipFile by name: exactly `names`, each once, none encrypted.
+
+    Raises:
+        ValueError: it holds others, or one that claims to be larger than the archive.
+    """
+    found = [member.filename for member in archive.infolist()]
+    if sorted(found) != sorted(names):
+        raise ValueError(f"it holds {found[:20]}, expected {list(names)}"[:200])
+    methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) if compressed else (zipfile.ZIP_STORED,)
+    for member in archive.infolist():
+        stored = member.compress_type == zipfile.ZIP_STORED
+        if member.compress_type not in methods or member.flag_bits & 1:
+            raise ValueError(f"{member.filename} is compressed or encrypted in a way not read here")
+        if stored and member.file_size != member.compress_size:
+            raise ValueError(f"{member.filename} has two sizes")
+    return {member.filename: member for member in archive.infolist()}
+
+
+def read_array(file, what, accepts):
+    """Reads one `.npy` from an open file, to its end.
+
+    Args:
+        accepts: function of (shape, dtype) that says whether such an array may be read.
+
+    Raises:
+        UserError: the array is damaged, of Python objects, or not accepted.
+    """
+    with damage(what):
+        read_header = {
+            (1, 0): np.lib.format.read_array_header_1_0,
+            (2, 0): np.lib.format.read_array_header_2_0,
+        }[np.lib.format.read_magic(file)]
+        shape, fortran, dtype = read_header(file)
+        # Python's own True is a whole number, too, and so is what a shape may not be: negative.
+        whole = all(type(length) is int and length >= 0 for length in shape)
+        if dtype.hasobject or fortran or not whole or not accepts(shape, dtype):
+            raise ValueError(f"unexpected shape {shape} or type {dtype}")
+    return read_exactly(file, shape, dtype, what)
+
+
+def read_exactly(file, shape, dtype, what):
+    """Reads an array of known shape and type that fills the rest of an open file.
+
+    Raises:
+        UserError: the file is shorter or longer, or damaged.
+    """
+    with damage(what):
+        # The system gives memory as it is filled: a false promise takes none.
+        array = np.empty(shape, dtype)
+        content = memoryview(array.reshape(-1).view(np.uint8))
+        filled = 0
+        while filled < len(content):
+            count = file.readinto(content[filled : filled + PIECE])
+            if not count:
+                raise ValueError(f"truncated: {filled} of {len(content)} bytes")
+            filled += count
+        # Reading past the end also lets gzip and zip check their sums.
+        if file.read(1):
+            raise ValueError("longer than its header says")
+        return array
