@@ -31,10 +31,7 @@ IDX_FILES = (
     "t10k-labels-idx1-ubyte",
 )
 EXPECTED = f"expected images of {SIDE}x{SIDE} and one label each, {MOST_IMAGES:,} at most"
-HOW_TO_GET = (
-    "give a folder with mnist.npz or the four IDX files as --data_dir or MNIST_DIR, or connect to "
-    "the network once for Keras's download"
-)
+HOW_TO_GET = "name a folder with mnist.npz or the four IDX files, or connect to the network once"
 # Radians, shares and pixels, in the order of `warped`.
 WARP_LIMITS = (math.radians(7.5), 0.075, 0.075, 0.075, 0.75, 0.75)
 
@@ -90,7 +87,7 @@ def load(dataset="auto", data_dir="", limit=None):
         except UserError as error:
             if dataset == "mnist":
                 raise UserError(f"{error}: {HOW_TO_GET}") from error
-            notice = f"MNIST could not be had: {error}: {HOW_TO_GET}"
+            notice = f"{error}: {HOW_TO_GET}"
             loaded = _digits()
     train = Split(*(array[:limit] for array in loaded.train))
     return loaded._replace(train=train, notice=notice)
@@ -212,10 +209,7 @@ def _read(path):
         choices = [os.path.join(path, name + ending) for ending in ("", ".gz")]
         found += [choice for choice in choices if os.path.isfile(choice)][:1]
     if len(found) < len(IDX_FILES):
-        raise UserError(
-            f"{path} holds neither mnist.npz nor the four IDX files ({', '.join(IDX_FILES)}, "
-            f"gzipped or not): {HOW_TO_GET}"
-        )
+        raise UserError(f"{path} holds neither mnist.npz nor the four IDX files: {HOW_TO_GET}")
     return _checked(path, *map(_read_idx, found))
 
 
@@ -231,8 +225,9 @@ def _read_idx(path):
     with files.open_regular(path) as file:
         content = gzip.GzipFile(fileobj=file) if path.endswith(".gz") else file
         with files.damage(path):
-            magic, *shape = np.frombuffer(content.read(4 + 4 * dimensions), ">u4").tolist()
-            if magic != 2048 + dimensions or len(shape) != dimensions:
+            header = np.frombuffer(content.read(4 + 4 * dimensions), ">u4").tolist()
+            shape = header[1:]
+            if len(shape) != dimensions or header[0] != 2048 + dimensions:
                 raise ValueError("no IDX file of bytes, or a truncated one")
             if not _accepts(tuple(shape), np.dtype(np.uint8)):
                 raise ValueError(f"unexpected shape {tuple(shape)}; {EXPECTED}")
@@ -246,14 +241,9 @@ def _checked(path, x_train, y_train, x_test, y_test):
         raise UserError(f"{path} has values outside 0 to 255: save the arrays as uint8")
     for part, images, labels in (("train", x_train, y_train), ("test", x_test, y_test)):
         if images.ndim == 1 or labels.ndim != 1 or len(images) != len(labels):
-            raise UserError(
-                f"{path}: {part} images of shape {images.shape} with labels of shape "
-                f"{labels.shape}: {EXPECTED}"
-            )
+            shapes = f"images of shape {images.shape} with labels of shape {labels.shape}"
+            raise UserError(f"{path}: {part} {shapes}: {EXPECTED}")
     if len(x_train) < 11 or len(x_test) < 2:
-        raise UserError(
-            f"{path}: {len(x_train)} training and {len(x_test)} test images are too few: the last "
-            "eleventh of the training images validates"
-        )
+        raise UserError(f"{path}: {len(x_train)} training, {len(x_test)} test images are too few")
     x_train, y_train, x_test, y_test = (array.astype(np.uint8) for array in arrays)
     return x_train.reshape(-1, PIXELS), y_train, x_test.reshape(-1, PIXELS), y_test

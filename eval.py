@@ -38,18 +38,10 @@ def parser():
     cli.add_weights_flag(parser)
     add = parser.add_argument
     add("--batch", type=cli.integer(1), default=1000, help="images computed at a time")
-    nll_help = (
-        "estimate nll = -log p(x) of binarized test images with so many importance samples; 5000 "
-        "as published; 0: not at all"
-    )
-    add("--nll_samples", type=cli.integer(0, 10**6), default=0, metavar="K", help=nll_help)
-    report_help = (
-        "three pictures more: a map of mu, the KL of each latent dimension, the images of extreme "
-        "-ELBO; and the test accuracy of a linear classifier of mu"
-    )
-    add("--report", action="store_true", help=report_help)
-    projector_help = "write mu, digits and labels for TensorBoard's projector; empty: not at all"
-    add("--projector", default="", metavar="LOG_DIR", help=projector_help)
+    likelihood = "importance samples of nll = -log p(x), binarized images; 5000 as published"
+    add("--nll_samples", type=cli.integer(0, 10**6), default=0, metavar="K", help=likelihood)
+    report = "a map of mu, the KL of each dimension, the extremes, a linear classifier of mu"
+    add("--report", action="store_true", help=report)
     cli.add_data_flags(parser, "the data that the weights were trained on")
     cli.add_output_flag(parser)
     return parser
@@ -61,8 +53,6 @@ def main(args):
     folder = cli.weights_folder(args)
     run, arrays = weights.read(folder)
     files.writable_folder(args.output_dir)
-    if args.projector and os.path.lexists(args.projector):
-        raise UserError(f"--projector {args.projector} exists already: choose a new folder")
     dataset = load_dataset(run["dataset"], args.dataset, args.data_dir)
     vae = weights.build(run, arrays)
     from support import evaluation
@@ -91,12 +81,10 @@ def main(args):
         "dataset_sha256": dataset.sha256,
         "trained_on": run["dataset"]["name"],
         "comparable": dataset.sha256 == run["dataset"]["sha256"],
-        "run_id": run["run_id"],
-        "step": run["step"],
-        "epochs_done": run["epochs_done"],
         "finished": run["posterior"] is not None,
         "seed": args.seed,
     }
+    metrics |= {name: run[name] for name in ("run_id", "step", "epochs_done")}
     print_table(metrics, figures)
     of = f"test images of {dataset.name}{'' if metrics['comparable'] else ' (not comparable)'}"
     with files.disk_errors(args.output_dir):
@@ -105,13 +93,6 @@ def main(args):
         if args.report:
             names += draw_report(args.output_dir, vae, images, dataset.test.labels, figures, of)
     print(f"Wrote metrics.json, {', '.join(names)} to {args.output_dir}.")
-    if args.projector:
-        from support import curves
-
-        with files.disk_errors(args.projector):
-            os.makedirs(args.projector)
-            curves.write_projector(args.projector, figures["mu"], images, dataset.test.labels)
-        print(f"Wrote {args.projector}: tensorboard --logdir {args.projector}, tab Projector.")
 
 
 def load_dataset(trained_on, name, data_dir):
@@ -124,7 +105,7 @@ def load_dataset(trained_on, name, data_dir):
     Raises:
         UserError: the weights' own data set cannot be had.
     """
-    with cli.naming("--data_dir"):
+    with cli.explained("--data_dir: "):
         if name != "auto":
             return data.load(name, data_dir)
         if trained_on["name"] == "custom" and not data_dir:
@@ -132,9 +113,8 @@ def load_dataset(trained_on, name, data_dir):
         dataset = data.load("digits" if trained_on["name"] == "digits" else "mnist", data_dir)
         if dataset.sha256 != trained_on["sha256"]:
             raise UserError(
-                f"these weights were trained on {trained_on['name']}, and the arrays in "
-                f"{data_dir or 'the download'} are others: name the right ones, or give --dataset "
-                "to evaluate on other data all the same"
+                f"{data_dir or 'the download'} holds other arrays than the {trained_on['name']} of "
+                "these weights: name those, or evaluate on others by an explicit --dataset"
             )
     return dataset
 

@@ -56,8 +56,7 @@ def main(args):
     latent_dim, posterior = run["architecture"]["latent_dim"], run["posterior"]
     if args.manifold and latent_dim != 2:
         raise UserError(
-            f"--manifold shows a z of two dimensions, that of {folder} has {latent_dim}: use "
-            "--interpolate or --traverse instead"
+            f"--manifold shows a z of two dimensions: that of {folder} has {latent_dim}"
         )
     if args.traverse and posterior is None:
         raise UserError(f"--traverse needs a finished run, and that of {folder} is in progress")

@@ -8,15 +8,19 @@
 Running the same command again continues an unfinished run and leaves a finished one alone.
 """
 
-import os
 import signal
 import sys
+from functools import partial
 
 import data
 from support import Interrupted, UserError, cli, console, curves, run_folder, team, weights
 
 # Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
 PICTURE_EPOCHS = 5
+WAYS_OUT = (
+    ": choose another --save_weight_dir and --log_dir, --overwrite them, or start a new run from "
+    "given weights with --load_weight_dir"
+)
 
 
 def add_architecture_flags(parser):
@@ -148,7 +152,7 @@ def learning_rate(peak, schedule, warmup_epochs, epochs, steps):
 def main(args):
     """Flags -> data -> model -> the training step -> the loop over epochs -> curves and weights."""
     machines = team.described(args.strategy)
-    with cli.naming("--data_dir"):
+    with cli.explained("--data_dir: "):
         dataset = data.load(args.dataset, args.data_dir, args.limit)
     announce(dataset)
     images, seen = dataset.train.images, dataset.validation.images
@@ -156,6 +160,8 @@ def main(args):
     last = args.epoch * steps
     if not steps:
         raise UserError(f"--batch {args.batch} is more than the {len(images)} training images")
+    if len(args.hidden_units) > weights.DEPTH_LIMIT:
+        raise UserError(f"--hidden_units: {weights.DEPTH_LIMIT} layers at most")
     network = cli.values(args, add_architecture_flags)
     typed = {name: value for name, value in network.items() if name in args.given}
     training = {"seed": args.seed} | cli.values(args, add_training_flags)
@@ -170,16 +176,15 @@ def main(args):
     own = "_digits" if dataset.notice else ""
     save_dir = args.save_weight_dir + ("" if "save_weight_dir" in args.given else own)
     log_dir = args.log_dir + ("" if "log_dir" in args.given else own)
-    folder = run_folder.RunFolder(save_dir, log_dir, wanted, args.overwrite, chief)
-    source = given = None
+    with cli.explained(after=WAYS_OUT):
+        folder = run_folder.RunFolder(save_dir, log_dir, wanted, args.overwrite, chief)
     if folder.finished:
         print(f"{save_dir} holds this run, finished after {args.epoch} epochs: nothing to do.")
         return print(next_commands(save_dir))
-    if folder.run:
-        network, source = folder.run["architecture"], folder.run["source"]
-    elif args.load_weight_dir:
-        network, source, given = warm_start(args.load_weight_dir, save_dir, typed)
-    settings = wanted | {"architecture": network, "source": source}
+    with cli.explained("--load_weight_dir: "):
+        network, given = folder.starting_point(args.load_weight_dir, network, typed)
+    how = "Starting anew" if args.overwrite else "Continuing" if folder.run else "Starting"
+    print(f"{how} in {save_dir}, curves in {log_dir}.")
 
     with folder, team.join(args.strategy, machines, args.cluster_timeout) as crew:
         import keras
@@ -199,25 +204,21 @@ def main(args):
             weights.fill(vae, given)
         names = ("objective", *model.TERMS)
         log = curves.Curves(log_dir if chief else None, names, args.log_every)
-        step = folder.begin(settings, vae, optimizer, log.sums, crew)
+        step = folder.begin(wanted | {"architecture": network}, vae, optimizer, log.sums, crew)
         if step and chief:
-            print(f"Continuing {save_dir} after {step / steps:.4g} epochs, at step {step}.")
+            print(f"{step / steps:.4g} epochs are done: continuing at step {step}.")
 
         binarize = args.binarize == "dynamic"
         if binarize:
             seen = evaluation.binarized(seen, args.seed)
         warp = args.warp and (lambda step: args.warp * rate(step) / args.learning_rate)
+        draw = window.inputs(images, args.seed, vae.latent_dim, args.elbo_samples, warp, binarize)
         size = window.size(vae, args.batch, args.elbo_samples)
-        train = window.compiled(
-            lambda x, noise: loss_and_gradients(vae, x, noise, args.recon_loss, args.beta),
-            lambda gradients: update(optimizer, gradients, vae.trainable_variables),
-            names,
-            window.inputs(images, args.seed, vae.latent_dim, args.elbo_samples, warp, binarize),
-            optimizer.iterations,
-            size,
-            args.batch,
-            crew,
-        )
+        # Functions of the images and the noise of a step, and of its gradients.
+        step_of = partial(loss_and_gradients, vae, recon_loss=args.recon_loss, beta=args.beta)
+        update_by = partial(update, optimizer, variables=vae.trainable_variables)
+        counter = optimizer.iterations
+        train = window.compiled(step_of, update_by, names, draw, counter, size, args.batch, crew)
         evaluate = evaluation.evaluator(vae, args.seed)
 
         def save_if_due():
@@ -226,10 +227,9 @@ def main(args):
                 log.flush()
                 folder.save(step, step // steps, vae, optimizer, log.sums)
             if stop:
-                raise Interrupted(
-                    f"interrupted; saved in {save_dir}: the same command continues the run",
-                    signals.received or signal.SIGTERM,
-                )
+                again = "the same command" + args.overwrite * " without --overwrite"
+                message = f"interrupted; saved in {save_dir}: {again} continues the run"
+                raise Interrupted(message, signals.received or signal.SIGTERM)
 
         with log.started(step, folder.run), console.Signals() as signals:
             for epoch in range(step // steps, args.epoch):
@@ -258,37 +258,12 @@ def main(args):
         announce(dataset)
 
 
-def warm_start(source, save_dir, typed):
-    """Returns the architecture of given weights, what `run.json` tells of them, and their arrays.
-
-    Args:
-        source: the folder or file that holds them.
-        save_dir: of the new run, which must not hold them.
-        typed: dict of architecture flags that were typed, which must agree with them.
-    """
-    inside, outside = map(os.path.realpath, (source, save_dir))
-    if os.path.commonpath([inside, outside]) == outside:
-        raise UserError(
-            f"--load_weight_dir {source} lies in --save_weight_dir: a warm start is a new run, "
-            "choose another --save_weight_dir (or drop --load_weight_dir to continue a run)"
-        )
-    run, arrays = weights.read(source)
-    for name, value in typed.items():
-        loaded = run["architecture"][name]
-        if value != loaded:
-            raise UserError(
-                f"--{name} {cli.spelled(value)} differs from the {cli.spelled(loaded)} of "
-                f"--load_weight_dir {source}: drop the flag"
-            )
-    return run["architecture"], {"run_id": run["run_id"], "step": run["step"]}, arrays
-
-
 def announce(dataset):
     """Says which data a run is on; a fallback so that nobody can miss it."""
     if dataset.notice:
         bar = "!" * 78
         print(f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 small embedded digits.")
-        print(f"{dataset.notice}\n{bar}")
+        print(f"MNIST could not be had (--data_dir): {dataset.notice}\n{bar}")
     parts = ("train", "validation", "test")
     sizes = ", ".join(f"{len(getattr(dataset, part).images):,} {part}" for part in parts)
     print(f"Data set {dataset.name}: {sizes} images.")

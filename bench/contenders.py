@@ -86,11 +86,11 @@ def training_images(args):
 
 def ours(args, objective=None, weight_decay=0.0):
     """This repository's compiled window of steps."""
+    import fit
     import keras
+    import loop
 
     import data
-    import fit
-    import loop
     import model
 
     images = training_images(args)
@@ -113,6 +113,7 @@ def ours(args, objective=None, weight_decay=0.0):
 def ours_default(args):
     """The same under the default recipe of train.py: two draws of z, warped images, decay."""
     import loop
+
     import train
 
     defaults = train.parser().parse_args([])
@@ -124,6 +125,7 @@ def ours_default(args):
 def validation(args):
     """The pass over 5,000 validation images that ends an epoch of train.py."""
     import measure
+
     import model
 
     images = training_images(args)[:5000]
@@ -134,6 +136,7 @@ def validation(args):
 def nll(args):
     """`measure.nll` of 1,000 images with `--importance_samples` samples, compilation included."""
     import measure
+
     import model
 
     images = measure.binarized(training_images(args)[:1000], args.seed)

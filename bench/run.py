@@ -26,9 +26,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 sys.path.insert(0, ROOT)
 sys.path.insert(0, os.path.join(ROOT, "bench"))
 
-from contenders import EXIT_ABSENT, MATMUL_SIDE, MATMULS  # noqa: E402
-
 import flags  # noqa: E402
+from contenders import EXIT_ABSENT, MATMUL_SIDE, MATMULS  # noqa: E402
 from flags import UserError  # noqa: E402
 
 IMAGES, BATCH, HIDDEN_UNITS, LATENT_DIM, PIXELS = 55_000, 100, (512, 256), 128, 784

@@ -47,8 +47,9 @@ def main(argv=None):
 def run(args):
     """Weights folders -> draws -> classifier -> table and samples.json."""
     import config_file
-    import data
     import weights
+
+    import data
 
     for folder in args.folders:
         weights.verified_weights(folder, config_file.read(folder))
@@ -136,9 +137,9 @@ def drawn(folder, args):
     import argparse
 
     import numpy as np
+    import weights
 
     import eval_genresult
-    import weights
 
     config, decoder = weights.load_decoder(folder)
     settings = argparse.Namespace(num=args.num, seed=args.seed, temperature=1.0)

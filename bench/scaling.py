@@ -144,10 +144,10 @@ def work(args):
 
 def step_seconds(team, batch, args, size=20):
     """Returns the median seconds of a step of the default model on random images."""
-    import numpy as np
-
     import fit
     import loop
+    import numpy as np
+
     import model
 
     with team.scope():

@@ -6,15 +6,19 @@ Scripts import these rooms; no room here imports a script, and none of them know
 
 class UserError(Exception):
     """Something that the user can put right: the message says what is wrong with which file or
-    value, and what to do. A script prints it as its last line and exits with 2."""
+    value, and what to do. A script prints it as its last line and exits with `code`."""
+
+    code = 2
 
 
 class NotFinite(Exception):
-    """A loss or weights that are no longer finite. A script prints the message and exits with 3."""
+    """A loss or weights that are no longer finite; otherwise as `UserError`."""
+
+    code = 3
 
 
 class Interrupted(Exception):
-    """A signal that ends a script early, which is no error: its exit code is 128 + `signum`.
+    """A signal that ends a script early, which is no error.
 
     Args:
         message: what was saved.
@@ -23,4 +27,4 @@ class Interrupted(Exception):
 
     def __init__(self, message, signum):
         super().__init__(message)
-        self.signum = signum
+        self.code = 128 + signum

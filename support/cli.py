@@ -11,14 +11,13 @@ import argparse
 import contextlib
 import difflib
 import functools
-import math
+import operator
 import os
 import sys
 import tempfile
 
 from support import Interrupted, NotFinite, UserError
 
-EXIT_INPUT, EXIT_NOT_FINITE = 2, 3
 LARGEST = 2**31 - 1
 # XLA leaves half of an AVX-512 unit idle unless asked: 3 % of a training step.
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
@@ -36,36 +35,23 @@ KNOWN_AS = {
 
 
 def integer(minimum, maximum=LARGEST):
-    """A type for argparse: a whole number within [minimum, maximum]."""
-
-    def parse(text):
-        try:
-            value = int(text)
-        except ValueError:
-            value = None
-        if value is None or not minimum <= value <= maximum:
-            raise argparse.ArgumentTypeError(
-                f"expected a whole number from {minimum} to {maximum}, got {text!r}"
-            )
-        return value
-
-    return parse
+    """A type for argparse: a whole number from `minimum` to `maximum`."""
+    return _within(int, "a whole number from", minimum, maximum, operator.le)
 
 
 def number(minimum, maximum, *, above=False):
     """A type for argparse: a number from `minimum` (`above`: above it) to `maximum`."""
+    if above:
+        return _within(float, "a number above", minimum, maximum, operator.lt)
+    return _within(float, "a number from", minimum, maximum, operator.le)
 
+
+def _within(kind, name, minimum, maximum, below):
     def parse(text):
-        try:
-            value = float(text)
-        except ValueError:
-            value = math.nan
-        if not minimum <= value <= maximum or (above and value == minimum):
-            relation = "above" if above else "from"
-            raise argparse.ArgumentTypeError(
-                f"expected a number {relation} {minimum:g} to {maximum:g}, got {text!r}"
-            )
-        return value
+        with contextlib.suppress(ValueError):
+            if below(minimum, kind(text)) and kind(text) <= maximum:
+                return kind(text)
+        raise argparse.ArgumentTypeError(f"expected {name} {minimum} to {maximum}, got {text!r}")
 
     return parse
 
@@ -102,7 +88,7 @@ class Parser(argparse.ArgumentParser):
         return args
 
     def error(self, message):
-        self.exit(EXIT_INPUT, f"{self.prog}: error: {message}\n")
+        self.exit(UserError.code, f"{self.prog}: error: {message}\n")
 
     def _unknown(self, word):
         flag = word.partition("=")[0]
@@ -132,7 +118,6 @@ def add_data_flags(parser, auto):
         help="a folder with mnist.npz or the four IDX files, or an .npz file; empty: the "
         "environment variable MNIST_DIR, then Keras's cached download",
     )
-    return group
 
 
 def add_weights_flag(parser):
@@ -164,12 +149,13 @@ def values(args, add_flags):
 
 
 @contextlib.contextmanager
-def naming(flag):
-    """Puts a flag in front of the message of a `UserError` from inside the block."""
+def explained(before="", after=""):
+    """Adds to the message of a `UserError` from inside the block: what rooms that know no flags
+    cannot say."""
     try:
         yield
     except UserError as error:
-        raise UserError(f"{flag}: {error}") from error
+        raise UserError(f"{before}{error}{after}") from error
 
 
 def spelled(value):
@@ -231,20 +217,18 @@ def script(parser):
                 return main(flags.parse_args(argv)) or 0
             except SystemExit as stop:
                 return stop.code
-            except UserError as error:
-                code, message = EXIT_INPUT, f"error: {error}"
-            except NotFinite as error:
-                code, message = EXIT_NOT_FINITE, f"error: {error}"
+            except (UserError, NotFinite) as error:
+                code, message = error.code, f"error: {error}"
             except Interrupted as stop:
-                code, message = 128 + stop.signum, str(stop)
+                code, message = stop.code, str(stop)
             except KeyboardInterrupt:
-                code, message = 130, "interrupted; nothing was saved"
+                code, message = 130, "interrupted; what was saved before is intact"
             except MemoryError:
-                code, message = EXIT_INPUT, "error: out of memory: try a smaller --batch"
+                code, message = UserError.code, "error: out of memory: try a smaller --batch"
             except OSError as error:
                 where = f"{error.filename}: " if error.filename else ""
                 message = f"error: {where}{error.strerror or error}: check space and permissions"
-                code = EXIT_INPUT
+                code = UserError.code
             sys.stdout.flush()
             print(f"{flags.prog}: {' '.join(message.split())}", file=sys.stderr, flush=True)
             return code

@@ -11,6 +11,9 @@ import time
 
 from support import Interrupted
 
+# The figures of an epoch's line, with their decimals.
+SHOWN = {"loss_total": 2, "loss_bce": 2, "loss_KLD": 2, "RMSE": 4}
+
 
 class Progress:
     """What the user sees of an epoch: Keras's bar on a terminal, and one line at its end.
@@ -49,12 +52,7 @@ class Progress:
         the validation images."""
         pairs = ", ".join(
             f"{name} {trained[name]:.{digits}f} / {validated[name]:.{digits}f}"
-            for name, digits in (
-                ("loss_total", 2),
-                ("loss_bce", 2),
-                ("loss_KLD", 2),
-                ("RMSE", 4),
-            )
+            for name, digits in SHOWN.items()
         )
         if self._shown:
             print(f"{self._title}: train / val {pairs}; {self._speed():,.0f} images/s", flush=True)

@@ -13,7 +13,6 @@ every loader drops what an interrupted run had written past the point where this
 import contextlib
 import glob
 import json
-import math
 import os
 import time
 
@@ -25,24 +24,25 @@ OWNER = "owner.json"
 PARTS = ("train", "val")
 # What TensorBoard's table shows of run.json.
 SHOWN = ("dataset", "architecture", "training", "versions")
-# As many as one sprite of 100x100 digits, which every browser takes.
-PROJECTED = 10_000
 
 
-def require_free(log_dir, run_id):
+def require_free(log_dir, run_id, overwrite):
     """Checks that `log_dir` is no other run's.
 
     Args:
         run_id: of the run that may be there already; None: none may.
+        overwrite: whether another run's curves are to go.
 
     Raises:
-        UserError: the folder belongs to another run.
+        UserError: the folder belongs to another run, or to nobody known.
     """
-    owned = os.path.lexists(os.path.join(log_dir, OWNER)) or event_files(log_dir)
-    if owned and _owner(log_dir) != run_id:
-        raise UserError(
-            f"{log_dir} holds the curves of another run: choose another --log_dir, or --overwrite"
-        )
+    if not os.path.lexists(os.path.join(log_dir, OWNER)) and not event_files(log_dir):
+        return
+    owner = _owner(log_dir)
+    if owner is None:
+        raise UserError(f"{log_dir} holds event files of nobody knows which run")
+    if owner != run_id and not overwrite:
+        raise UserError(f"{log_dir} holds the curves of another run")
 
 
 def event_files(log_dir):
@@ -51,13 +51,17 @@ def event_files(log_dir):
     return [path for folder in folders for path in glob.glob(f"{folder}/events.out.tfevents.*")]
 
 
+def clear(log_dir):
+    """Removes the curves of a run that is to be overwritten, its claim at last."""
+    with files.disk_errors(log_dir), contextlib.suppress(FileNotFoundError):
+        for path in [*event_files(log_dir), os.path.join(log_dir, OWNER)]:
+            os.remove(path)
+
+
 def claim(log_dir, run_id):
-    """Makes `log_dir` the log folder of one run: other runs' event files go."""
+    """Makes the free folder `log_dir` that of one run."""
     with files.disk_errors(log_dir):
-        if _owner(log_dir) != run_id:
-            for path in event_files(log_dir):
-                os.remove(path)
-            files.write_json(os.path.join(log_dir, OWNER), {"run_id": run_id})
+        files.write_json(os.path.join(log_dir, OWNER), {"run_id": run_id})
         for part in PARTS:
             os.makedirs(os.path.join(log_dir, part), exist_ok=True)
 
@@ -178,11 +182,9 @@ class Curves:
             for writer in self._writers.values():
                 writer.flush()
             if self._writers:
-                for path in [*event_files(self._log_dir), *map(self._part_folder, PARTS)]:
+                folders = [os.path.join(self._log_dir, part) for part in PARTS]
+                for path in [*event_files(self._log_dir), *folders]:
                     files.sync(path)
-
-    def _part_folder(self, part):
-        return os.path.join(self._log_dir, part)
 
     def _add(self, part, step, **content):
         from tensorboard.compat.proto.event_pb2 import Event
@@ -196,31 +198,3 @@ class Curves:
         import tensorflow as tf
 
         return files.disk_errors(self._log_dir, also=(tf.errors.OpError,))
-
-
-def write_projector(folder, mu, images, labels):
-    """Writes what TensorBoard's embedding projector shows: points, digits, labels.
-
-    Args:
-        folder: an empty folder.
-        mu: (n, latent_dim).
-        images: uint8 (n, 784); at most the first 10,000 points are shown.
-        labels: (n,).
-    """
-    from tensorboard.plugins import projector
-
-    mu, images, labels = (array[:PROJECTED] for array in (mu, images, labels))
-    np.savetxt(os.path.join(folder, "mu.tsv"), mu, fmt="%.3f", delimiter="\t")
-    np.savetxt(os.path.join(folder, "labels.tsv"), labels, fmt="%d")
-    columns = math.ceil(len(images) ** 0.5)
-    sprite = 255 - pictures.mosaic(images, columns, gap=0)
-    missing = columns * pictures.SIDE - len(sprite)
-    with open(os.path.join(folder, "digits.png"), "wb") as file:
-        file.write(pictures.as_png(np.pad(sprite, ((0, missing), (0, 0)))))
-    config = projector.ProjectorConfig()
-    embedding = config.embeddings.add(
-        tensor_name="mu", tensor_path="mu.tsv", metadata_path="labels.tsv"
-    )
-    embedding.sprite.image_path = "digits.png"
-    embedding.sprite.single_image_dim.extend([pictures.SIDE, pictures.SIDE])
-    projector.visualize_embeddings(folder, config)

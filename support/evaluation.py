@@ -11,13 +11,7 @@ import tensorflow as tf
 
 import model
 from data import pixels
-from support.window import (
-    BINARIZE_STREAM,
-    EVALUATION_STREAM,
-    GENERATION_STREAM,
-    NLL_STREAM,
-    normal,
-)
+from support import window
 
 ACTIVE_VARIANCE = 0.01
 # More blocks of images than any data set fills: each has noise of its own in `nll`.
@@ -26,7 +20,7 @@ _BLOCKS = 128
 
 def binarized(images, seed):
     """Returns one fixed Bernoulli draw of the grey values of uint8 images, as uint8 0 or 255."""
-    draws = np.random.default_rng([seed, BINARIZE_STREAM]).random(images.shape, np.float32)
+    draws = np.random.default_rng([seed, window.BINARIZE_STREAM]).random(images.shape, np.float32)
     return np.where(255 * draws < images, np.uint8(255), np.uint8(0))
 
 
@@ -57,7 +51,7 @@ def evaluator(vae, seed, batch=1000):
         return terms | {"RMSE_mean": model.rmse(model.loss_l2(x, vae.decode(mu))), "mu": mu}
 
     def evaluate(images):
-        drawn = normal([len(images), vae.latent_dim], seed, EVALUATION_STREAM, 0)
+        drawn = window.normal([len(images), vae.latent_dim], seed, window.EVALUATION_STREAM, 0)
         parts = [
             part(tf.constant(images[i : i + batch]), drawn[i : i + batch])
             for i in range(0, len(images), batch)
@@ -80,7 +74,7 @@ def pictures(vae, images, seed, rows=4, columns=10):
     columns = min(columns, len(images))
     images = images[: min(rows, len(images) // columns) * columns]
     mu, _ = vae.encode(pixels(images))
-    drawn = normal(mu.shape, seed, GENERATION_STREAM, 0)
+    drawn = window.normal(mu.shape, seed, window.GENERATION_STREAM, 0)
     originals, decoded, generated = (
         np.reshape(array, (-1, columns, images.shape[1]))
         for array in (images, as_digits(vae.decode(mu)), as_digits(vae.decode(drawn)))
@@ -123,20 +117,11 @@ def posterior(vae, images, batch=1000):
         dict of lists, one number a latent dimension: `mu_mean` and `mu_std` (of mu over images)
         and `KLD` (nats, mean over images).
     """
-
-    @tf.function(reduce_retracing=True)
-    def part(images):
-        mu, log_var = vae.encode(pixels(images))
-        kld = tf.cast(model.kld_per_unit(mu, log_var), tf.float64)
-        mu = tf.cast(mu, tf.float64)
-        return tf.stack([tf.reduce_sum(v, axis=0) for v in (mu, tf.square(mu), kld)])
-
-    total = sum(
-        part(tf.constant(images[i : i + batch])).numpy() for i in range(0, len(images), batch)
-    )
-    mean, square, kld = total / len(images)
-    std = np.sqrt(np.maximum(square - mean**2, 0))
-    return {"mu_mean": mean.tolist(), "mu_std": std.tolist(), "KLD": kld.tolist()}
+    parts = [vae.encode(pixels(images[i : i + batch])) for i in range(0, len(images), batch)]
+    mu, log_var = (tf.concat(both, axis=0) for both in zip(*parts, strict=True))
+    mu, kld = (np.asarray(a, np.float64) for a in (mu, model.kld_per_unit(mu, log_var)))
+    found = {"mu_mean": mu.mean(axis=0), "mu_std": mu.std(axis=0), "KLD": kld.mean(axis=0)}
+    return {name: values.tolist() for name, values in found.items()}
 
 
 def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
@@ -172,7 +157,9 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
     @tf.function
     def draws(first, part, count):
         return tf.map_fn(
-            lambda i: normal([count, vae.latent_dim], seed, NLL_STREAM, _BLOCKS * i + part),
+            lambda i: window.normal(
+                [count, vae.latent_dim], seed, window.NLL_STREAM, _BLOCKS * i + part
+            ),
             first + tf.range(chunk),
             fn_output_signature=tf.float32,
         )

@@ -138,10 +138,8 @@ def disk_errors(what, also=()):
         # By number where there is one: h5py puts a paragraph where others have a word.
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error)
-        raise UserError(
-            f"{what} cannot be written ({reason[:200]}): free some space or choose a folder that "
-            "can be written, then run the same command again; what was saved before is intact"
-        ) from error
+        advice = "make room or choose another place; what was saved before is intact"
+        raise UserError(f"{what} cannot be written ({reason[:200]}): {advice}") from error
 
 
 @contextlib.contextmanager
@@ -165,8 +163,8 @@ def open_regular(path):
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
-        raise
+    except (FileNotFoundError, NotADirectoryError):
+        raise FileNotFoundError(path) from None
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise UserError(f"{path} cannot be read ({reason}): choose another file") from error
@@ -193,32 +191,29 @@ def read_npz(file, what, accepted, compressed=False):
         UserError: anything is missing, surplus, damaged or not accepted.
     """
     with damage(what), zipfile.ZipFile(file) as archive:
-        names = {f"{key}.npy": key for key in accepted}
-        members = checked_members(archive, names, compressed)
+        found = require_plain(archive, compressed)
+        if sorted(found) != sorted(f"{key}.npy" for key in accepted):
+            raise ValueError(f"it holds {found[:9]}, expected {list(accepted)}")
         arrays = {}
-        for name, key in names.items():
-            with archive.open(members[name]) as member:
-                arrays[key] = read_array(member, f"{what}: the array {key}", accepted[key])
+        for key, accepts in accepted.items():
+            with archive.open(f"{key}.npy") as member:
+                arrays[key] = read_array(member, f"{what}: the array {key}", accepts)
         return arrays
 
 
-def checked_members(archive, names, compressed=False):
-    """Returns the members of a ZipFile by name: exactly `names`, each once, none encrypted.
+def require_plain(archive, compressed=False):
+    """Returns the names of a ZipFile's members, in order.
 
     Raises:
-        ValueError: it holds others, or one that claims to be larger than the archive.
+        ValueError: one is encrypted, compressed where it should be stored, or compressed by
+            anything but deflate.
     """
-    found = [member.filename for member in archive.infolist()]
-    if sorted(found) != sorted(names):
-        raise ValueError(f"it holds {found[:20]}, expected {list(names)}"[:200])
     methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) if compressed else (zipfile.ZIP_STORED,)
     for member in archive.infolist():
-        stored = member.compress_type == zipfile.ZIP_STORED
-        if member.compress_type not in methods or member.flag_bits & 1:
-            raise ValueError(f"{member.filename} is compressed or encrypted in a way not read here")
-        if stored and member.file_size != member.compress_size:
-            raise ValueError(f"{member.filename} has two sizes")
-    return {member.filename: member for member in archive.infolist()}
+        sizes_agree = compressed or member.file_size == member.compress_size
+        if member.compress_type not in methods or member.flag_bits & 1 or not sizes_agree:
+            raise ValueError(f"{member.filename} is compressed or encrypted")
+    return archive.namelist()
 
 
 def read_array(file, what, accepts):

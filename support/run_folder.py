@@ -19,7 +19,7 @@ import uuid
 import filelock
 import numpy as np
 
-from support import NotFinite, UserError, curves, files, weights
+from support import NotFinite, UserError, cli, curves, files, weights
 
 KEPT = 2
 WEIGHTS_LOCK, LOG_LOCK = ".weights.lock", ".log.lock"
@@ -46,8 +46,8 @@ class RunFolder:
         self.path, self.log_dir = folder, log_dir
         self._wanted, self._overwrite, self._writes = wanted, overwrite, writes
         self._locks = contextlib.ExitStack()
-        self._lock_files = {}
-        self._saved_at = time.monotonic()
+        self._inodes = {}
+        self._source, self._saved_at = None, time.monotonic()
         self.run = self._held()
 
     @property
@@ -56,45 +56,65 @@ class RunFolder:
         return self.run is not None and self.run["posterior"] is not None
 
     def _held(self):
+        if os.path.isfile(self.path):
+            raise UserError(f"{self.path} is a file: choose a folder")
         run = None if self._overwrite else weights.read_run(self.path)
         if run is not None:
             require_same(run, self._wanted, self.path)
-        if self._writes and not self._overwrite and not (run and run["posterior"]):
-            curves.require_free(self.log_dir, run and run["run_id"])
+        finished = run is not None and run["posterior"] is not None
+        if self._writes and not finished:
+            curves.require_free(self.log_dir, run and run["run_id"], self._overwrite)
         return run
 
+    def starting_point(self, source, network, typed):
+        """Returns the architecture of the run, and the weights that it starts from.
+
+        Args:
+            source: a folder or file with given weights; empty: a new run starts from scratch.
+            network: the architecture of a new run from scratch.
+            typed: dict of settings of an architecture, with which given weights must agree.
+
+        Returns:
+            A dict as `run.json` has it, and arrays as `weights.read` returns them, or None.
+        """
+        inside, outside = os.path.realpath(source), os.path.realpath(self.path)
+        if source and os.path.commonpath([inside, outside]) == outside:
+            raise UserError(f"{source} lies in {self.path}, where the new run goes: choose another")
+        if self.run or not source:
+            return self.run["architecture"] if self.run else network, None
+        run, arrays = weights.read(source)
+        require_same(run, {"architecture": typed}, source)
+        self._source = {"run_id": run["run_id"], "step": run["step"]}
+        return run["architecture"], arrays
+
     def __enter__(self):
-        if self._writes:
+        if not self._writes:
+            return self
+        with contextlib.ExitStack() as locks:
             for folder, name in ((self.path, WEIGHTS_LOCK), (self.log_dir, LOG_LOCK)):
                 files.writable_folder(folder)
-                self._lock(folder, name)
+                path = os.path.join(folder, name)
+                try:
+                    locks.enter_context(filelock.FileLock(path, blocking=False))
+                except filelock.Timeout:
+                    advice = "wait for it, or choose another folder"
+                    raise UserError(f"{folder} is in use by another run: {advice}") from None
+                self._inodes[path] = os.stat(path).st_ino
             for folder in (self.path, os.path.join(self.path, weights.CHECKPOINTS)):
                 files.sweep(folder)
             # Another run may have come between the first look and the locks.
             self.run = self._held()
+            self._locks = locks.pop_all()
         return self
 
     def __exit__(self, *_):
         self._locks.close()
 
-    def _lock(self, folder, name):
-        path = os.path.join(folder, name)
-        try:
-            self._locks.enter_context(filelock.FileLock(path, blocking=False))
-        except filelock.Timeout:
-            raise UserError(
-                f"{folder} is in use by another run: wait for it, or choose another folder"
-            ) from None
-        self._lock_files[path] = os.stat(path).st_ino
-
     def _require_locks(self):
         """Raises where somebody has removed or replaced a folder under this run."""
-        for path, inode in self._lock_files.items():
+        for path, inode in self._inodes.items():
             if not os.path.exists(path) or os.stat(path).st_ino != inode:
-                raise UserError(
-                    f"{os.path.dirname(path)} was removed or replaced while this run used it: "
-                    "nothing more is written; run the same command again"
-                )
+                raise UserError(f"{os.path.dirname(path)} was removed or replaced under this run")
 
     def begin(self, settings, vae, optimizer, sums, crew):
         """Makes the first save of a new run, and loads the newest one, whoever wrote it.
@@ -113,14 +133,13 @@ class RunFolder:
                 self._clear()
             run_id = uuid.uuid4().hex
             self.run = settings | {"format": weights.FORMAT, "run_id": run_id, "posterior": None}
-            self.run["versions"] = versions()
+            self.run |= {"source": self._source, "versions": versions()}
             self.save(0, 0, vae, optimizer, sums)
         crew.wait()
         found = weights.read_run(self.path) or {"run_id": "0", "step": 0}
         crew.require_same(
             (int(found["run_id"][:12], 16), found["step"]),
-            f"{self.path} is not one folder that all workers see, or one of them was given other "
-            "flags: name a shared folder, and give all the same flags",
+            f"{self.path} is not one folder that all workers see, or their flags differ",
         )
         self._load(vae, optimizer, sums)
         if self._writes:
@@ -160,6 +179,7 @@ class RunFolder:
             raise self._not_finite(step)
         if not self._writes:
             return
+        self._require_locks()
         self.run = self.run | {"step": step, "epochs_done": epochs_done}
         path = weights.checkpoint(self.path, step)
         with files.disk_errors(self.path), contextlib.suppress(FileExistsError):
@@ -170,7 +190,7 @@ class RunFolder:
         self._saved_at = time.monotonic()
         older = [other for other in weights.steps(self.path) if other < step]
         later = [other for other in weights.steps(self.path) if other > step]
-        self._remove(later[::-1] + older[: max(0, len(older) - KEPT + 1)])
+        self._remove_saves(later[::-1] + older[: max(0, len(older) - KEPT + 1)])
 
     def require_finite(self, step, losses):
         """Raises `NotFinite` where a loss of the steps after `step`, (steps,), is not finite."""
@@ -182,27 +202,40 @@ class RunFolder:
         kept = f"the save of step {saved[-1]} is" if saved else "no save is"
         return NotFinite(
             f"the loss is no longer finite at step {step}: {kept} in {self.path}; try a smaller "
-            "--learning_rate with another --save_weight_dir"
+            "learning rate, in another folder"
         )
 
     def finish(self, vae, posterior):
-        """Writes the finished weights, then removes the saves of the way there."""
+        """Writes the finished weights, then removes the saves of the way there.
+
+        Args:
+            posterior: as `evaluation.posterior` returns it.
+        """
+        largest = max(np.abs(column).max() for column in posterior.values())
+        if not largest < weights.POSTERIOR_LIMIT:
+            raise self._not_finite(self.run["step"])
         if not self._writes:
             return
         self.run = self.run | {"posterior": posterior}
-        weights.write(weights.finished(self.path), vae, self.run, before_commit=self._require_locks)
-        self._remove(weights.steps(self.path))
+        path = weights.finished(self.path)
+        weights.write(path, vae, self.run, before_commit=self._require_locks)
+        self.tidy()
+
+    def tidy(self):
+        """Removes the saves of a finished run."""
+        self._remove_saves(weights.steps(self.path))
         with contextlib.suppress(OSError):
             os.rmdir(os.path.join(self.path, weights.CHECKPOINTS))
 
     def _clear(self):
-        """Removes the weights and saves of an earlier run, and nothing else."""
-        with files.disk_errors(self.path):
-            with contextlib.suppress(FileNotFoundError):
-                os.remove(weights.finished(self.path))
-            self._remove(weights.steps(self.path)[::-1])
+        """Removes the files of an earlier run, and nothing else: first what makes it finished,
+        then its saves, the newest first, then its curves."""
+        with files.disk_errors(self.path), contextlib.suppress(FileNotFoundError):
+            os.remove(weights.finished(self.path))
+        self._remove_saves(weights.steps(self.path)[::-1])
+        curves.clear(self.log_dir)
 
-    def _remove(self, steps):
+    def _remove_saves(self, steps):
         with files.disk_errors(self.path):
             for step in steps:
                 os.remove(weights.checkpoint(self.path, step))
@@ -232,11 +265,8 @@ def require_same(run, wanted, folder):
     """
     for part, settings in wanted.items():
         for name, value in settings.items():
-            held = run.get(part, {}).get(name)
+            held = run[part].get(name)
             if held != value or type(held) is not type(value):
                 what = f"{part} {name}" if part == "dataset" else name
-                raise UserError(
-                    f"{folder} holds another run, with {what} {held!s:.80} where this one has "
-                    f"{value!s:.80}: choose another --save_weight_dir, --overwrite it, or start a "
-                    "new run from its weights with --load_weight_dir"
-                )
+                both = f"{cli.spelled(held):.80} where this one has {cli.spelled(value):.80}"
+                raise UserError(f"{folder} holds another run, with {what} {both}")

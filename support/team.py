@@ -73,7 +73,7 @@ def greet(addresses, index, timeout):
         except OSError:
             pass  # not there yet
         time.sleep(0.05)
-    raise _absent(addresses[:1], "of another worker")
+    raise _absent(addresses[:1], "did not answer")
 
 
 def _gather(addresses, deadline):
@@ -84,8 +84,7 @@ def _gather(addresses, deadline):
         server = socket.create_server(("", port))
     except OSError as error:
         raise UserError(
-            f"TF_CONFIG: this worker's address {host}:{port} cannot be used ({error.strerror}): "
-            "choose a free port of this machine"
+            f"TF_CONFIG: {host}:{port} is no free port of this machine ({error.strerror})"
         ) from error
     with server, contextlib.ExitStack() as open_connections:
         while len(peers) < len(addresses) - 1:
@@ -94,7 +93,7 @@ def _gather(addresses, deadline):
                 connection, _ = server.accept()
             except TimeoutError:
                 absent = set(range(1, len(addresses))) - set(peers)
-                raise _absent([addresses[i] for i in sorted(absent)], "of these") from None
+                raise _absent([addresses[i] for i in sorted(absent)], "not at all") from None
             open_connections.enter_context(connection)
             connection.settimeout(0.5)
             # Whoever says nothing, something else, or leaves is no worker.
@@ -107,12 +106,9 @@ def _gather(addresses, deadline):
                 connection.sendall(HELLO)
 
 
-def _absent(addresses, whose):
+def _absent(addresses, how):
     names = ", ".join(f"{host}:{port}" for host, port in addresses)
-    return UserError(
-        f"the workers in TF_CONFIG did not all come in time; missing, or waiting for one {whose}: "
-        f"{names}: {RUN_AGAIN}"
-    )
+    return UserError(f"the workers in TF_CONFIG did not all come in time, {names} {how}")
 
 
 @contextlib.contextmanager
@@ -127,12 +123,10 @@ def join(strategy, machines, timeout):
     Yields:
         A `Team`. The end of another worker, or of memory, leaves the block as a `UserError`.
     """
-    if machines:
-        greet(*machines, timeout)
-    with _device_errors() if machines else contextlib.nullcontext():
-        crew = cli.quiet_tensorflow(lambda: _built(strategy, machines, timeout))
-    with _device_errors():
-        yield crew
+    with _device_errors(machines):
+        if machines:
+            greet(*machines, timeout)
+        yield cli.quiet_tensorflow(lambda: _built(strategy, machines, timeout))
 
 
 def _built(strategy, machines, timeout):
@@ -199,23 +193,25 @@ class Team:
         """Raises a `UserError` where the replicas cannot share out a batch evenly."""
         if batch % self.replicas:
             raise UserError(
-                f"a batch of {batch} does not divide by the {self.replicas} devices that share it: "
-                "choose a multiple"
+                f"a batch of {batch} does not divide by the {self.replicas} devices that share it"
             )
 
 
 @contextlib.contextmanager
-def _device_errors():
+def _device_errors(machines):
     """Turns the end of another worker, or of memory, into a `UserError`."""
-    import tensorflow as tf
-
-    gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-    gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
     try:
         yield
-    except gone as error:
-        raise UserError(
-            f"another worker is gone or cannot be reached ({type(error).__name__}): {RUN_AGAIN}"
-        ) from error
-    except tf.errors.ResourceExhaustedError as error:
-        raise UserError("out of memory: try a smaller --batch or --elbo_samples") from error
+    except Exception as error:
+        # What went wrong is known by now; before, TensorFlow may not have been imported.
+        import tensorflow as tf
+
+        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+        gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
+        if machines and isinstance(error, gone):
+            raise UserError(
+                f"another worker is gone or cannot be reached ({type(error).__name__}): {RUN_AGAIN}"
+            ) from error
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise UserError("out of memory: try a smaller batch, or fewer draws of z") from error
+        raise

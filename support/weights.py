@@ -18,6 +18,7 @@ import itertools
 import os
 import re
 import sys
+import time
 import zipfile
 
 import numpy as np
@@ -35,6 +36,7 @@ ACTIVATIONS = ("silu", "relu", "gelu", "elu", "tanh")
 # Wider or deeper networks fit no workstation; a damaged run.json could ask for them.
 WIDTH_LIMIT, DEPTH_LIMIT = 8192, 16
 STEP_LIMIT = 10**9
+POSTERIOR_LIMIT = 1e30
 # What an HDF5 file of this size may need beside its numbers.
 H5_OVERHEAD = 1_000_000
 # How often a reader looks again where a save vanished before it was opened.
@@ -93,6 +95,7 @@ def write(path, vae, run, training=None, before_commit=None):
     """
     import keras
 
+    _check(run, path)
     for layer in vae.encoder.layers + vae.decoder.layers:
         # Keras 3.13 and 3.14 cannot read how 3.15 writes the default, and nothing needs it here.
         if hasattr(layer, "kernel_initializer"):
@@ -124,8 +127,10 @@ def checkpoint(folder, step):
 
 def steps(folder):
     """Returns the steps that a folder has saves of, ascending."""
-    place = os.path.join(folder, CHECKPOINTS)
-    names = os.listdir(place) if os.path.isdir(place) else ()
+    try:
+        names = os.listdir(os.path.join(folder, CHECKPOINTS))
+    except (FileNotFoundError, NotADirectoryError):
+        names = ()
     return sorted(int(match[1]) for match in map(_STEP_FILE.fullmatch, names) if match)
 
 
@@ -135,13 +140,7 @@ def read_run(where):
     Raises:
         UserError: there are saves, and none can be read.
     """
-    found = _newest(where, lambda archive, run, path: run)
-    if found is None and os.path.exists(os.path.join(where, OLD_FORMAT)):
-        raise UserError(
-            f"{where} is a weights folder of an older version of this project, which this one "
-            "does not read: choose another folder, or move this one away"
-        )
-    return found
+    return _newest(where, lambda archive, run, path: run)
 
 
 def read(where, parts=("encoder", "decoder"), training_shapes=None):
@@ -174,81 +173,88 @@ def read(where, parts=("encoder", "decoder"), training_shapes=None):
                 raise ValueError("numbers that are not finite")
         return run, found
 
-    found = _newest(where, arrays)
+    found = _newest(where, arrays, notify=True)
     if found is None:
-        if os.path.isdir(where) and read_run(where) is None:
-            raise UserError(f"{where} holds no weights: choose a folder that train.py wrote")
-        raise UserError(f"{where} does not exist: choose a folder that train.py wrote")
+        state = "holds no weights" if os.path.isdir(where) else "does not exist"
+        raise UserError(f"{where} {state}: choose a folder that train.py wrote")
     return found
 
 
-def _newest(where, read_file):
-    """Returns what `read_file` makes of the finished save, or else of the newest good one."""
+def _newest(where, read_file, notify=False):
+    """Returns what `read_file` makes of the finished save, or else of the newest good one; None
+    where there is none."""
     for _ in range(LOOKS):
-        if not os.path.isdir(where):
-            candidates = [where]
-        elif os.path.lexists(finished(where)):
-            candidates = [finished(where)]
+        folder = os.path.isdir(where)
+        if folder and not os.path.exists(finished(where)):
+            paths = [checkpoint(where, step) for step in reversed(steps(where))]
+            if not paths and os.path.exists(os.path.join(where, OLD_FORMAT)):
+                raise UserError(f"{where} holds weights in the format of an older version")
         else:
-            candidates = [checkpoint(where, step) for step in reversed(steps(where))]
+            paths = [finished(where) if folder else where]
         vanished, damaged = False, None
-        for path in candidates:
+        for path in paths:
             try:
                 return _read_file(path, read_file)
             except FileNotFoundError:
                 vanished = True
             except UserError as error:
                 damaged = error
-                if path != candidates[-1]:
+                if notify and path != paths[-1]:
                     print(f"Notice: {error}; taking the save before it.", file=sys.stderr)
         if damaged and not vanished:
             raise damaged
-        if not os.path.isdir(where):
+        if not folder or not paths:
             return None
-        if not candidates:
-            return None
+        time.sleep(0.01)
     raise UserError(f"{where} changes faster than it can be read: try again later")
 
 
 def _read_file(path, read_file):
     """Returns `read_file(archive, run, path)` of one file, opened once."""
-    with files.open_regular(path) as file, files.damage(path), zipfile.ZipFile(file) as archive:
+    with (
+        files.open_regular(path) as file,
+        files.damage(path),
+        zipfile.ZipFile(file) as archive,
+    ):
+        names = files.require_plain(archive)
         with archive.open(RUN) as member:
             run = files.read_json(member, f"{path}: {RUN}")
-        members = run.get("members")
-        optional = [name for name in (TRAINING, PRIOR) if name in (members or ())]
-        expected = [*KERAS_MEMBERS, *optional, RUN]
-        files.checked_members(archive, expected)
-        if sorted(members) != sorted(expected):
-            raise ValueError("run.json lists other members")
+        optional = [name for name in (TRAINING, PRIOR) if name in names]
+        expected = sorted([*KERAS_MEMBERS, *optional, RUN])
+        if not expected == sorted(names) == sorted(run["members"]):
+            raise ValueError(f"it holds {names}"[:200])
+        if archive.testzip():
+            raise ValueError(f"{archive.testzip()} is damaged")
         _check(run, path)
         return read_file(archive, run, path)
 
 
 def _check(run, path):
-    """Raises where what every reader needs of run.json is missing or out of range."""
-    if run.get("format") != FORMAT:
-        raise UserError(f"{path} has format {run.get('format')!r:.20}, this version reads {FORMAT}")
-    architecture, dataset = run["architecture"], run["dataset"]
-    if set(architecture) != {"hidden_units", "latent_dim", "activation"}:
-        raise ValueError("run.json: unexpected architecture")
+    """Raises where what readers need of run.json is missing or out of range."""
+    if run["format"] != FORMAT:
+        raise UserError(f"{path} has format {run['format']!r:.20}, this version reads {FORMAT}")
+    architecture, posterior = run["architecture"], run["posterior"]
     widths = [*architecture["hidden_units"], architecture["latent_dim"]]
-    whole = all(type(width) is int and 1 <= width <= WIDTH_LIMIT for width in widths)
-    if not whole or not 2 <= len(widths) <= DEPTH_LIMIT + 1:
-        raise ValueError(f"run.json: widths {widths}"[:100])
-    if architecture["activation"] not in ACTIVATIONS:
-        raise ValueError("run.json: unknown activation")
-    if not re.fullmatch("[a-z_0-9]{1,40}", dataset["name"]):
-        raise ValueError("run.json: unexpected name of a data set")
-    if not all(re.fullmatch("[0-9a-f]+", text) for text in (dataset["sha256"], run["run_id"])):
-        raise ValueError("run.json: unexpected hash or run_id")
-    if type(run["step"]) is not int or not 0 <= run["step"] <= STEP_LIMIT:
-        raise ValueError("run.json: unexpected step")
-    if run["posterior"] is not None:
-        columns = [run["posterior"][name] for name in ("mu_mean", "mu_std", "KLD")]
-        numbers = np.array(columns, np.float64)
-        if numbers.shape != (3, architecture["latent_dim"]) or not (abs(numbers) < 1e6).all():
-            raise ValueError("run.json: unexpected posterior")
+    columns = [posterior[name] for name in ("mu_mean", "mu_std", "KLD")] if posterior else []
+    steps_done = run["step"], run["epochs_done"]
+    texts = run["run_id"], run["dataset"]["sha256"], run["dataset"]["name"]
+    checks = {
+        "architecture": set(architecture) == {"hidden_units", "latent_dim", "activation"}
+        and all(type(width) is int and 1 <= width <= WIDTH_LIMIT for width in widths)
+        and 2 <= len(widths) <= DEPTH_LIMIT + 1
+        and architecture["activation"] in ACTIVATIONS,
+        "dataset or run_id": all(re.fullmatch("[a-z_0-9]{1,64}", text) for text in texts),
+        "step": all(type(done) is int and 0 <= done <= STEP_LIMIT for done in steps_done),
+        "training": run["training"]["binarize"] in ("none", "dynamic"),
+        "posterior": all(
+            len(column) == architecture["latent_dim"]
+            and all(type(n) is float and abs(n) < POSTERIOR_LIMIT for n in column)
+            for column in columns
+        ),
+    }
+    for name, passed in checks.items():
+        if not passed:
+            raise ValueError(f"run.json: unexpected {name}")
 
 
 def shapes(architecture):
@@ -297,9 +303,10 @@ def _read_dataset(file, path, shape):
         if not isinstance(item.get(name, getlink=True), h5py.HardLink):
             raise ValueError(f"{path} is no plain link")
         item = item[name]
-    plain = item.chunks is None and item.external is None and not item.is_virtual
-    if item.shape != shape or item.dtype != np.dtype("<f4") or not plain:
-        raise ValueError(f"{path} has shape {item.shape} and type {item.dtype}, expected {shape}")
+    if not isinstance(item, h5py.Dataset) or item.shape != shape or item.dtype != "<f4":
+        raise ValueError(f"{path} is {item}, expected float32 of shape {shape}")
+    if item.chunks is not None or item.external is not None or item.is_virtual:
+        raise ValueError(f"{path} does not stand in one piece in this file")
     array = item[...]
     if not np.isfinite(array).all():
         raise ValueError(f"{path} holds numbers that are not finite")

@@ -2,7 +2,6 @@
 
 import gzip
 import io
-import os
 import socket
 import time
 import zipfile
@@ -11,7 +10,7 @@ import numpy as np
 import pytest
 
 import data
-from flags import UserError
+from support import UserError, download
 
 
 def arrays(train=121, test=12, side=28):
@@ -71,17 +70,6 @@ def test_the_npz_is_taken_where_both_are(tmp_path):
     assert not data.load("auto", str(folder)).test.labels.any()
 
 
-def test_real_mnist_in_both_formats(mnist_dir, tmp_path):
-    for name in data.IDX_FILES:
-        os.symlink(os.path.join(mnist_dir, f"{name}.gz"), tmp_path / f"{name}.gz")
-    loaded = data.load("mnist", mnist_dir)
-    same(loaded, data.load("mnist", str(tmp_path)))
-    assert loaded.name == "mnist" and loaded.sha256 == data.MNIST_SHA256
-    assert [len(split.images) for split in loaded[2:5]] == [55_000, 5_000, 10_000]
-    assert loaded.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
-    assert loaded.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
-
-
 def test_digits_are_split_evenly_and_laid_out_as_mnist():
     digits = data.load("digits")
     splits = digits[2:5]
@@ -98,16 +86,26 @@ def test_digits_are_split_evenly_and_laid_out_as_mnist():
 def test_an_unanswering_network_is_given_up_on(tmp_path, monkeypatch):
     """A server that takes the connection and says nothing: digits for auto, one line for mnist."""
     monkeypatch.setenv("KERAS_HOME", str(tmp_path))
-    monkeypatch.setattr(data, "NETWORK_SECONDS", 1)
+    monkeypatch.setattr(download, "SECONDS", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         url = f"http://127.0.0.1:{server.getsockname()[1]}/mnist.npz"
-        monkeypatch.setattr(data, "MNIST_URL", url)
+        source = download.SOURCES["mnist"]._replace(url=url)
+        monkeypatch.setitem(download.SOURCES, "mnist", source)
         started = time.monotonic()
         fallen_back = data.load("auto")
         assert time.monotonic() - started < 10
-        assert fallen_back.name == "digits" and "could not be had" in fallen_back.notice
-        with pytest.raises(UserError, match="--data_dir or MNIST_DIR"):
+        assert fallen_back.name == "digits" and "no answer within 1 s" in fallen_back.notice
+        with pytest.raises(UserError, match="name a folder with mnist"):
             data.load("mnist")
+
+
+def test_batches_are_a_permutation_of_the_epoch():
+    order = data.batches(95, 10, 5, 0)
+    assert order.shape == (9, 10)
+    assert len(set(order.ravel())) == 90 and set(order.ravel()) <= set(range(95))
+    np.testing.assert_array_equal(order, data.batches(95, 10, 5, 0))
+    assert (order != data.batches(95, 10, 5, 1)).any()
+    assert (order != data.batches(95, 10, 5 + 1, 0)).any()
 
 
 def npy(array):
@@ -132,15 +130,17 @@ def npz(path, **members):
 
 GOOD = {key: npy(array) for key, array in arrays().items()}
 REFUSED = {
-    "missing array": ({k: v for k, v in GOOD.items() if k != "y_test"}, "lacks the array y_test"),
-    "pickled": (GOOD | {"x_train": npy(np.array([{}], object))}, "never loaded"),
-    "floats": (GOOD | {"x_train": npy(np.zeros((9, 28, 28)))}, "expected plain uint8"),
-    "image size": ({k: npy(v) for k, v in arrays(side=32).items()}, "expected images of 28x28"),
+    "missing array": ({k: v for k, v in GOOD.items() if k != "y_test"}, "expected .*y_test"),
+    "surplus array": (GOOD | {"more": npy(np.zeros(3))}, r"it holds .*more\.npy"),
+    "pickled": (GOOD | {"x_train": npy(np.array([{}], object))}, "type object"),
+    "floats": (GOOD | {"x_train": npy(np.zeros((9, 28, 28)))}, "type float64"),
+    "image size": ({k: npy(v) for k, v in arrays(side=32).items()}, r"shape \(121, 32, 32\)"),
     "labels": (GOOD | {"y_train": npy(np.zeros(3, np.uint8))}, "one label each"),
-    "terabytes": (GOOD | {"x_train": promise((10**10, 28, 28))}, "1,000,000 at most"),
-    "short": (GOOD | {"x_train": promise((121, 28, 28))}, "is truncated"),
+    "terabytes": (GOOD | {"x_train": promise((10**10, 28, 28))}, "unexpected shape"),
+    "negative shape": (GOOD | {"x_train": promise((-1, 28, 28))}, "unexpected shape"),
+    "short": (GOOD | {"x_train": promise((121, 28, 28))}, "truncated: 100 of"),
     "long": (GOOD | {"y_train": GOOD["y_train"] + b"\0"}, "longer than its header"),
-    "header": (GOOD | {"x_train": b"no header at all"}, "damaged header"),
+    "header": (GOOD | {"x_train": b"no header at all"}, "x_train is damaged"),
     "too few": ({k: npy(v) for k, v in arrays(train=10).items()}, "are too few"),
     "negative": (GOOD | {"y_train": npy(np.full(121, -1))}, "outside 0 to 255"),
 }
@@ -167,13 +167,13 @@ def test_wrong_idx_files_are_refused(tmp_path):
     whole = images.read_bytes()
     bomb = gzip.compress(np.array([2051, 10, 28, 28], ">u4").tobytes() + bytes(50_000_000))
     for content, message in (
-        (whole[:-100], "truncated"),
-        (whole[:20], "truncated"),
+        (whole[:-100], "ended before"),
+        (whole[:20], "ended before"),
         (b"", "truncated"),
-        (b"not gzip", "truncated or damaged"),
+        (b"not gzip", "damaged"),
         (whole[:200] + bytes([whole[200] ^ 1]) + whole[201:], "damaged|truncated|no IDX|longer"),
-        (gzip.compress(idx(arrays(side=32)["x_train"])), "expected images of 28x28"),
-        (gzip.compress(np.array([2051, 2**31, 28, 28], ">u4").tobytes()), "at most"),
+        (gzip.compress(idx(arrays(side=32)["x_train"])), "unexpected shape"),
+        (gzip.compress(np.array([2051, 2**31, 28, 28], ">u4").tobytes()), "unexpected shape"),
         (bomb, "longer than its header"),
         (gzip.compress(idx(arrays()["y_train"])), "no IDX file|truncated"),
     ):

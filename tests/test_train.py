@@ -1,65 +1,54 @@
 """train.py: a run, its rest after an interruption, what it refuses, what it leaves on disk."""
 
-import glob
 import json
-import os
 import shutil
 import signal
 
 import numpy as np
 import pytest
-from conftest import SMALL, files_in, last_line, points, train, weights_of
 
-import config_file
-import data
-import loop
-import measure
+import model
 import train as script
-import weights
+from support import cli, evaluation, weights, window
+from tests.helpers import (
+    SMALL,
+    STEPS,
+    arrays_of,
+    files_in,
+    folders,
+    last_line,
+    points,
+    same_run,
+    stop_after,
+    train,
+)
 
-TAGS = set(loop.ROW)
-TRAIN_ONLY, VAL_ONLY = {"learning_rate", "beta"}, {"active_units"}
-STEPS = 240 // 20
+TAGS = {"objective", *model.TERMS}
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An uninterrupted run of three epochs at a constant rate."""
+    """An uninterrupted run of three epochs."""
     folder = tmp_path_factory.mktemp("whole")
-    assert train(folder, "--epoch", "3", "--schedule", "constant") == 0
+    assert train(folder, "--epoch", "3") == 0
     return folder
 
 
-def same_run(one, other):
-    """Weights, config and every point of every curve are equal to the bit."""
-    for value, expected in zip(
-        weights_of(one / "weights"), weights_of(other / "weights"), strict=True
-    ):
-        np.testing.assert_array_equal(value, expected)
-    configs = [json.loads((run / "weights" / "config.json").read_text()) for run in (one, other)]
-    for config in configs:
-        del config["run_id"]
-    assert configs[0] == configs[1]
-    for part in ("train", "val"):
-        assert points(one / "log" / part) == points(other / "log" / part)
-
-
-def test_a_run_writes_curves_weights_and_config(whole):
+def test_a_run_writes_curves_and_one_file(whole):
     trained, validated = points(whole / "log" / "train"), points(whole / "log" / "val")
-    assert set(trained) == TAGS | TRAIN_ONLY and set(validated) == TAGS | VAL_ONLY
+    assert set(trained) == TAGS | {"learning_rate"} and set(validated) == TAGS | {"active_units"}
     assert [step for step, _ in trained["loss_bce"]] == list(range(5, 3 * STEPS + 1, 5))
     assert [step for step, _ in validated["RMSE"]] == [STEPS, 2 * STEPS, 3 * STEPS]
     assert trained["loss_total"][-1][1] < trained["loss_total"][0][1]
     for curves in (trained, validated):
         total, bce, kld = (np.array(curves[f"loss_{n}"])[:, 1] for n in ("total", "bce", "KLD"))
         np.testing.assert_allclose(total, bce + kld, rtol=1e-5)
-    config = config_file.read(str(whole / "weights"))
-    assert config["dataset"]["name"] == "digits" and config["epochs_done"] == 3
-    assert len(config["posterior"]["mu_std"]) == 4
-    assert "/" not in json.dumps(config)  # no paths
     names = {path.name for path in (whole / "weights").iterdir()}
-    assert names == {"config.json", "vae.weights.h5", "checkpoint"}
-    assert len(list((whole / "weights" / "checkpoint").iterdir())) == 3
+    assert names == {"vae.keras", ".weights.lock"}
+    run = weights.read_run(str(whole / "weights"))
+    assert run["dataset"]["name"] == "digits" and run["epochs_done"] == 3
+    assert run["step"] == 3 * STEPS and len(run["posterior"]["mu_std"]) == 4
+    assert "/" not in json.dumps(run)  # no paths
 
 
 def test_digits_form_before_ones_eyes(whole):
@@ -81,135 +70,118 @@ def test_digits_form_before_ones_eyes(whole):
             np.testing.assert_array_equal(first[:28], last[:28])
 
 
-def test_same_seed_same_bits_and_another_seed_others(whole, tmp_path):
-    assert train(tmp_path, "--epoch", "3", "--schedule", "constant") == 0
-    same_run(whole, tmp_path)
-    assert train(tmp_path / "b", "--epoch", "3", "--schedule", "constant", "--seed", "1") == 0
-    other, expected = weights_of(tmp_path / "b" / "weights"), weights_of(whole / "weights")
-    assert any((a != b).any() for a, b in zip(other, expected, strict=True))
+def test_a_flag_of_the_parser_is_recorded_compared_and_shown(tmp_path, monkeypatch, capsys):
+    """One statement of each fact: a new flag needs no second place."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+    build = script.add_training_flags
 
-def test_a_larger_epoch_continues_to_the_same_bits(whole, tmp_path, capsys):
-    assert train(tmp_path, "--epoch", "1", "--schedule", "constant") == 0
-    assert config_file.read(str(tmp_path / "weights"))["posterior"]
-    assert train(tmp_path, "--epoch", "3", "--schedule", "constant") == 0
-    assert "Continuing" in capsys.readouterr().out
-    same_run(whole, tmp_path)
+    def with_another(parser):
+        build(parser)
+        parser.add_argument("--surprise", type=cli.integer(1, 9), default=3, help="of the test")
 
-
-@pytest.fixture
-def windows_of(monkeypatch):
-    """A function that makes windows `size` long and sends `signum` after `stop_at` steps in all."""
-    build = loop.training_window
-    seen = 0
-
-    def patch(size, stop_at=10**9, signum=signal.SIGTERM):
-        def built(*args, **kwargs):
-            window = build(*args, **kwargs)
-
-            def run(indices):
-                nonlocal seen
-                rows = window(indices)
-                seen += len(rows)
-                if seen >= stop_at:
-                    os.kill(os.getpid(), signum)
-                return rows
-
-            run.size = size
-            return run
-
-        monkeypatch.setattr(loop, "training_window", built)
-
-    return patch
+    monkeypatch.setattr(script, "add_training_flags", with_another)
+    assert train(tmp_path, "--epoch", "1", "--surprise", "7") == 0
+    assert weights.read_run(str(tmp_path / "weights"))["training"]["surprise"] == 7
+    assert train(tmp_path, "--epoch", "1", "--surprise", "8") == 2
+    assert "surprise 7 where this one has 8" in last_line(capsys.readouterr().err)
+    assert train(tmp_path, "--epoch", "1", "--surprise", "10") == 2
+    assert "from 1 to 9" in last_line(capsys.readouterr().err)
+    accumulator = EventAccumulator(str(tmp_path / "log" / "train"))
+    accumulator.Reload()
+    (text,) = accumulator.Tensors("configuration")
+    assert "| surprise | 7 |" in text.tensor_proto.string_val[0].decode()
 
 
 @pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_interrupted_anywhere_it_continues_to_the_same_bits(
-    whole, tmp_path, windows_of, capsys, signum, code
+    whole, tmp_path, monkeypatch, capsys, signum, code
 ):
-    """A signal after 5 and after 17 steps, in windows of other lengths each time."""
-    argv = ["--epoch", "3", "--schedule", "constant"]
-    windows_of(5, 5, signum)
-    assert train(tmp_path, *argv) == code
-    printed = capsys.readouterr().err
-    assert last_line(printed).startswith("train.py: error: interrupted; saved in")
-    assert "same command continues" in printed
-    windows_of(3, 17, signum)
-    assert train(tmp_path, *argv) == code
-    windows_of(4)
-    assert train(tmp_path, *argv) == 0
+    """A signal after 5, then after 17 steps, in windows of other lengths each time."""
+    for size, stop in ((5, 5), (3, 17)):
+        with monkeypatch.context() as patch:
+            patch.setattr(window, "size", lambda *_, size=size: size)
+            patch.setattr(window, "compiled", stop_after(stop, signum))
+            assert train(tmp_path, "--epoch", "3") == code
+        line = last_line(capsys.readouterr().err)
+        assert line.startswith("train.py: interrupted; saved in")
+        assert "same command continues" in line
+    assert train(tmp_path, "--epoch", "3") == 0
+    assert "Continuing" in capsys.readouterr().out
     same_run(whole, tmp_path)
 
 
-@pytest.mark.parametrize(
-    "objective",
-    [
-        ["--binarize", "dynamic", "--importance_samples", "2"],
-        ["--recon_loss", "gaussian", "--elbo_samples", "2"],
-    ],
-)
-def test_every_objective_continues_to_the_same_bits(tmp_path, windows_of, objective):
+def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path, capsys):
+    """As after SIGKILL, and with the newest save damaged: it gives way to the one before."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "compiled", stop_after(30))
+        patch.setattr(window, "size", lambda *_: 6)
+        assert train(tmp_path, "--epoch", "3", "--save_every", "0") == 143
+    steps = weights.steps(str(tmp_path / "weights"))
+    assert steps == [24, 30]  # the newest two
+    newest = tmp_path / "weights" / "checkpoint" / "step-000000030.keras"
+    content = bytearray(newest.read_bytes())
+    content[len(content) // 2] ^= 1
+    newest.write_bytes(content)
+    capsys.readouterr()
+    assert train(tmp_path, "--epoch", "3") == 0
+    captured = capsys.readouterr()
+    assert (
+        "step-000000030.keras" in captured.err and captured.err.count("taking the save before") == 1
+    )
+    assert "2 epochs are done: continuing at step 24" in captured.out
+    same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize("objective", [["--binarize", "dynamic"], ["--recon_loss", "l2"]])
+def test_every_objective_continues_to_the_same_bits(tmp_path, monkeypatch, objective):
     argv = ["--epoch", "2", *objective]
     assert train(tmp_path / "whole", *argv) == 0
-    windows_of(7, 7)
-    assert train(tmp_path / "parts", *argv) == 143
-    windows_of(5)
+    with monkeypatch.context() as patch:
+        patch.setattr(window, "compiled", stop_after(7))
+        patch.setattr(window, "size", lambda *_: 7)
+        assert train(tmp_path / "parts", *argv) == 143
     assert train(tmp_path / "parts", *argv) == 0
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_points_written_past_the_last_checkpoint_appear_once(whole, tmp_path, monkeypatch):
-    """As after SIGKILL: the newest checkpoints are gone, their points are in the event files."""
-    argv = ["--epoch", "3", "--schedule", "constant"]
-    assert train(tmp_path, *argv) == 0
-    checkpoints = sorted((tmp_path / "weights" / "checkpoint").iterdir())
-    for folder in checkpoints[1:]:
-        shutil.rmtree(folder)
-    path = tmp_path / "weights" / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"epochs_done": 2}))
-    assert train(tmp_path, *argv) == 0
-    same_run(whole, tmp_path)
+def test_a_run_whose_last_step_is_saved_only_finishes(whole, tmp_path, monkeypatch, capsys):
+    """As after a kill between the last save and vae.keras."""
+    from support import run_folder
 
-
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(whole, tmp_path, capsys):
-    argv = ["--epoch", "3", "--schedule", "constant"]
-    assert train(tmp_path, "--epoch", "2", "--schedule", "constant") == 0
-    newest = sorted((tmp_path / "weights" / "checkpoint").iterdir())[-1]
-    data = newest / "state.data-00000-of-00001"
-    content = bytearray(data.read_bytes())
-    content[len(content) // 2] ^= 1
-    data.write_bytes(content)
-    capsys.readouterr()
-    assert train(tmp_path, *argv) == 0
-    captured = capsys.readouterr()
-    assert "is damaged: taking the one before it" in captured.err
-    assert "after 1 epochs" in captured.out
+    with monkeypatch.context() as patch:
+        patch.setattr(run_folder.RunFolder, "finish", lambda *_: None)
+        assert train(tmp_path, "--epoch", "3") == 0
+    assert not (tmp_path / "weights" / "vae.keras").exists()
+    assert train(tmp_path, "--epoch", "3") == 0
+    assert "Epoch" not in capsys.readouterr().out.split("Continuing")[1]
     same_run(whole, tmp_path)
 
 
 def test_finished_says_so_and_changes_nothing(trained, capsys):
     before = files_in(trained.parent)
     assert train(trained.parent, "--epoch", "2") == 0
-    assert "nothing to do" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "nothing to do" in said and f"eval.py --load_weight_dir {trained}" in said
     assert files_in(trained.parent) == before
 
 
 @pytest.mark.parametrize(
     "argv, says",
     [
-        (["--epoch", "2", "--latent_dim", "5"], "its --latent_dim is 4, not 5"),
-        (["--epoch", "2", "--seed", "9"], "its --seed is 0, not 9"),
-        (["--epoch", "2", "--limit", "100"], "its --limit is 240, not 100"),
-        (["--epoch", "4"], "--load_weight_dir"),
-        (["--epoch", "1"], "would change from its start"),
+        (["--epoch", "2", "--latent_dim", "5"], "latent_dim 4 where this one has 5"),
+        (["--epoch", "2", "--seed", "9"], "seed 0 where this one has 9"),
+        (["--epoch", "2", "--limit", "100"], "limit 240 where this one has 100"),
+        (["--epoch", "4"], "epoch 2 where this one has 4"),
     ],
 )
 def test_another_configuration_is_refused(trained, capsys, argv, says):
     before = files_in(trained.parent)
     assert train(trained.parent, *argv) == 2
     line = last_line(capsys.readouterr().err)
-    assert line.startswith("train.py: error: --save_weight_dir") and says in line
-    assert "--overwrite" in line
+    assert line.startswith("train.py: error: ") and says in line
+    for way_out in ("--save_weight_dir", "--overwrite", "--load_weight_dir"):
+        assert way_out in line
     assert files_in(trained.parent) == before
 
 
@@ -217,82 +189,86 @@ def test_overwrite_removes_only_our_files(copy, trained, capsys):
     shutil.copytree(trained.parent / "log", copy.parent / "log")
     (copy / "notes.txt").write_text("mine")
     (copy.parent / "log" / "train" / "mine.txt").write_text("mine")
-    folders = ["--save_weight_dir", str(copy), "--log_dir", str(copy.parent / "log")]
-    argv = [*SMALL, *folders, "--epoch", "1", "--seed", "3"]
+    argv = [*SMALL, "--save_weight_dir", str(copy), "--log_dir", str(copy.parent / "log")]
+    argv += ["--epoch", "1", "--seed", "3"]
     assert script.main(argv) == 2
     assert script.main([*argv, "--overwrite"]) == 0
     assert (copy / "notes.txt").read_text() == "mine"
     assert (copy.parent / "log" / "train" / "mine.txt").read_text() == "mine"
-    assert config_file.read(str(copy))["training"]["seed"] == 3
+    assert weights.read_run(str(copy))["training"]["seed"] == 3
     curve = points(copy.parent / "log" / "val")["loss_total"]
     assert [step for step, _ in curve] == [STEPS]
 
 
 def test_a_log_folder_belongs_to_one_run(trained, tmp_path, capsys):
     before = files_in(trained.parent / "log")
-    folders = ["--save_weight_dir", str(tmp_path / "w"), "--log_dir", str(trained.parent / "log")]
-    assert script.main([*SMALL, *folders, "--epoch", "1"]) == 2
+    argv = ["--save_weight_dir", str(tmp_path / "w"), "--log_dir", str(trained.parent / "log")]
+    assert script.main([*SMALL, *argv, "--epoch", "1"]) == 2
     assert "--log_dir" in last_line(capsys.readouterr().err)
-    assert files_in(trained.parent / "log") == before
+    assert files_in(trained.parent / "log") == before and not (tmp_path / "w").exists()
 
 
 def test_warm_start(trained, tmp_path, capsys):
     """Given weights, a new run: with a rate of nearly nothing it ends where it began."""
     bare = ["--dataset", "digits", "--limit", "240", "--batch", "20", "--epoch", "1"]
-    bare += ["--save_weight_dir", str(tmp_path / "w"), "--log_dir", str(tmp_path / "l")]
-    bare += ["--load_weight_dir", str(trained), "--learning_rate", "1e-12"]
-    assert script.main([*bare, "--latent_dim", "5"]) == 2
-    assert "--latent_dim 5 differs from the 4" in last_line(capsys.readouterr().err)
-    assert script.main(bare) == 0
-    for value, expected in zip(weights_of(tmp_path / "w"), weights_of(trained), strict=True):
+    bare += ["--load_weight_dir", str(tmp_path / "source"), "--learning_rate", "1e-12"]
+    shutil.copytree(trained, tmp_path / "source")
+    assert script.main([*bare, *folders(tmp_path), "--latent_dim", "5"]) == 2
+    assert "source holds another run, with latent_dim 4 where this one has 5" in last_line(
+        capsys.readouterr().err
+    )
+    inside = ["--save_weight_dir", str(tmp_path / "source"), "--overwrite"]
+    assert script.main([*bare, *inside]) == 2
+    assert "where the new run goes" in last_line(capsys.readouterr().err)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(window, "compiled", stop_after(6))
+        patch.setattr(window, "size", lambda *_: 6)
+        assert script.main([*bare, *folders(tmp_path)]) == 143
+    shutil.rmtree(tmp_path / "source")  # a resume never reads it again
+    assert script.main([*bare, *folders(tmp_path)]) == 0
+    for value, expected in zip(arrays_of(tmp_path / "weights"), arrays_of(trained), strict=True):
         np.testing.assert_allclose(value, expected, atol=1e-9)
-    config = config_file.read(str(tmp_path / "w"))
-    source = config_file.read(str(trained))
-    assert config["training"]["warm_start_sha256"] == source["weights_sha256"]
-    assert config["run_id"] != source["run_id"]
+    run, source = (weights.read_run(str(f)) for f in (tmp_path / "weights", trained))
+    assert run["source"] == {"run_id": source["run_id"], "step": source["step"]}
+    assert run["run_id"] != source["run_id"]
+    cold = [flag for flag in bare if flag not in ("--load_weight_dir", str(tmp_path / "source"))]
+    assert script.main([*cold, *folders(tmp_path), "--hidden_units", "32", "16"]) == 2
 
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
-    argv = ["--epoch", "3", "--learning_rate", "1e18", "--schedule", "constant"]
+    argv = ["--epoch", "3", "--learning_rate", "1e6", "--schedule", "constant"]
     assert train(tmp_path, *argv, "--warmup_epochs", "0") == 3
     line = last_line(capsys.readouterr().err)
-    assert "no longer finite at step" in line and "learning rate 1e+18" in line
-    assert not glob.glob(str(tmp_path / "weights" / "*.h5"))
+    assert "no longer finite at step" in line and "the save of step 0 is in" in line
+    assert weights.steps(str(tmp_path / "weights")) == [0]
 
 
 def test_weights_that_blow_up_in_the_last_step_are_never_written(tmp_path, monkeypatch, capsys):
     """The loss of that step is still finite: it is of the weights before."""
-    build = loop.training_window
+    update = script.update
 
-    def built(vae, *args, **kwargs):
-        window = build(vae, *args, **kwargs)
+    def ruinous(optimizer, gradients, variables):
+        update(optimizer, gradients, variables)
+        variables[0].assign(variables[0] * np.inf)
 
-        def run(indices):
-            rows = window(indices)
-            if len(rows):
-                vae.weights[0].assign(vae.weights[0] * np.inf)
-            return rows
-
-        run.size = window.size
-        return run
-
-    monkeypatch.setattr(loop, "training_window", built)
-    assert train(tmp_path, "--epoch", "1") == 3
-    assert "no longer finite at step 12" in last_line(capsys.readouterr().err)
-    assert not glob.glob(str(tmp_path / "weights" / "*.h5"))
+    monkeypatch.setattr(script, "update", ruinous)
+    monkeypatch.setattr(window, "size", lambda *_: 1)
+    assert train(tmp_path, "--epoch", "1", "--limit", "20") == 3
+    assert "no longer finite at step 1" in last_line(capsys.readouterr().err)
+    assert weights.steps(str(tmp_path / "weights")) == [0]
 
 
-def test_a_second_run_on_the_same_folder_is_refused(copy, capsys):
-    folder = weights.TrainingFolder(str(copy))
-    before = files_in(copy)
-    try:
-        argv = ["--save_weight_dir", str(copy), "--log_dir", str(copy.parent / "log")]
-        assert script.main([*SMALL, *argv, "--epoch", "2"]) == 2
-        assert "in use by another run" in last_line(capsys.readouterr().err)
-        assert files_in(copy) == before
-    finally:
-        folder.close()
-    assert not (copy / weights.LOCK_FILE).exists()
+def test_a_second_run_on_the_same_folders_is_refused(copy, tmp_path, capsys):
+    from support import run_folder
+
+    for folder, log in ((copy, tmp_path / "l"), (tmp_path / "w", tmp_path / "log")):
+        with run_folder.RunFolder(str(folder), str(log), {}, overwrite=True):
+            other = tmp_path / "other"
+            pair = (folder, other) if folder == copy else (other, log)
+            argv = ["--save_weight_dir", str(pair[0]), "--log_dir", str(pair[1])]
+            assert script.main([*SMALL, *argv, "--epoch", "3", "--overwrite"]) == 2
+            assert "in use by another run" in last_line(capsys.readouterr().err)
+    assert weights.read_run(str(copy))["epochs_done"] == 2
 
 
 @pytest.mark.parametrize("recon_loss, beta", [("l2", 1.0), ("bce", 0.5)])
@@ -304,34 +280,29 @@ def test_the_objective_is_what_the_flags_say(tmp_path, recon_loss, beta):
         np.testing.assert_allclose(curves["objective"], expected, rtol=1e-5)
 
 
-def test_the_gaussian_objective_is_the_likelihood_at_its_best_variance(tmp_path):
-    """On validation: recomputed from the folder's weights by another formula."""
-    assert train(tmp_path, "--epoch", "1", "--recon_loss", "gaussian") == 0
-    images = data.load("digits").validation.images
-    config, vae = weights.load_vae(str(tmp_path / "weights"))
-    evaluated = measure.evaluation(vae, 0)(images)
-    variance = np.mean(evaluated["loss_l2"].astype(float) ** 2) / 784
-    expected = 784 / 2 * (np.log(2 * np.pi * variance) + 1) + evaluated["loss_KLD"].mean()
-    objective = points(tmp_path / "log" / "val")["objective"][0][1]
-    assert objective == pytest.approx(expected, rel=1e-4)
-    assert config["variance"] == pytest.approx(variance, rel=0.1)  # that of the training images
+def test_the_record_of_a_finished_run_fits_its_weights(whole):
+    """The posterior of the training images, recomputed from what was saved."""
+    import data
 
-
-def test_the_importance_weighted_objective_is_a_tighter_bound(tmp_path):
-    assert train(tmp_path, "--epoch", "2", "--importance_samples", "5") == 0
-    for part in ("train", "val"):
-        curves = points(tmp_path / "log" / part)
-        assert curves["objective"][-1][1] < curves["loss_total"][-1][1] - 0.01
-
-
-def test_importance_samples_of_another_objective_are_refused(tmp_path, capsys):
-    for flag, value in (("--recon_loss", "l2"), ("--beta", "0.5"), ("--elbo_samples", "3")):
-        assert train(tmp_path, "--importance_samples", "2", flag, value) == 2
-        assert "--importance_samples 2 is a bound" in last_line(capsys.readouterr().err)
-    assert not (tmp_path / "weights").exists()
+    vae, run = weights.load(str(whole / "weights"))
+    images = data.load("digits", limit=240).train.images
+    assert evaluation.posterior(vae, images) == run["posterior"]
 
 
 def test_more_images_a_batch_than_there_are(tmp_path, capsys):
     assert train(tmp_path, "--batch", "500") == 2
     assert "--batch 500 is more than the 240 training images" in capsys.readouterr().err
     assert not (tmp_path / "weights").exists()
+
+
+def test_a_fallback_has_folders_of_its_own(tmp_path, monkeypatch, capsys):
+    from tests.helpers import OFFLINE
+
+    monkeypatch.chdir(tmp_path)
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    argv = [flag for flag in SMALL if flag not in ("--dataset", "digits")]
+    assert script.main([*argv, "--epoch", "1"]) == 0
+    assert capsys.readouterr().out.count("THIS IS NOT MNIST") == 2
+    assert {path.name for path in tmp_path.iterdir()} == {"weight_train_digits", "log_digits"}

@@ -4,12 +4,12 @@ import importlib.util
 import os
 import sys
 
+import loop
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import ROOT
 
-import loop
 import model
 
 

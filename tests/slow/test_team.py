@@ -10,11 +10,10 @@ import sys
 import threading
 import time
 
+import cluster
 import numpy as np
 import pytest
 from conftest import ROOT, SMALL, last_line, points, train, weights_of
-
-import cluster
 from flags import UserError
 
 RUN = [*SMALL, "--epoch", "6", "--keep", "20"]

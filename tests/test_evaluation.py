@@ -1,12 +1,12 @@
-"""measure.py: nll against an integral, figures that do not depend on batches, moments of mu."""
+"""support/evaluation.py: nll against an integral, figures whatever the batch, moments of mu."""
 
 import keras
 import numpy as np
 import pytest
 
 import data
-import measure
 import model
+from support import evaluation
 
 IMAGES = data.load("digits").train.images[:90]
 
@@ -18,7 +18,7 @@ def vae():
 
 
 def test_evaluation_does_not_depend_on_batch(vae):
-    by_one, by_all = (measure.evaluation(vae, 0, batch)(IMAGES) for batch in (7, 1000))
+    by_one, by_all = (evaluation.evaluator(vae, 0, batch)(IMAGES) for batch in (7, 1000))
     for name in by_one:
         np.testing.assert_allclose(by_one[name], by_all[name], rtol=2e-5, atol=2e-6)
     np.testing.assert_allclose(
@@ -33,7 +33,7 @@ def test_nll_is_the_integral_over_the_latent(latent_dim):
     vae = model.VAE((16,), latent_dim, "tanh")
     for weight in vae.decoder.trainable_variables:
         weight.assign(2.0 * weight)
-    images = measure.binarized(IMAGES[:20], 0)
+    images = evaluation.binarized(IMAGES[:20], 0)
     per_side = 4001 if latent_dim == 1 else 201
     axis = np.linspace(-8, 8, per_side, dtype=np.float32)
     grid = np.stack(np.meshgrid(*[axis] * latent_dim), -1).reshape(-1, latent_dim)
@@ -42,47 +42,37 @@ def test_nll_is_the_integral_over_the_latent(latent_dim):
     log_pz = -0.5 * (grid.astype(float) ** 2 + np.log(2 * np.pi)).sum(1)
     cell = (axis[1] - axis[0]) ** latent_dim
     exact = -np.logaddexp.reduce(log_px + log_pz, axis=1) - np.log(cell)
-    runs = np.stack([measure.nll(vae, images, 2000, seed) for seed in range(8)])
+    runs = np.stack([evaluation.nll(vae, images, 2000, seed) for seed in range(8)])
     error = runs.std(0, ddof=1).mean() / 8**0.5
     assert error < 0.05  # the check below is worth something
     assert abs((runs.mean(0) - exact).mean()) < 5 * error / 20**0.5 + 1e-3
-    elbo = np.mean([measure.evaluation(vae, seed)(images)["loss_total"] for seed in range(8)])
+    elbo = np.mean([evaluation.evaluator(vae, seed)(images)["loss_total"] for seed in range(8)])
     assert elbo > exact.mean() + 1  # which the bound alone would not pass
 
 
 def test_nll_is_the_same_for_any_chunk_and_the_share_done_grows(vae):
-    images, shares = measure.binarized(IMAGES, 1), []
-    whole = measure.nll(vae, images, 23, 0, shares.append)
+    images, shares = evaluation.binarized(IMAGES, 1), []
+    whole = evaluation.nll(vae, images, 23, 0, shares.append)
     assert shares == sorted(shares) and shares[-1] == 1
     for chunk in (1, 4, 23):
-        np.testing.assert_array_equal(measure.nll(vae, images, 23, 0, chunk=chunk), whole)
-    assert not (measure.nll(vae, images, 23, 1) == whole).any()
+        np.testing.assert_array_equal(evaluation.nll(vae, images, 23, 0, chunk=chunk), whole)
+    assert not (evaluation.nll(vae, images, 23, 1) == whole).any()
 
 
 def test_binarized_draws_have_the_grey_value_as_mean():
     images = np.broadcast_to(np.arange(256, dtype=np.uint8)[:, None], (256, 4000))
-    drawn = measure.binarized(images, 0)
+    drawn = evaluation.binarized(images, 0)
     assert set(np.unique(drawn)) == {0, 255}
     assert (drawn[0] == 0).all() and (drawn[255] == 255).all()
     # Six standard errors of a share.
     assert np.abs(drawn.mean(1) / 255 - np.arange(256) / 255).max() < 6 * 0.5 / 4000**0.5
-    np.testing.assert_array_equal(measure.binarized(drawn, 7), drawn)
+    np.testing.assert_array_equal(evaluation.binarized(drawn, 7), drawn)
 
 
 def test_posterior_is_the_moments_of_mu(vae):
     mu, log_var = (part.numpy().astype(float) for part in vae.encode(IMAGES / np.float32(255)))
-    found = measure.posterior(vae, IMAGES, batch=7)
+    found = evaluation.posterior(vae, IMAGES, batch=7)
     np.testing.assert_allclose(found["mu_mean"], mu.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["mu_std"], mu.std(0), rtol=1e-3, atol=1e-6)
     kld = 0.5 * (np.exp(log_var) + mu**2 - log_var - 1).mean(0)
     np.testing.assert_allclose(found["KLD"], kld, rtol=1e-3, atol=1e-6)
-
-
-@pytest.mark.parametrize("workers", [2, 3, 7])
-def test_workers_share_out_an_evaluation_and_add_up_to_the_whole(vae, workers):
-    """Five batches, the last one uneven; of seven workers, two have nothing to do."""
-    evaluate = measure.evaluation(vae, 0, 20)
-    whole = evaluate(IMAGES)
-    parts = [evaluate(IMAGES, worker, workers) for worker in range(workers)]
-    for name, values in whole.items():
-        np.testing.assert_array_equal(sum(part[name] for part in parts), values)

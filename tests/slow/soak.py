@@ -1,7 +1,7 @@
 """Kills a training run at random moments, again and again, and compares what it ends in.
 
-    python bench/soak.py --kills 50 --epoch 40 --data_dir ~/mnist      # a quarter of an hour
-    python bench/soak.py --kills 3 --epoch 60 --dataset digits
+    python -m tests.slow.soak --kills 50 --epoch 40 --data_dir ~/mnist      # a quarter of an hour
+    python -m tests.slow.soak --kills 3 --epoch 60 --dataset digits
 
 One run is left alone. The other gets SIGKILL `--kills` times, at moments drawn uniformly from the
 first `--longest` seconds of each life, and is resumed each time. In the end the weights must be
@@ -21,8 +21,11 @@ import time
 import urllib.parse
 import urllib.request
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+import numpy as np
+
+from tests.helpers import ROOT, arrays_of
+
+PARTS = ("train", "val")
 
 
 def main(argv=None):
@@ -99,27 +102,18 @@ def seconds_to_first_point(folder, started):
 
 def stray_files(folder):
     """Lists files that a finished run should not have left."""
-    weights_dir, log_dir = os.path.join(folder, "weights"), os.path.join(folder, "log")
-    found = set(os.listdir(weights_dir)) - {"config.json", "vae.weights.h5", "checkpoint"}
-    found |= set(os.listdir(log_dir)) - {"run.json", "train", "val"}
-    steps = os.listdir(os.path.join(weights_dir, "checkpoint"))
-    found |= {name for name in steps if not name.startswith("step-")}
-    if len(steps) > 3:
-        found.add(f"{len(steps)} checkpoints")
+    found = set(os.listdir(os.path.join(folder, "weights"))) - {"vae.keras", ".weights.lock"}
+    found |= set(os.listdir(os.path.join(folder, "log"))) - {"owner.json", ".log.lock", *PARTS}
     return [f"stray: {name}" for name in sorted(found)]
 
 
 def differences(alone, killed):
     """Compares weights and curves of two runs; returns a line for each difference."""
-    import numpy as np
-
-    import weights
-
     complaints = []
-    loaded = [weights.load_vae(os.path.join(run, "weights"))[1].weights for run in (alone, killed)]
-    for one, other in zip(*loaded, strict=True):
-        if not np.array_equal(one.numpy(), other.numpy()):
-            complaints.append(f"weights differ: {one.path}")
+    loaded = [arrays_of(os.path.join(run, "weights")) for run in (alone, killed)]
+    for index, (one, other) in enumerate(zip(*loaded, strict=True)):
+        if not np.array_equal(one, other):
+            complaints.append(f"weights differ: array {index}")
     readers = {
         "EventAccumulator": accumulated,
         "the default loader": lambda log: served(log, "auto"),
@@ -143,7 +137,7 @@ def accumulated(log):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     curves = {}
-    for part in ("train", "val"):
+    for part in PARTS:
         events = EventAccumulator(os.path.join(log, part), size_guidance={"scalars": 0})
         events.Reload()
         for tag in events.Tags()["scalars"]:

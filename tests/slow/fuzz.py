@@ -1,7 +1,7 @@
 """Damages every kind of input file, random by seed, and looks at what the scripts make of it.
 
-    python tests/fuzz.py --mutants 500 --processes 20     # all of it: about half an hour
-    python tests/fuzz.py --mutants 25 --processes 0
+    python -m tests.slow.fuzz --mutants 500 --processes 20     # all of it
+    python -m tests.slow.fuzz --mutants 25 --processes 0
 
 Each mutant is truncated, bit-flipped, emptied, swapped with another file of its folder, or made
 larger. What may follow: exit code 0 with a result, or 2 with one clear last line; for a damaged
@@ -23,11 +23,17 @@ import shutil
 import sys
 import tempfile
 import time
+from unittest import mock
 
 import numpy as np
-from conftest import SMALL, files_in, last_line, run_script, train
 
-KINDS = ("npz", "idx", "config", "weights", "checkpoint")
+import data
+from support import weights, window
+from tests.helpers import SMALL, files_in, last_line, run_script, stop_after, train
+
+KINDS = ("npz", "idx", "weights", "save", "owner")
+# Damaged in a run that goes on.
+IN_PROGRESS = ("save", "owner")
 SLOWEST_SECONDS = 120
 MEMORY_LIMIT = 2 * 2**30
 
@@ -100,15 +106,19 @@ def originals(kind, folder):
     if kind == "npz":
         np.savez_compressed(os.path.join(folder, "mnist.npz"), **arrays)
     elif kind == "idx":
-        import data
-
         for name, array in zip(data.IDX_FILES, arrays.values(), strict=True):
             header = np.array([2048 + array.ndim, *array.shape], ">u4").tobytes()
             with gzip.open(os.path.join(folder, f"{name}.gz"), "wb") as file:
                 file.write(header + array.tobytes())
     else:
-        with contextlib.redirect_stdout(io.StringIO()):
-            assert train(pathlib.Path(folder), "--epoch", "2", "--schedule", "constant") == 0
+        interrupted = kind in IN_PROGRESS
+        with (
+            contextlib.redirect_stdout(io.StringIO()),
+            mock.patch.object(window, "compiled", stop_after(30 if interrupted else 10**9)),
+            mock.patch.object(window, "size", lambda *_: 6),
+        ):
+            code = train(pathlib.Path(folder), "--epoch", "3", "--save_every", "0")
+        assert code == (143 if interrupted else 0)
     return folder
 
 
@@ -119,9 +129,9 @@ def command(kind, folder, work):
         data = ("--dataset", "mnist", "--data_dir", folder)
         return ("eval.py", "--load_weight_dir", any_weights(work), *data, *output)
     weights_dir = os.path.join(folder, "weights")
-    if kind == "checkpoint":
+    if kind in IN_PROGRESS:
         folders = ("--save_weight_dir", weights_dir, "--log_dir", os.path.join(folder, "log"))
-        return ("train.py", *SMALL, *folders, "--schedule", "constant", "--epoch", "3")
+        return ("train.py", *SMALL, *folders, "--epoch", "3")
     return ("eval_genresult.py", "--load_weight_dir", weights_dir, *output)
 
 
@@ -136,14 +146,12 @@ def any_weights(work):
 def targets(folder, kind):
     """The files of one kind that may be damaged, and what they may be swapped with."""
     weights_dir = os.path.join(folder, "weights")
-    if kind == "config":
-        return [os.path.join(weights_dir, "config.json")]
     if kind == "weights":
-        return [os.path.join(weights_dir, "vae.weights.h5")]
-    if kind == "checkpoint":
-        steps = os.path.join(weights_dir, "checkpoint")
-        newest = os.path.join(steps, max(os.listdir(steps)))
-        return [os.path.join(newest, name) for name in sorted(os.listdir(newest))]
+        return [weights.finished(weights_dir)]
+    if kind == "save":
+        return [weights.checkpoint(weights_dir, weights.steps(weights_dir)[-1])]
+    if kind == "owner":
+        return [os.path.join(folder, "log", "owner.json")]
     return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
 
 
@@ -200,8 +208,10 @@ def judged(code, printed, kind, before, after):
         return f"exit code {code}"
     if code == 2 and not re.match(r"\w+\.py: error: \S", last_line(printed)):
         return "no clear last line"
-    if kind == "checkpoint" and code == 0:
-        return "" if "Notice" in printed else "a damaged checkpoint passed"
+    if kind == "save" and code == 0:
+        return "" if "Notice" in printed else "a damaged save passed"
+    if kind == "owner" and code == 0:
+        return ""
     return "" if before == after else "files changed"
 
 

@@ -1,0 +1,124 @@
+"""What tests share beside fixtures: small runs, scripts as a user runs them, what is on disk."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+
+from support import weights
+
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+SMALL = ["--dataset", "digits", "--hidden_units", "32", "16", "--latent_dim", "4"]
+SMALL += ["--limit", "240", "--batch", "20", "--log_every", "5"]
+STEPS = 240 // 20
+# A place without network: the proxy refuses at once.
+OFFLINE = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
+
+
+def folders(folder):
+    """The flags that put a run's two folders below `folder`."""
+    return ["--save_weight_dir", str(folder / "weights"), "--log_dir", str(folder / "log")]
+
+
+def train(folder, *argv):
+    """Runs train.py's main in this process, on small digits, into `folder`; the exit code."""
+    import train as script
+
+    return script.main([*SMALL, *folders(folder), *argv])
+
+
+def start(folder, *argv, **kwargs):
+    """Starts train.py as a process on `folder`."""
+    command = [sys.executable, os.path.join(ROOT, "train.py"), *argv, *folders(folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    return subprocess.Popen(command, **pipes, **kwargs)
+
+
+def wait_for(condition, process, seconds=120):
+    """Waits until `condition()` holds while the process lives."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def run_script(*argv, cwd, **environment):
+    """Runs a script of the project in a process of its own, as a user would."""
+    return subprocess.run(
+        [sys.executable, os.path.join(ROOT, argv[0]), *map(str, argv[1:])],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def last_line(text):
+    """The last line of what was printed."""
+    return text.strip().splitlines()[-1]
+
+
+def files_in(folder):
+    """Every file below `folder` with its content, to see that nothing changed."""
+    return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def arrays_of(where):
+    """All weights of a folder as one list of arrays."""
+    found = weights.read(str(where))[1]
+    return found["encoder"] + found["decoder"]
+
+
+def same_bits(one, other):
+    """Asserts that two weights folders hold the same weights, bit for bit."""
+    for value, expected in zip(arrays_of(one), arrays_of(other), strict=True):
+        np.testing.assert_array_equal(value, expected)
+
+
+def points(folder):
+    """Every scalar of an event folder as {tag: [(step, value), ...]}, by TensorBoard's loader."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
+    accumulator.Reload()
+    return {
+        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
+        for tag in accumulator.Tags()["scalars"]
+    }
+
+
+def same_run(one, other):
+    """Asserts that two runs end in the same weights, the same record and the same curves."""
+    same_bits(one / "weights", other / "weights")
+    records = [weights.read_run(str(run / "weights")) for run in (one, other)]
+    for record in records:
+        del record["run_id"]
+    assert records[0] == records[1]
+    for part in ("train", "val"):
+        assert points(one / "log" / part) == points(other / "log" / part)
+
+
+def stop_after(steps, signum=signal.SIGTERM):
+    """Returns what replaces `window.compiled`, sending a signal after so many steps in all."""
+    from support import window
+
+    build, seen = window.compiled, [0]
+
+    def compiled(*args, **kwargs):
+        run = build(*args, **kwargs)
+
+        def counted(indices):
+            rows = run(indices)
+            seen[0] += len(indices)
+            if seen[0] >= steps:
+                os.kill(os.getpid(), signum)
+            return rows
+
+        return counted
+
+    return compiled

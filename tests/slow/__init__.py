@@ -1,0 +1,1 @@
+"""The slow tests: kills, faults, fuzz, two workers, real MNIST."""

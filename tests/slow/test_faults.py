@@ -1,0 +1,261 @@
+"""What goes wrong around a run: full disks, rights, deleted folders, kills, damaged inputs.
+
+Faults are injected for real, through the scripts. tests/README.md is the table of them.
+"""
+
+import codecs
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+import numpy as np
+import pytest
+
+import train as script
+from support import Interrupted, console, weights, window
+from tests.helpers import (
+    ROOT,
+    SMALL,
+    STEPS,
+    files_in,
+    folders,
+    last_line,
+    points,
+    same_run,
+    start,
+    stop_after,
+    train,
+    wait_for,
+)
+from tests.slow import fuzz, soak
+
+LONG = [*SMALL, "--epoch", "4000", "--schedule", "constant", "--save_every", "0.2"]
+NOBODY = 65534
+
+
+def saved(folder):
+    """The steps of the saves of a run in progress."""
+    return weights.steps(str(folder / "weights"))
+
+
+def one_line(stderr, says):
+    assert "Traceback" not in stderr, stderr
+    line = last_line(stderr)
+    assert line.startswith("train.py: ") and says in line, stderr
+
+
+@pytest.fixture
+def small_disk(tmp_path):
+    """A tmpfs of 3 MiB; needs root."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("a tmpfs can't be mounted here (needs root)")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+def test_a_full_disk_keeps_the_last_good_save(small_disk):
+    """It fills up in the middle of a run; once there is room, the same command goes on."""
+    process = start(small_disk, *LONG)
+    wait_for(lambda: len(saved(small_disk)) > 1, process)
+    filler = small_disk / "filler"
+    with open(filler, "wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(b"\0" * 4096)
+        except OSError:
+            pass
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    one_line(stderr, "cannot be written")
+    step = weights.read_run(str(small_disk / "weights"))["step"]
+    assert step > 0
+    filler.unlink()
+    process = start(small_disk, *LONG)
+    wait_for(lambda: saved(small_disk)[-1] > step, process)
+    process.send_signal(signal.SIGTERM)
+    stdout, stderr = process.communicate(timeout=60)
+    assert process.returncode == 143 and f"continuing at step {step}." in stdout
+    one_line(stderr, "the same command continues the run")
+
+
+def test_folders_without_the_right_to_write(trained, capsys):
+    """As a user who is not root, for every flag that names a folder to write."""
+    if os.geteuid() != 0:
+        pytest.skip("changes the user, which needs root")
+    import eval_genresult
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as work:
+        os.chmod(work, 0o755)
+        arrays, locked = os.path.join(work, "mnist.npz"), os.path.join(work, "locked")
+        shutil.copytree(trained, os.path.join(work, "weights"))
+        images, labels = np.zeros((242, 28, 28), np.uint8), np.zeros(242, np.uint8)
+        np.savez(arrays, x_train=images, y_train=labels, x_test=images, y_test=labels)
+        os.mkdir(locked)
+        os.chown(os.path.join(work, "weights"), NOBODY, NOBODY)
+        before = files_in(pathlib.Path(work))
+        # Whatever is imported late may lie where the other user can't read: this codec by zipfile.
+        codecs.lookup("cp437")
+        training = ["--data_dir", arrays, "--log_dir", f"{work}/log", "--save_weight_dir"]
+        for run, argv in (
+            (script, [*training, locked]),
+            (script, [*training, os.path.join(locked, "new")]),
+            (eval_genresult, ["--load_weight_dir", f"{work}/weights", "--output_dir", locked]),
+        ):
+            os.seteuid(NOBODY)
+            try:
+                code = run.main(argv)
+            finally:
+                os.seteuid(0)
+            line = last_line(capsys.readouterr().err)
+            assert code == 2 and f"{argv[-1]} cannot be written (Permission" in line
+        # A lock file is made with the log folder, where that can be.
+        shutil.rmtree(os.path.join(work, "log"), ignore_errors=True)
+        assert files_in(pathlib.Path(work)) == before
+
+
+@pytest.mark.parametrize("deleted", ["weights", "log"])
+def test_a_folder_deleted_under_the_run(tmp_path, deleted):
+    process = start(tmp_path, *LONG)
+    wait_for(lambda: len(saved(tmp_path)) > 1, process)
+    os.rename(tmp_path / deleted, tmp_path / "gone")
+    shutil.rmtree(tmp_path / "gone")
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    one_line(stderr, str(tmp_path / deleted))
+    assert not (tmp_path / deleted / "vae.keras").exists()
+
+
+def test_a_folder_made_anew_under_the_run_is_not_written(tmp_path):
+    """The lock file is another one then: somebody else may hold it."""
+    process = start(tmp_path, *LONG)
+    wait_for(lambda: len(saved(tmp_path)) > 1, process)
+    os.rename(tmp_path / "weights", tmp_path / "gone")
+    (tmp_path / "weights").mkdir()
+    (tmp_path / "weights" / ".weights.lock").touch()
+    _, stderr = process.communicate(timeout=120)
+    assert process.returncode == 2
+    one_line(stderr, "was removed or replaced while this run used it")
+    assert not saved(tmp_path)
+
+
+def test_two_runs_on_one_folder_and_a_killed_ones_lock(tmp_path):
+    """The second is refused while the first lives; SIGKILL leaves no lock behind."""
+    first = start(tmp_path, *LONG)
+    wait_for(lambda: len(saved(tmp_path)) > 1, first)
+    second = start(tmp_path, *LONG)
+    _, stderr = second.communicate(timeout=120)
+    assert second.returncode == 2
+    one_line(stderr, "in use by another run")
+    first.kill()
+    first.communicate()
+    third = start(tmp_path, *LONG)
+    step = saved(tmp_path)[-1]
+    wait_for(lambda: saved(tmp_path)[-1] > step, third)
+    third.send_signal(signal.SIGINT)
+    stdout, stderr = third.communicate(timeout=60)
+    assert third.returncode == 130 and "Continuing" in stdout
+    one_line(stderr, "the same command continues the run")
+    steps = [step for step, _ in points(tmp_path / "log" / "train")["loss_bce"]]
+    assert steps == list(range(5, steps[-1] + 1, 5))
+
+
+# Counts what changes names or vouches for contents on disk, and dies at one of them.
+KILLED = """
+import os, signal, sys
+moment, count = int(sys.argv.pop(1)), 0
+def counted(name):
+    call = getattr(os, name)
+    def wrapped(*args, **kwargs):
+        global count
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+    setattr(os, name, wrapped)
+for name in ("replace", "remove", "mkdir", "rmdir", "fsync"):
+    counted(name)
+import train
+code = train.main(sys.argv[1:])
+print(count)
+sys.exit(code)
+"""
+
+
+def test_kills_at_chosen_moments_change_nothing(tmp_path):
+    """SIGKILL before one of the calls that change the disk: the same command continues or starts,
+    to the same run each time."""
+    argv = [*SMALL, "--epoch", "2", "--save_every", "0"]
+
+    def run(moment, folder):
+        command = [sys.executable, "-c", KILLED, str(moment), *argv, *folders(folder)]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+
+    whole = run(0, tmp_path / "whole")
+    calls = int(last_line(whole.stdout))
+    assert calls > 30
+    # The first save, the claim of the log folder and the end, and three between.
+    moments = [1, 5, 9, 14, calls // 2, calls - 9, calls - 4, calls - 1]
+    for moment in moments:
+        folder = tmp_path / f"killed{moment}"
+        assert run(moment, folder).returncode == -signal.SIGKILL
+        assert train(folder, "--epoch", "2", "--save_every", "0") == 0
+        same_run(tmp_path / "whole", folder)
+        left = {path.name for path in (folder / "weights").iterdir()}
+        assert left == {"vae.keras", ".weights.lock"}
+
+
+def test_a_second_signal_gives_up_saving():
+    with console.Signals() as signals:
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert signals.received == signal.SIGTERM
+        with pytest.raises(Interrupted, match="without saving") as raised:
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert raised.value.signum == signal.SIGTERM
+
+
+def test_every_save_damaged(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(window, "compiled", stop_after(STEPS))
+    assert train(tmp_path, "--epoch", "2", "--save_every", "0") == 143
+    for save in (tmp_path / "weights" / "checkpoint").iterdir():
+        os.truncate(save, 3000)
+    before = files_in(tmp_path)
+    assert train(tmp_path, "--epoch", "2") == 2
+    line = last_line(capsys.readouterr().err)
+    assert "is damaged" in line
+    assert files_in(tmp_path) == before
+
+
+def test_a_reader_of_a_run_in_progress_sees_whole_saves(tmp_path):
+    """As often as it can in five seconds, beside a run that saves in every window."""
+    process = start(tmp_path, *SMALL, "--epoch", "2000", "--save_every", "0")
+    wait_for(lambda: saved(tmp_path)[-1:] > [0], process)
+    seen, until = [], time.monotonic() + 5
+    while time.monotonic() < until:
+        run, arrays = weights.read(str(tmp_path / "weights"))
+        seen.append((run["step"], float(sum(part.sum() for part in arrays["encoder"]))))
+    process.kill()
+    process.communicate()
+    # One set of weights a step: none was seen half old, half new.
+    assert len(set(seen)) == len({step for step, _ in seen}) > 5
+
+
+@pytest.mark.parametrize("kind", fuzz.KINDS)
+def test_a_few_mutants_of_every_input(kind, tmp_path):
+    """tests/slow/fuzz.py in small."""
+    for run, count in ((fuzz.as_process, 1), (fuzz.in_process, 3 if kind == "save" else 20)):
+        counts = fuzz.fuzz(kind, count, run, 1, str(tmp_path / run.__name__))
+        assert not counts["failed"]
+        assert counts["result"] + counts["refused"] == count
+
+
+def test_a_soak_in_small(tmp_path):
+    """tests/slow/soak.py: 2 SIGKILLs at random moments, the same weights, curves and files."""
+    assert soak.main(["--kills", "2", "--epoch", "40", "--dataset", "digits"]) == 0

@@ -1,0 +1,51 @@
+"""On real MNIST, where MNIST_DIR names it: its formats, the pretrained weights and their cards."""
+
+import json
+import os
+import re
+
+import numpy as np
+import pytest
+
+import data
+import eval as eval_script
+from tests.helpers import ROOT
+
+
+def test_real_mnist_in_both_formats(mnist_dir, tmp_path):
+    for name in data.IDX_FILES:
+        os.symlink(os.path.join(mnist_dir, f"{name}.gz"), tmp_path / f"{name}.gz")
+    loaded = data.load("mnist", mnist_dir)
+    from_idx = data.load("mnist", str(tmp_path))
+    for one, other in zip(loaded[2:5], from_idx[2:5], strict=True):
+        np.testing.assert_array_equal(one.images, other.images)
+        np.testing.assert_array_equal(one.labels, other.labels)
+    assert loaded.name == "mnist" and loaded.sha256 == data.MNIST_SHA256
+    assert [len(split.images) for split in loaded[2:5]] == [55_000, 5_000, 10_000]
+    assert loaded.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
+    assert loaded.test.labels[:5].tolist() == [7, 2, 1, 0, 4]
+
+
+PRETRAINED = [
+    os.path.relpath(folder, ROOT)
+    for folder, _, files in os.walk(os.path.join(ROOT, "better_weight"))
+    if "vae.keras" in files
+]
+
+
+@pytest.mark.parametrize("folder", sorted(PRETRAINED))
+def test_pretrained_weights_give_the_figures_of_their_model_card(mnist_dir, tmp_path, folder):
+    """All but `nll`, which takes minutes."""
+    argv = ["--load_weight_dir", os.path.join(ROOT, folder), "--data_dir", mnist_dir]
+    argv += ["--report"]
+    assert eval_script.main([*argv, "--output_dir", str(tmp_path)]) == 0
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["dataset"] == "mnist" and metrics["images"] == 10_000 and metrics["comparable"]
+    with open(os.path.join(ROOT, folder, "README.md"), encoding="utf-8") as file:
+        card = dict(re.findall(r"^\| `(\w+)` \| (-?[\d.]+)", file.read(), re.MULTILINE))
+    assert set(card) == {*eval_script.UNITS, "active_units"}
+    for name, figure in card.items():
+        if name in metrics:
+            assert metrics[name] == pytest.approx(float(figure), rel=1e-3, abs=1e-5), name
+    if folder == "better_weight":
+        assert metrics["RMSE"] < 0.12007759 and metrics["probe_accuracy"] > 0.9
