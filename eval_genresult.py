@@ -55,9 +55,7 @@ def main(args):
     run, arrays = weights.read(folder, parts=("decoder",))
     latent_dim, posterior = run["architecture"]["latent_dim"], run["posterior"]
     if args.manifold and latent_dim != 2:
-        raise UserError(
-            f"--manifold shows a z of two dimensions: that of {folder} has {latent_dim}"
-        )
+        raise UserError(f"--manifold shows a z of two dimensions, not {latent_dim} as in {folder}")
     if args.traverse and posterior is None:
         raise UserError(f"--traverse needs a finished run, and that of {folder} is in progress")
     files.writable_folder(args.output_dir)

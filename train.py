@@ -179,6 +179,8 @@ def main(args):
     with cli.explained(after=WAYS_OUT):
         folder = run_folder.RunFolder(save_dir, log_dir, wanted, args.overwrite, chief)
     if folder.finished:
+        with folder:
+            folder.tidy()
         print(f"{save_dir} holds this run, finished after {args.epoch} epochs: nothing to do.")
         return print(next_commands(save_dir))
     with cli.explained("--load_weight_dir: "):
@@ -192,7 +194,8 @@ def main(args):
         import model
         from support import evaluation, window
 
-        crew.require_divides(args.batch)
+        if args.batch % crew.replicas:
+            raise UserError(f"--batch {args.batch} does not divide by the {crew.replicas} devices")
         keras.utils.set_random_seed(args.seed)
         rate = learning_rate(
             args.learning_rate, args.schedule, args.warmup_epochs, args.epoch, steps

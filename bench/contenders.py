@@ -1,7 +1,7 @@
 """The contenders of bench/run.py: one training loop each, as short as its framework allows.
 
-    python bench/contenders.py ours           # then an empty line on stdin for each epoch
-    python bench/contenders.py jax_scan --batch 1024 --data_dir ~/mnist
+    python -m bench.contenders ours           # then an empty line on stdin for each epoch
+    python -m bench.contenders jax_scan --batch 1024 --data_dir ~/mnist
 
 Each is a process of its own, so that no thread pool meets another, and waits between its turns.
 All train the same model: the same layers, Glorot's uniform weights, SiLU, Bernoulli loss plus KL,
@@ -16,10 +16,11 @@ import os
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+import numpy as np
 
-import flags  # noqa: E402
+import data
+import train
+from support import cli
 
 EXIT_ABSENT = 5
 RATE, EPSILON = 1e-3, 1e-7
@@ -29,27 +30,23 @@ OWN = ("ours", "ours_default", "validation", "nll")
 
 def parser():
     """Returns the parser of this script's flags."""
-    parser = flags.script_parser("contenders.py", __doc__)
+    parser = cli.Parser("bench.contenders", __doc__)
     parser.add_argument("name", choices=CONTENDERS)
-    parser.add_argument("--batch", type=flags.integer(1), default=100, help="images a step")
-    parser.add_argument("--images", type=flags.integer(1), default=55_000, help="of an epoch")
+    parser.add_argument("--batch", type=cli.integer(1), default=100, help="images a step")
+    parser.add_argument("--images", type=cli.integer(1), default=55_000, help="of an epoch")
     parser.add_argument(
-        "--hidden_units", type=flags.integer(1), nargs="+", default=[512, 256], help="of the model"
+        "--hidden_units", type=cli.integer(1), nargs="+", default=[512, 256], help="of the model"
     )
-    parser.add_argument("--latent_dim", type=flags.integer(1), default=128, help="of the model")
+    parser.add_argument("--latent_dim", type=cli.integer(1), default=128, help="of the model")
     parser.add_argument(
-        "--importance_samples", type=flags.integer(1), default=1, help="`ours` and `nll` alone"
+        "--samples", type=cli.integer(1), default=1, help="z an image, `ours` and `nll` alone"
     )
-    flags.add_data_flags(parser)
+    cli.add_data_flags(parser, "MNIST where it can be had, otherwise the embedded digits")
     return parser
 
 
-def main(argv=None):
-    """Runs the script with the flags `argv`; returns the exit code."""
-    return flags.run_script(parser(), run, argv)
-
-
-def run(args):
+@cli.script(parser)
+def main(args):
     """Builds one contender and lets it take a turn for each line on stdin."""
     # Answers go where stdout went; whatever a framework prints goes elsewhere.
     answers = os.fdopen(os.dup(1), "w")
@@ -59,7 +56,7 @@ def run(args):
     try:
         if args.name in OWN:
             # As our scripts start: with their settings of TensorFlow, which peers do without.
-            flags.quiet_tensorflow()
+            cli.quiet_tensorflow()
         turn = CONTENDERS[args.name](args)
     except ModuleNotFoundError as error:
         print(f"{error.name} is not installed", file=sys.stderr)
@@ -75,73 +72,68 @@ def run(args):
 
 def training_images(args):
     """Returns uint8 images (n, 784), repeated where the data set has fewer, of whole batches."""
-    import numpy as np
-
-    import data
-
     images = data.load(args.dataset, args.data_dir).train.images
     count = args.images // args.batch * args.batch
     return np.resize(images, (count, images.shape[1]))
 
 
-def ours(args, objective=None, weight_decay=0.0):
-    """This repository's compiled window of steps."""
-    import fit
+def ours(args, warp=0.0, weight_decay=0.0):
+    """This repository's compiled window of train.py's own step."""
     import keras
-    import loop
 
-    import data
     import model
+    from support import window
 
     images = training_images(args)
     keras.utils.set_random_seed(args.seed)
     vae = model.VAE(args.hidden_units, args.latent_dim)
-    optimizer = fit.adam(vae.trainable_variables, RATE, weight_decay)
-    objective = objective or loop.Objective(importance_samples=args.importance_samples)
-    window = loop.training_window(vae, optimizer, images, args.batch, args.seed, objective)
+    optimizer = train.adamw(vae.trainable_variables, RATE, weight_decay)
+    size = window.size(vae, args.batch, args.samples)
+    run = window.compiled(
+        lambda x, noise: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
+        lambda gradients: train.update(optimizer, gradients, vae.trainable_variables),
+        ("objective", *model.TERMS),
+        window.inputs(images, args.seed, args.latent_dim, args.samples, warp),
+        optimizer.iterations,
+        size,
+        args.batch,
+    )
     epochs = iter(range(sys.maxsize))
 
     def epoch():
         order = data.batches(len(images), args.batch, args.seed, next(epochs))
-        parts = [order[i : i + window.size] for i in range(0, len(order), window.size)]
-        rows = [row for part in parts for row in window(part)]
-        return sum(row[loop.ROW.index("objective")] for row in rows) / len(rows)
+        parts = [order[i : i + size] for i in range(0, len(order), size)]
+        return np.concatenate([run(part)["objective"] for part in parts]).mean()
 
     return epoch
 
 
 def ours_default(args):
     """The same under the default recipe of train.py: two draws of z, warped images, decay."""
-    import loop
-
-    import train
-
     defaults = train.parser().parse_args([])
+    args.samples = defaults.elbo_samples
     # The share shapes the numbers, not the work: every image goes through the transform.
-    objective = loop.Objective(elbo_samples=2, warp=defaults.warp)
-    return ours(args, objective, defaults.weight_decay)
+    return ours(args, defaults.warp, defaults.weight_decay)
 
 
 def validation(args):
     """The pass over 5,000 validation images that ends an epoch of train.py."""
-    import measure
-
     import model
+    from support import evaluation
 
     images = training_images(args)[:5000]
-    evaluate = measure.evaluation(model.VAE(args.hidden_units, args.latent_dim), args.seed)
+    evaluate = evaluation.evaluator(model.VAE(args.hidden_units, args.latent_dim), args.seed)
     return lambda: evaluate(images)["loss_total"].mean()
 
 
 def nll(args):
-    """`measure.nll` of 1,000 images with `--importance_samples` samples, compilation included."""
-    import measure
-
+    """`evaluation.nll` of 1,000 images with `--samples` samples, compilation included."""
     import model
+    from support import evaluation
 
-    images = measure.binarized(training_images(args)[:1000], args.seed)
+    images = evaluation.binarized(training_images(args)[:1000], args.seed)
     vae = model.VAE(args.hidden_units, args.latent_dim)
-    return lambda: measure.nll(vae, images, args.importance_samples, args.seed).mean()
+    return lambda: evaluation.nll(vae, images, args.samples, args.seed).mean()
 
 
 def keras_model(args):
@@ -248,7 +240,6 @@ def torch_compile(args):
 def jax_scan(args):
     """JAX: `lax.scan` over the whole epoch as one compiled function."""
     import jax
-    import numpy as np
     from jax import numpy as jnp
 
     # The fastest of its generators on the CPU that is fit for training.
@@ -314,8 +305,6 @@ def jax_scan(args):
 
 def matmul_numpy(args):
     """The float32 matmul of NumPy."""
-    import numpy as np
-
     a, b = np.random.default_rng(args.seed).random((2, MATMUL_SIDE, MATMUL_SIDE), np.float32)
     return lambda: [(a @ b)[0, 0] for _ in range(MATMULS)][-1]
 

@@ -1,8 +1,8 @@
 """Measures speed: training beside the machine's limit and its peers, and what users wait for.
 
     pip install -r bench/requirements.txt                  # PyTorch and JAX; skipped where absent
-    python bench/run.py --data_dir ~/mnist                 # half an hour on two idle cores
-    python bench/run.py --quick --json speed.json          # the headline in under ten minutes
+    python -m bench.run --data_dir ~/mnist                 # half an hour on two idle cores
+    python -m bench.run --quick --json speed.json          # the headline in under ten minutes
 
 Things that are compared take turns (A B C A B C), each in a process of its own that waits meanwhile
 (bench/contenders.py); figures are medians, with the smallest and the largest beside them. The limit
@@ -22,15 +22,14 @@ import sys
 import tempfile
 import time
 
+from bench import charts
+from bench.contenders import EXIT_ABSENT, MATMUL_SIDE, MATMULS
+from data import PIXELS
+from support import UserError, cli, files
+
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
-sys.path.insert(0, os.path.join(ROOT, "bench"))
 
-import flags  # noqa: E402
-from contenders import EXIT_ABSENT, MATMUL_SIDE, MATMULS  # noqa: E402
-from flags import UserError  # noqa: E402
-
-IMAGES, BATCH, HIDDEN_UNITS, LATENT_DIM, PIXELS = 55_000, 100, (512, 256), 128, 784
+IMAGES, BATCH, HIDDEN_UNITS, LATENT_DIM = 55_000, 100, (512, 256), 128
 PEERS = ("keras_fit", "keras_fit_compiled", "torch_eager", "torch_compile", "jax_scan")
 MATMUL_NAMES = ("matmul_numpy", "matmul_tensorflow", "matmul_jax")
 NAMES = {
@@ -49,29 +48,25 @@ GENERATED = (100_000, 1_000_000)
 
 def parser():
     """Returns the parser of this script's flags."""
-    parser = flags.script_parser("run.py", __doc__)
-    parser.add_argument("--repeat", type=flags.integer(3), default=9, help="turns of each")
+    parser = cli.Parser("bench.run", __doc__)
+    parser.add_argument("--repeat", type=cli.integer(3), default=9, help="turns of each")
     parser.add_argument(
         "--quick", action="store_true", help="the headline figures alone, five turns of each"
     )
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE too")
-    flags.add_data_flags(parser)
-    flags.add_picture_flags(parser, windows=False)
+    cli.add_data_flags(parser, "MNIST where it can be had, otherwise the embedded digits")
+    cli.add_output_flag(parser)
     return parser
 
 
-def main(argv=None):
-    """Runs the script with the flags `argv`; returns the exit code."""
-    return flags.run_script(parser(), run, argv)
-
-
-def run(args):
+@cli.script(parser)
+def main(args):
     """Limit, training, the run as a user sees it, and the rest; then table, chart, JSON."""
     if args.quick:
         args.repeat = min(args.repeat, 5)
-    flags.writable_folder(args.output_dir, "--output_dir")
+    files.writable_folder(args.output_dir)
     if args.json:
-        flags.writable_folder(os.path.dirname(os.path.abspath(args.json)), "the folder of --json")
+        files.writable_folder(os.path.dirname(os.path.abspath(args.json)))
     found = {"cores": len(os.sched_getaffinity(0)), "repeat": args.repeat}
     measure_limit(found, args)
     measure_training(found, args)
@@ -83,7 +78,7 @@ def run(args):
         measure_growth(found, args)
     draw(os.path.join(args.output_dir, "speed.png"), found)
     if args.json:
-        flags.write_json(args.json, found)
+        files.write_json(args.json, found)
 
 
 class Contender:
@@ -101,7 +96,7 @@ class Contender:
 
     def __init__(self, name, args, **options):
         self.name = name
-        command = [sys.executable, os.path.join(ROOT, "bench", "contenders.py"), name]
+        command = [sys.executable, "-m", "bench.contenders", name]
         command += data_flags(args)
         for flag, value in options.items():
             command += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
@@ -366,8 +361,12 @@ def measure_generation(found, args):
     heading("Generation: eval_genresult.py, classic sizes")
     measured = {count: [] for count in GENERATED}
     with tempfile.TemporaryDirectory() as work:
-        command = ["eval_genresult.py", "--output_dir", work]
-        command += ["--load_weight_dir", "better_weight/default", "--num"]
+        # The speed is the same whatever the weights are.
+        folder = f"{work}/weights"
+        training = ["--dataset", "digits", "--limit", "100", "--epoch", "1"]
+        training += ["--save_weight_dir", folder, "--log_dir", f"{work}/log"]
+        child(["train.py", *training])
+        command = ["eval_genresult.py", "--output_dir", work, "--load_weight_dir", folder, "--num"]
         for _ in range(3):
             for count in GENERATED:
                 measured[count].append(child([*command, str(count)]))
@@ -392,7 +391,7 @@ def measure_generation(found, args):
 def measure_nll(found, args, few=100, many=600, images=1000):
     """Measures samples of the nll estimate a second, beside the decoder's arithmetic."""
     heading("nll: samples of the importance-weighted estimate")
-    options = {f"{samples}": ("nll", {"importance_samples": samples}) for samples in (few, many)}
+    options = {f"{samples}": ("nll", {"samples": samples}) for samples in (few, many)}
     timed = in_turn(options, args, warm_up=1)
     # The difference: both compile, which is no part of the speed.
     seconds = median(timed, f"{many}") - median(timed, f"{few}")
@@ -409,21 +408,21 @@ def measure_growth(found, args):
     """Measures how an epoch grows with images, widths and samples, beside what FLOPs predict."""
     base = {"images": 11_000}
     grown = {
-        "11,000 images, 512-256, K = 1": base,
+        "11,000 images, 512-256, L = 1": base,
         "2 times the images": {"images": 22_000},
         "4 times the images": {"images": 44_000},
         "2 times the widths": base | {"hidden_units": tuple(2 * width for width in HIDDEN_UNITS)},
         "4 times the widths": base | {"hidden_units": tuple(4 * width for width in HIDDEN_UNITS)},
-        "K = 2": base | {"importance_samples": 2},
-        "K = 5": base | {"importance_samples": 5},
-        "K = 10": base | {"importance_samples": 10},
+        "L = 2": base | {"samples": 2},
+        "L = 5": base | {"samples": 5},
+        "L = 10": base | {"samples": 10},
     }
     timed = in_turn({name: ("ours", options) for name, options in grown.items()}, args)
     first = next(iter(grown))
     heading("How the cost of an epoch grows, and what the FLOPs predict")
     found["growth"] = {}
     for name, options in grown.items():
-        samples = options.get("importance_samples", 1)
+        samples = options.get("samples", 1)
         flops = flops_of_training(options.get("hidden_units", HIDDEN_UNITS), samples)
         predicted = options["images"] * flops / (base["images"] * flops_of_training())
         measured = median(timed, name) / median(timed, first)
@@ -440,11 +439,9 @@ def heading(text):
 
 def draw(path, found):
     """Draws images a second of every contender, and the limit."""
-    import figures
-
     rows = found["training"][str(BATCH)]
     names = sorted(rows, key=lambda name: -rows[name]["images_per_second"])
-    figures.ranking(
+    charts.ranking(
         path,
         [NAMES[name] for name in names],
         [rows[name]["images_per_second"] for name in names],

@@ -1,7 +1,7 @@
 """Judges generated digits by a small classifier: how sure it is, which digits, how far from real.
 
-    python bench/samples.py better_weight                              # 10,000 draws
-    python bench/samples.py better_weight/*/ --data_dir ~/mnist
+    python -m bench.samples better_weight                              # 10,000 draws
+    python -m bench.samples better_weight/*/ --data_dir ~/mnist
 
 The classifier, a small convolutional one, is trained on MNIST once (about two minutes) and kept in
 bench/cache/. For each weights folder: the share of draws that it gives less than 0.5 to any
@@ -15,13 +15,13 @@ import hashlib
 import os
 import sys
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+import numpy as np
 
-import flags  # noqa: E402
-from flags import UserError  # noqa: E402
+import data
+import eval_genresult
+from support import UserError, cli, files, weights
 
-CACHE = os.path.join(ROOT, "bench", "cache")
+CACHE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cache")
 LEAST_ACCURACY = 0.99
 EPOCHS = 6
 UNSURE = 0.5
@@ -29,35 +29,26 @@ UNSURE = 0.5
 
 def parser():
     """Returns the parser of this script's flags."""
-    parser = flags.script_parser("samples.py", __doc__)
+    parser = cli.Parser("bench.samples", __doc__)
     parser.add_argument("folders", nargs="+", help="weights folders that train.py wrote")
     parser.add_argument(
-        "--num", type=flags.integer(1000), default=10_000, help="draws of each folder"
+        "--num", type=cli.integer(1000), default=10_000, help="draws of each folder"
     )
-    flags.add_data_flags(parser)
-    flags.add_picture_flags(parser, windows=False)
+    cli.add_data_flags(parser, "MNIST where it can be had, otherwise the embedded digits")
+    cli.add_output_flag(parser)
     return parser
 
 
-def main(argv=None):
-    """Runs the script with the flags `argv`; returns the exit code."""
-    return flags.run_script(parser(), run, argv)
-
-
-def run(args):
+@cli.script(parser)
+def main(args):
     """Weights folders -> draws -> classifier -> table and samples.json."""
-    import config_file
-    import weights
-
-    import data
-
     for folder in args.folders:
-        weights.verified_weights(folder, config_file.read(folder))
-    flags.writable_folder(args.output_dir, "--output_dir")
+        weights.read(folder)
+    files.writable_folder(args.output_dir)
     if args.dataset == "digits":
         raise UserError("--dataset digits: this classifier is of MNIST, leave the flag away")
     dataset = data.load("mnist", args.data_dir)
-    flags.quiet_tensorflow()
+    cli.quiet_tensorflow()
     classifier, accuracy = trained_classifier(dataset)
     print(
         f"Classifier: test accuracy {100 * accuracy:.2f} %. Features: 128, NOT the Inception FID."
@@ -65,7 +56,7 @@ def run(args):
     real = moments(classifier(dataset.train.images)[1])
     measured = {"real test images": judged(classifier, dataset.test.images, real)}
     for folder in args.folders:
-        measured[folder] = judged(classifier, drawn(folder, args), real)
+        measured[folder] = judged(classifier, drawn(folder, args.num, args.seed), real)
     print(f"{'':<28}{'Frechet':>9}{'unsure %':>10}   share of each digit, %")
     for name, figures in measured.items():
         shares = " ".join(f"{100 * share:4.1f}" for share in figures["share_of_digit"])
@@ -74,8 +65,8 @@ def run(args):
             f"{shares}"
         )
     content = {"classifier_accuracy": accuracy, "num": args.num, "seed": args.seed} | measured
-    with flags.disk_errors(f"--output_dir {args.output_dir}"):
-        flags.write_json(os.path.join(args.output_dir, "samples.json"), content)
+    with files.disk_errors(args.output_dir):
+        files.write_json(os.path.join(args.output_dir, "samples.json"), content)
 
 
 def trained_classifier(dataset):
@@ -85,7 +76,6 @@ def trained_classifier(dataset):
         UserError: the accuracy is below `LEAST_ACCURACY`.
     """
     import keras
-    import numpy as np
 
     keras.utils.set_random_seed(0)
     layers = keras.layers
@@ -117,7 +107,7 @@ def trained_classifier(dataset):
             epochs=EPOCHS,
             verbose=1 if sys.stderr.isatty() else 2,
         )
-        flags.write_whole(path, model.save_weights)
+        files.write_whole(path, model.save_weights)
 
     def classifier(images):
         logits, found = model.predict(images / np.float32(255), batch_size=1000, verbose=0)
@@ -132,32 +122,21 @@ def trained_classifier(dataset):
     return classifier, accuracy
 
 
-def drawn(folder, args):
-    """Returns `args.num` digits of the prior, uint8 (num, 784), as eval_genresult.py draws them."""
-    import argparse
-
-    import numpy as np
-    import weights
-
-    import eval_genresult
-
-    config, decoder = weights.load_decoder(folder)
-    settings = argparse.Namespace(num=args.num, seed=args.seed, temperature=1.0)
-    latent_dim = config["architecture"]["latent_dim"]
-    return np.concatenate(list(eval_genresult.generate(decoder, latent_dim, settings)))
+def drawn(folder, num, seed):
+    """Returns `num` digits of the prior, uint8 (num, 784), as eval_genresult.py draws them."""
+    run, arrays = weights.read(folder, parts=("decoder",))
+    latent_dim = run["architecture"]["latent_dim"]
+    decoder = weights.build(run, arrays)
+    return np.concatenate(list(eval_genresult.generate(decoder, latent_dim, num, seed)))
 
 
 def moments(features):
     """Returns the mean and the covariance of features (n, 128)."""
-    import numpy as np
-
     return features.mean(axis=0), np.cov(features, rowvar=False)
 
 
 def judged(classifier, images, real):
     """Returns what the classifier says of images, beside the `moments` of real ones."""
-    import numpy as np
-
     probabilities, features = classifier(images)
     counts = np.bincount(probabilities.argmax(axis=1), minlength=10)
     return {

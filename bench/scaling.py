@@ -1,7 +1,7 @@
 """Measures one and two workers on this machine and predicts many on a network.
 
-    python bench/scaling.py                              # about two minutes; needs two cores
-    python bench/scaling.py --output_dir result --json scaling.json
+    python -m bench.scaling                              # about two minutes; needs two cores
+    python -m bench.scaling --output_dir result --json scaling.json
 
 A worker is pinned to one core. Measured, medians: a step of one worker at several batches; the
 all-reduce between two workers over the loopback address at several sizes; a step of two workers.
@@ -22,11 +22,11 @@ import subprocess
 import sys
 import time
 
-ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-sys.path.insert(0, ROOT)
+import numpy as np
 
-import flags  # noqa: E402
-from flags import UserError  # noqa: E402
+import train
+from bench import charts
+from support import UserError, cli, files, team, weights
 
 BATCH, BATCHES = 100, (100, 50, 25)
 BYTES = (4_000, 400_000, 1_000_000, 4_700_000, 20_000_000)
@@ -38,30 +38,26 @@ TOLERANCE = 0.3
 
 def parser():
     """Returns the parser of this script's flags."""
-    parser = flags.script_parser("scaling.py", __doc__)
-    parser.add_argument("--repeat", type=flags.integer(3), default=15, help="of each timing")
+    parser = cli.Parser("bench.scaling", __doc__)
+    parser.add_argument("--repeat", type=cli.integer(3), default=15, help="of each timing")
     parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE too")
-    flags.add_picture_flags(parser, windows=False)
+    cli.add_output_flag(parser)
     return parser
 
 
-def main(argv=None):
-    """Runs the script with the flags `argv`; returns the exit code."""
-    return flags.run_script(parser(), run, argv)
-
-
-def run(args):
+@cli.script(parser)
+def main(args):
     """Measures, fits, predicts, checks; prints a table and draws the plot."""
     if "TF_CONFIG" in os.environ:
         print(json.dumps(work(args)))
         return 0
     if len(os.sched_getaffinity(0)) < 2:
         raise UserError("two workers need two cores: this process may use one only")
-    flags.writable_folder(args.output_dir, "--output_dir")
+    files.writable_folder(args.output_dir)
     if args.json:
-        flags.writable_folder(os.path.dirname(os.path.abspath(args.json)), "the folder of --json")
+        files.writable_folder(os.path.dirname(os.path.abspath(args.json)))
     one, (two, _) = workers(1, args)[0], workers(2, args)
-    flags.quiet_tensorflow()
+    cli.quiet_tensorflow()
     found = fitted(one, two)
     print(f"weights: {found['bytes'] / 1e6:.1f} MB; medians of {args.repeat}, one core a worker")
     for batch, seconds in one["steps"].items():
@@ -76,10 +72,10 @@ def run(args):
         f"{1e3 * expected:.2f} ms, ratio {ratio:.2f}"
     )
     table = {
-        f"{weights}x weights, {gigabits} Gbit/s": [
-            predicted(found, count, gigabits, weights) for count in WORKERS
+        f"{times}x weights, {gigabits} Gbit/s": [
+            predicted(found, count, gigabits, times) for count in WORKERS
         ]
-        for weights in (1, 10)
+        for times in (1, 10)
         for gigabits in GIGABITS
     }
     print(f"{'step, ms (efficiency, %)':<26}" + "".join(f"{count:>14}" for count in WORKERS))
@@ -92,7 +88,7 @@ def run(args):
     draw(os.path.join(args.output_dir, "scaling.png"), found, one, two)
     if args.json:
         figures = {"fitted": found, "one": one, "two": two, "predicted": table, "ratio": ratio}
-        flags.write_json(args.json, figures)
+        files.write_json(args.json, figures)
     return 0 if abs(ratio - 1) <= TOLERANCE else 1
 
 
@@ -102,7 +98,7 @@ def workers(count, args):
     addresses = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
     for listener in sockets:
         listener.close()
-    command = [sys.executable, os.path.abspath(__file__), "--repeat", str(args.repeat)]
+    command = [sys.executable, "-m", "bench.scaling", "--repeat", str(args.repeat)]
     command += ["--seed", str(args.seed)]
     started = []
     for index in range(count):
@@ -127,40 +123,44 @@ def workers(count, args):
 
 def work(args):
     """What one worker measures: its steps, and the all-reduce where there are two."""
-    import cluster
-
-    machines = cluster.machines("multi_worker", os.environ)
+    machines = team.described("multi_worker")
     cores = sorted(os.sched_getaffinity(0))
     # Before TensorFlow counts them for its threads.
     os.sched_setaffinity(0, {cores[machines[1] % len(cores)]})
-    team = cluster.join("multi_worker", machines, 120)
-    batches = BATCHES if team.workers == 1 else (BATCH,)
-    steps = {str(batch): step_seconds(team, batch, args) for batch in batches}
-    reductions = {}
-    if team.workers > 1:
-        reductions = {str(size): reduction_seconds(team, size, args.repeat) for size in BYTES}
+    with team.join("multi_worker", machines, 120) as crew:
+        batches = BATCHES if crew.replicas == 1 else (BATCH,)
+        steps = {str(batch): step_seconds(crew, batch, args) for batch in batches}
+        reductions = {}
+        if crew.replicas > 1:
+            reductions = {str(size): reduction_seconds(crew, size, args.repeat) for size in BYTES}
     return {"steps": steps, "reductions": reductions}
 
 
-def step_seconds(team, batch, args, size=20):
+def step_seconds(crew, batch, args, size=20):
     """Returns the median seconds of a step of the default model on random images."""
-    import fit
-    import loop
-    import numpy as np
-
     import model
+    from support import window
 
-    with team.scope():
+    with crew.scope():
         vae = model.VAE()
-        optimizer = fit.adam(vae.trainable_variables, 1e-3, 0.05)
+        optimizer = train.adamw(vae.trainable_variables, 1e-3, 0.05)
     random = np.random.default_rng(args.seed)
     images = random.integers(0, 256, (10_000, 784), np.uint8)
-    window = loop.training_window(vae, optimizer, images, batch, 0, size=size, team=team)
+    run = window.compiled(
+        lambda x, noise: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
+        lambda gradients: train.update(optimizer, gradients, vae.trainable_variables),
+        ("objective",),
+        window.inputs(images, 0, vae.latent_dim),
+        optimizer.iterations,
+        size,
+        batch,
+        crew,
+    )
     indices = random.integers(0, len(images), (size, batch), np.int32)
-    return median_seconds(lambda: window(indices), args.repeat) / size
+    return median_seconds(lambda: run(indices), args.repeat) / size
 
 
-def reduction_seconds(team, size, repeat, times=10):
+def reduction_seconds(crew, size, repeat, times=10):
     """Returns the median seconds of an all-reduce of `size` bytes of float32."""
     import tensorflow as tf
 
@@ -173,7 +173,7 @@ def reduction_seconds(team, size, repeat, times=10):
     def several():
         total = tf.zeros_like(values)
         for _ in tf.range(times):
-            total += team.strategy.run(reduced)
+            total += crew.strategy.run(reduced)
         return total
 
     return median_seconds(several, repeat) / times
@@ -194,9 +194,6 @@ def median_seconds(function, repeat):
 
 def fitted(one, two):
     """Returns the constants of the prediction, by least squares of the relative error."""
-    import numpy as np
-
-    import model
 
     def line(points):
         x, y = np.array([(float(at), seconds) for at, seconds in points.items()]).T
@@ -205,7 +202,9 @@ def fitted(one, two):
 
     fixed, per_image = line(one["steps"])
     latency, per_byte = line(two["reductions"])
-    size = 4 * model.weight_count([512, 256], 128)
+    architecture = {"hidden_units": [512, 256], "latent_dim": 128}
+    shapes = [shape for part in weights.shapes(architecture).values() for _, shape in part]
+    size = 4 * sum(int(np.prod(shape)) for shape in shapes)
     return {
         "fixed": fixed,
         "per_image": per_image,
@@ -215,45 +214,43 @@ def fitted(one, two):
     }
 
 
-def predicted(found, count, gigabits=None, weights=1):
+def predicted(found, count, gigabits=None, times=1):
     """Returns the seconds of a step of `count` workers that share the global batch.
 
     Args:
         gigabits: a second, of the network; None: the loopback address of this machine.
-        weights: how many times as many weights; arithmetic and optimizer grow alike.
+        times: how many times as many weights; arithmetic and optimizer grow alike.
     """
-    step = weights * (found["fixed"] + found["per_image"] * BATCH / count)
+    step = times * (found["fixed"] + found["per_image"] * BATCH / count)
     if count == 1:
         return step
     # Two workers pass the bytes once each way: that is what the fitted constants hold.
     passes = 2 * (count - 1) / count
     network = 8 / (gigabits * 1e9) if gigabits else 0.0
-    moving = passes * weights * found["bytes"] * max(found["per_byte"], network)
+    moving = passes * times * found["bytes"] * max(found["per_byte"], network)
     return step + moving + (count - 1) * found["latency"]
 
 
 def draw(path, found, one, two):
     """Draws the predicted step over the number of workers, and what was measured."""
-    import figures
-
     panels = []
-    for weights, name in ((1, "this model"), (10, "ten times the weights")):
+    for times, name in ((1, "this model"), (10, "ten times the weights")):
         curves = [
             (
                 f"{gigabits} Gbit/s",
                 WORKERS,
-                [1e3 * predicted(found, count, gigabits, weights) for count in WORKERS],
+                [1e3 * predicted(found, count, gigabits, times) for count in WORKERS],
             )
             for gigabits in GIGABITS
         ]
         points = []
-        if weights == 1:
+        if times == 1:
             measured = [1e3 * steps["steps"][str(BATCH)] for steps in (one, two)]
             points = [("measured, loopback", (1, 2), measured)]
-        size = weights * found["bytes"] / 1e6
+        size = times * found["bytes"] / 1e6
         panels.append((f"{name}, {size:.0f} MB", curves, points))
     title = f"Predicted step of a global batch of {BATCH}; one core a worker"
-    figures.lines(path, panels, title, "workers", "step, ms")
+    charts.lines(path, panels, title, "workers", "step, ms")
 
 
 if __name__ == "__main__":

@@ -24,12 +24,8 @@ WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 # What other repositories call a flag, where spelling alone would not find ours.
 KNOWN_AS = {
     "--lr": "--learning_rate",
-    "--epochs": "--epoch",
-    "--batch_size": "--batch",
-    "--latent": "--latent_dim",
     "--z_dim": "--latent_dim",
     "--weights": "--load_weight_dir",
-    "--logdir": "--log_dir",
     "--num_samples": "--num",
 }
 
@@ -81,7 +77,7 @@ class Parser(argparse.ArgumentParser):
         """As argparse's own, with `given`; an unknown flag is told which one was meant."""
         args, unknown = self.parse_known_args(argv)
         if unknown:
-            self.error(self._unknown(unknown[0]))
+            self.error(self._unknown(unknown[0], vars(args)))
         blank = argparse.Namespace(**dict.fromkeys(vars(args)))
         typed = vars(self.parse_known_args(argv, blank)[0])
         args.given = frozenset(name for name, value in typed.items() if value is not None)
@@ -90,9 +86,8 @@ class Parser(argparse.ArgumentParser):
     def error(self, message):
         self.exit(UserError.code, f"{self.prog}: error: {message}\n")
 
-    def _unknown(self, word):
-        flag = word.partition("=")[0]
-        ours = [f"--{name}" for name in vars(self.parse_known_args([])[0])]
+    def _unknown(self, word, names):
+        flag, ours = word.partition("=")[0], [f"--{name}" for name in names]
         meant = [KNOWN_AS[flag]] if KNOWN_AS.get(flag) in ours else []
         meant += difflib.get_close_matches(flag, ours, 1)
         hint = f"did you mean {meant[0]}?" if meant else "see --help"

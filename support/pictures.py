@@ -80,7 +80,7 @@ def digits(path, title, rows, column_names=(), column_label=""):
     bottom = 0.1 + 0.17 * bool(column_names) + 0.2 * bool(column_label)
     across = max(width / 75, 5.5)
     down = across * height / width
-    with _figure(path, (across + left + 0.1, down + 0.4 + bottom), layout=None) as figure:
+    with figure_of(path, (across + left + 0.1, down + 0.4 + bottom), layout=None) as figure:
         total = figure.get_size_inches()
         place = (left / total[0], bottom / total[1], across / total[0], down / total[1])
         axes = figure.add_axes(place)
@@ -93,7 +93,7 @@ def digits(path, title, rows, column_names=(), column_label=""):
 
 def bars(path, heights, title, x_label, y_label, threshold, threshold_label):
     """Draws one bar for each number of `heights`, and a line at the bar number `threshold`."""
-    with _figure(path, (7, 3)) as figure:
+    with figure_of(path, (7, 3)) as figure:
         axes = figure.subplots()
         axes.bar(np.arange(len(heights)), heights, color=INK, width=0.8)
         axes.axvline(threshold - 0.5, color=ACCENT, linestyle="--", linewidth=1)
@@ -108,7 +108,7 @@ def latent_map(path, points, labels, title, x_label, y_label):
     """
     from matplotlib import patheffects
 
-    with _figure(path, (6, 6)) as figure:
+    with figure_of(path, (6, 6)) as figure:
         axes = figure.subplots()
         # Custom data may have labels that are no digits.
         axes.scatter(*points[labels > 9].T, s=4, marker=".", color="#BBBBBB", linewidths=0)
@@ -128,7 +128,7 @@ def latent_map(path, points, labels, title, x_label, y_label):
 
 def histogram(path, values, rows, title, x_label, y_label):
     """Draws a histogram of values (n,) over rows of digits, such as its extremes."""
-    with _figure(path, (7, 4.6)) as figure:
+    with figure_of(path, (7, 4.6)) as figure:
         above, below = figure.subplots(2, 1, height_ratios=(3, 2))
         above.hist(values, bins=80, color=INK)
         above.set(title=title, xlabel=x_label, ylabel=y_label)
@@ -136,7 +136,7 @@ def histogram(path, values, rows, title, x_label, y_label):
 
 
 @contextlib.contextmanager
-def _figure(path, inches, layout="constrained"):
+def figure_of(path, inches, layout="constrained"):
     """Gives a figure to draw on, and writes it when the block ends well."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure

@@ -91,7 +91,9 @@ class RunFolder:
         if not self._writes:
             return self
         with contextlib.ExitStack() as locks:
-            for folder, name in ((self.path, WEIGHTS_LOCK), (self.log_dir, LOG_LOCK)):
+            places = [(self.path, WEIGHTS_LOCK), (self.log_dir, LOG_LOCK)]
+            # Of a finished run the curves may have gone elsewhere.
+            for folder, name in places[: 1 if self.finished else 2]:
                 files.writable_folder(folder)
                 path = os.path.join(folder, name)
                 try:
@@ -222,8 +224,9 @@ class RunFolder:
         self.tidy()
 
     def tidy(self):
-        """Removes the saves of a finished run."""
-        self._remove_saves(weights.steps(self.path))
+        """Removes the saves on the way to finished weights: a kill may have left some."""
+        if self._writes:
+            self._remove_saves(weights.steps(self.path))
         with contextlib.suppress(OSError):
             os.rmdir(os.path.join(self.path, weights.CHECKPOINTS))
 

@@ -189,13 +189,6 @@ class Team:
         if self.any((self.total(numbers * self.chief) != numbers).any()):
             raise UserError(message)
 
-    def require_divides(self, batch):
-        """Raises a `UserError` where the replicas cannot share out a batch evenly."""
-        if batch % self.replicas:
-            raise UserError(
-                f"a batch of {batch} does not divide by the {self.replicas} devices that share it"
-            )
-
 
 @contextlib.contextmanager
 def _device_errors(machines):

@@ -211,7 +211,7 @@ def test_a_manifold_shows_every_corner_of_a_flat_latent(trained, tmp_path, drawn
 def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
     argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path)]
     looks = ["--report", "--nll_samples", "20"]
-    assert eval_script.main([*argv, *looks, "--projector", str(tmp_path / "projector")]) == 0
+    assert eval_script.main([*argv, *looks]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
     heights = drawn["kl_per_unit.png"][0]
     assert len(heights) == 4 and sum(heights) == pytest.approx(metrics["loss_KLD"], rel=1e-4)
@@ -225,13 +225,6 @@ def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
     assert 0 < metrics["nll"] < metrics["loss_total"] + 5
     for name in ("latent_map", "kl_per_unit", "outliers"):
         assert is_picture(tmp_path / f"{name}.png")
-    from matplotlib import image
-
-    folder = tmp_path / "projector"
-    assert np.loadtxt(folder / "mu.tsv").shape == (300, 4)
-    assert np.loadtxt(folder / "labels.tsv").shape == (300,)
-    assert image.imread(folder / "digits.png").shape[:2] == (18 * 28, 18 * 28)
-    assert "digits.png" in (folder / "projector_config.pbtxt").read_text()
 
 
 def test_a_run_in_progress_is_evaluated_by_its_newest_save(trained, copy, tmp_path, capsys):
@@ -254,14 +247,6 @@ def test_a_run_in_progress_is_evaluated_by_its_newest_save(trained, copy, tmp_pa
     assert found == finished | {"finished": False}
     assert eval_genresult.main([*argv, str(save), "--traverse"]) == 2
     assert "needs a finished run" in last_line(capsys.readouterr().err)
-
-
-def test_a_projector_never_replaces_what_is_there(trained, tmp_path, capsys):
-    (tmp_path / "mine").mkdir()
-    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "out")]
-    assert eval_script.main([*argv, "--projector", str(tmp_path / "mine")]) == 2
-    assert "exists already" in last_line(capsys.readouterr().err)
-    assert not list((tmp_path / "mine").iterdir())
 
 
 WRONG_FLAGS = [

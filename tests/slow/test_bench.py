@@ -1,26 +1,12 @@
 """bench/: the formulas behind the figures, against cases with a known answer."""
 
-import importlib.util
-import os
-import sys
-
-import loop
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ROOT
 
 import model
-
-
-def bench(name):
-    path = os.path.join(ROOT, "bench", f"{name}.py")
-    # bench/run.py imports its neighbour.
-    sys.path.insert(0, os.path.dirname(path))
-    spec = importlib.util.spec_from_file_location(f"bench_{name}", path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+import train
+from bench import contenders, run, samples, scaling
 
 
 def test_frechet_distance_of_gaussians_that_share_their_axes():
@@ -29,20 +15,19 @@ def test_frechet_distance_of_gaussians_that_share_their_axes():
     rotation = np.linalg.qr(random.normal(size=(5, 5)))[0]
     m1, m2, s1, s2 = random.random((4, 5))
     c1, c2 = (rotation @ np.diag(s**2) @ rotation.T for s in (s1, s2))
-    found = bench("samples").frechet_distance((m1, c1), (m2, c2))
+    found = samples.frechet_distance((m1, c1), (m2, c2))
     assert found == pytest.approx(np.sum((m1 - m2) ** 2) + np.sum((s1 - s2) ** 2))
-    assert bench("samples").frechet_distance((m1, c1), (m1, c1)) == pytest.approx(0, abs=1e-9)
+    assert samples.frechet_distance((m1, c1), (m1, c1)) == pytest.approx(0, abs=1e-9)
 
 
 def test_the_prediction_of_scaling_returns_the_constants_it_was_made_from():
-    scaling = bench("scaling")
     one = {"steps": {str(batch): 2e-3 + 1e-5 * batch for batch in (100, 50, 25)}}
     two = {"reductions": {str(size): 4e-4 + 2e-9 * size for size in (4000, 1000000)}}
     found = scaling.fitted(one, two)
     assert found["fixed"] == pytest.approx(2e-3) and found["per_image"] == pytest.approx(1e-5)
     assert found["latency"] == pytest.approx(4e-4) and found["per_byte"] == pytest.approx(2e-9)
     size = found["bytes"]
-    assert size == 4 * sum(w.size for w in model.VAE().get_weights())
+    assert size == 4 * sum(w.numpy().size for w in model.VAE().trainable_variables)
     expected = 2e-3 + 1e-5 * 50 + 4e-4 + 2e-9 * size
     assert scaling.predicted(found, 2) == pytest.approx(expected)
     # A network slower than the machine's own copying sets the pace; a faster one does not.
@@ -50,28 +35,26 @@ def test_the_prediction_of_scaling_returns_the_constants_it_was_made_from():
     assert scaling.predicted(found, 2, gigabits=100) == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("hidden_units, samples", [((512, 256), 1), ((40, 30, 20), 3)])
-def test_the_flops_of_the_limit_are_those_of_the_graph(hidden_units, samples):
+@pytest.mark.parametrize("hidden_units, draws", [((512, 256), 1), ((40, 30, 20), 3)])
+def test_the_flops_of_the_limit_are_those_of_the_graph(hidden_units, draws):
     """Counted product by product in the graph of a step, forward and backward."""
     vae, images = model.VAE(hidden_units), 5
-    objective = loop.Objective(importance_samples=samples)
-    shape = [images, 128] if samples == 1 else [samples, images, 128]
+    shape = [images, 128] if draws == 1 else [draws, images, 128]
 
     @tf.function
     def step():
-        return loop.gradients(vae, tf.zeros([images, 784]), tf.zeros(shape), objective)
+        return train.loss_and_gradients(vae, tf.zeros([images, 784]), tf.zeros(shape), "bce", 1.0)
 
     counted = 0
     for op in step.get_concrete_function().graph.get_operations():
         if op.type == "MatMul":
             inner = op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]
             counted += 2 * inner * op.outputs[0].shape.num_elements()
-    assert bench("run").flops_of_training(hidden_units, samples) * images == counted
+    assert run.flops_of_training(hidden_units, draws) * images == counted
 
 
 def test_contenders_of_this_installation_learn_the_same():
     """Two epochs of the same small model; PyTorch and JAX are in bench/run.py's own check."""
-    contenders = bench("contenders")
     flags = ["--dataset", "digits", "--images", "2000", "--hidden_units", "32", "--latent_dim", "4"]
     losses = {}
     for name in ("ours", "keras_fit", "keras_fit_compiled"):
