@@ -26,7 +26,7 @@ def test_evaluation_does_not_depend_on_batch(vae):
     )
 
 
-@pytest.mark.parametrize("latent_dim", [1, 2])
+@pytest.mark.parametrize("latent_dim", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nll_is_the_integral_over_the_latent(latent_dim):
     """Against a grid over z that knows nothing of q, for weights with a likelihood to speak of."""
     keras.utils.set_random_seed(3)

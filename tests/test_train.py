@@ -93,7 +93,10 @@ def test_a_flag_of_the_parser_is_recorded_compared_and_shown(tmp_path, monkeypat
     assert "| surprise | 7 |" in text.tensor_proto.string_val[0].decode()
 
 
-@pytest.mark.parametrize("signum, code", [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    "signum, code",
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_interrupted_anywhere_it_continues_to_the_same_bits(
     whole, tmp_path, monkeypatch, capsys, signum, code
 ):
@@ -133,7 +136,10 @@ def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path
     same_run(whole, tmp_path)
 
 
-@pytest.mark.parametrize("objective", [["--binarize", "dynamic"], ["--recon_loss", "l2"]])
+@pytest.mark.parametrize(
+    "objective",
+    [["--binarize", "dynamic"], pytest.param(["--recon_loss", "l2"], marks=pytest.mark.slow)],
+)
 def test_every_objective_continues_to_the_same_bits(tmp_path, monkeypatch, objective):
     argv = ["--epoch", "2", *objective]
     assert train(tmp_path / "whole", *argv) == 0
@@ -206,6 +212,13 @@ def test_a_log_folder_belongs_to_one_run(trained, tmp_path, capsys):
     assert script.main([*SMALL, *argv, "--epoch", "1"]) == 2
     assert "--log_dir" in last_line(capsys.readouterr().err)
     assert files_in(trained.parent / "log") == before and not (tmp_path / "w").exists()
+    foreign = tmp_path / "log" / "train" / "events.out.tfevents.1.mine"
+    foreign.parent.mkdir(parents=True)
+    foreign.write_text("mine")
+    for overwrite in ([], ["--overwrite"]):
+        assert train(tmp_path, "--epoch", "1", *overwrite) == 2
+        assert "nobody knows which run" in last_line(capsys.readouterr().err)
+    assert foreign.read_text() == "mine"
 
 
 def test_warm_start(trained, tmp_path, capsys):
@@ -289,9 +302,18 @@ def test_the_record_of_a_finished_run_fits_its_weights(whole):
     assert evaluation.posterior(vae, images) == run["posterior"]
 
 
+def test_a_posterior_that_no_reader_would_accept_is_never_finished(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(evaluation, "posterior", lambda *_: {"KLD": [float("inf")]})
+    assert train(tmp_path, "--epoch", "1") == 3
+    assert "no longer finite" in last_line(capsys.readouterr().err)
+    assert not (tmp_path / "weights" / "vae.keras").exists()
+
+
 def test_more_images_a_batch_than_there_are(tmp_path, capsys):
     assert train(tmp_path, "--batch", "500") == 2
     assert "--batch 500 is more than the 240 training images" in capsys.readouterr().err
+    assert train(tmp_path, "--hidden_units", *["8"] * 17) == 2
+    assert "--hidden_units: 16 layers at most" in capsys.readouterr().err
     assert not (tmp_path / "weights").exists()
 
 

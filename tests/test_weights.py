@@ -216,7 +216,7 @@ assert not {"model", "support", "data"} & set(sys.modules)
 """
 
 
-@pytest.mark.parametrize("backend", ["tensorflow", "numpy"])
+@pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=pytest.mark.slow), "numpy"])
 def test_keras_loads_the_file_elsewhere(trained, tmp_path, backend):
     """In an empty folder, without this repository: the numbers of the repository's own code."""
     shutil.copy(trained / weights.FINISHED, tmp_path)

@@ -60,7 +60,7 @@ def test_windows_of_any_length_give_the_same_bits(whole, lengths):
         np.testing.assert_array_equal(value, expected)
 
 
-@pytest.mark.parametrize("samples", [1, 3])
+@pytest.mark.parametrize("samples", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_window_is_a_plain_uncompiled_loop(samples):
     """200 steps within 1e-4 relative of the same steps one by one, without XLA."""
     vae, optimizer = built()
