@@ -62,7 +62,7 @@ def build_encoder(hidden_units, latent_dim, activation):
     images = hidden = keras.Input((PIXELS,), name="images")
     for width in hidden_units:
         hidden = keras.layers.Dense(width, activation)(hidden)
-    # One product for both heads: half the calls, the same numbers.
+    # One matrix product gives mu and log_var.
     both = keras.layers.Dense(2 * latent_dim, name="mu_and_log_var")(hidden)
     mu, log_var = keras.ops.split(both, 2, axis=-1)
     return keras.Model(images, [mu, log_var], name="encoder")
@@ -79,7 +79,7 @@ def build_decoder(hidden_units, latent_dim, activation):
 
 def decode(decoder, z):
     """Returns the logits (..., 784) of z (..., latent_dim), by a decoder as built above."""
-    # Layer by layer: a functional model takes z of one rank only.
+    # Layer by layer: a functional model fixes the rank of z, and here it may have one more.
     for layer in decoder.layers[1:]:
         z = layer(z)
     return z
@@ -130,7 +130,7 @@ def loss_KLD(mu, log_var):
 
 
 def kld_per_unit(mu, log_var):
-    """The same before the sum: nats of each image and latent dimension, (n, latent_dim)."""
+    """`loss_KLD` before the sum: nats of each image and latent dimension, (n, latent_dim)."""
     return 0.5 * (tf.exp(log_var) + tf.square(mu) - log_var - 1.0)
 
 

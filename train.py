@@ -42,13 +42,13 @@ def add_training_flags(parser):
     add("--beta", type=amount, default=1.0, help="weight of the KL term")
     drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
-    pairs = "L, z drawn for each image, in antithetic pairs: the ELBO is the mean over them"
+    pairs = "L, the number of z drawn for each image, in antithetic pairs"
     add("--elbo_samples", type=cli.integer(1, 1000), default=2, help=pairs)
     warp = "share of images seen slightly turned, stretched and moved; falls with the learning rate"
     add("--warp", type=cli.number(0, 1), default=0.5, help=warp)
 
     add = parser.add_argument_group("optimizer (AdamW)").add_argument
-    add("--epoch", type=count, default=100, help="passes over the data")
+    add("--epoch", type=cli.integer(1, 100_000), default=100, help="passes over the data")
     add("--batch", type=count, default=100, help="images a step")
     add("--limit", type=count, default=None, help="train on the first N images only")
     peak = cli.number(0, 1e6, above=True)
@@ -57,14 +57,14 @@ def add_training_flags(parser):
     add("--schedule", choices=("cosine", "constant"), default="cosine", help=cosine)
     rise = "epochs of linear rise to --learning_rate; with cosine at most a tenth of the run"
     add("--warmup_epochs", type=amount, default=1.0, help=rise)
-    decay = "of the kernels, decoupled: a step takes rate * decay of each away"
+    decay = "of the kernels, decoupled: each step shrinks them by rate * decay"
     add("--weight_decay", type=amount, default=0.05, help=decay)
 
 
 def parser():
     """Returns the parser of this script's flags: the one place where each is stated."""
     parser = cli.Parser("train.py", __doc__)
-    cli.add_data_flags(parser, "MNIST where it can be had, otherwise the small embedded digits")
+    cli.add_data_flags(parser, "MNIST where it is available, otherwise the small embedded digits")
     add_architecture_flags(parser)
     add_training_flags(parser)
     add = parser.add_argument_group("devices and machines").add_argument
@@ -143,7 +143,7 @@ def learning_rate(peak, schedule, warmup_epochs, epochs, steps):
         warmup_target=peak if warmup else None,
         warmup_steps=warmup,
         decay_steps=max(total - warmup, 1),
-        # A cosine that ends where it begins is the constant.
+        # With 1 the cosine ends where it begins: a constant rate.
         alpha=1.0 if schedule == "constant" else 0.0,
     )
 
@@ -152,10 +152,12 @@ def learning_rate(peak, schedule, warmup_epochs, epochs, steps):
 def main(args):
     """Flags -> data -> model -> the training step -> the loop over epochs -> curves and weights."""
     machines = team.described(args.strategy)
+    chief = not machines or machines[1] == 0
     with cli.explained("--data_dir: "):
         dataset = data.load(args.dataset, args.data_dir, args.limit)
-    announce(dataset)
-    images, seen = dataset.train.images, dataset.validation.images
+    if chief:
+        announce(dataset)
+    images, validation = dataset.train.images, dataset.validation.images
     steps = len(images) // args.batch
     last = args.epoch * steps
     if not steps:
@@ -171,11 +173,10 @@ def main(args):
         "architecture": typed if args.load_weight_dir else network,
         "training": training | {"warm_start": bool(args.load_weight_dir)},
     }
-    chief = not machines or machines[1] == 0
     # A fallback never fills the folders of MNIST.
-    own = "_digits" if dataset.notice else ""
-    save_dir = args.save_weight_dir + ("" if "save_weight_dir" in args.given else own)
-    log_dir = args.log_dir + ("" if "log_dir" in args.given else own)
+    suffix = "_digits" if dataset.notice else ""
+    save_dir = args.save_weight_dir + ("" if "save_weight_dir" in args.given else suffix)
+    log_dir = args.log_dir + ("" if "log_dir" in args.given else suffix)
     with cli.explained(after=WAYS_OUT):
         folder = run_folder.RunFolder(save_dir, log_dir, wanted, args.overwrite, chief)
     if folder.finished:
@@ -184,9 +185,10 @@ def main(args):
         print(f"{save_dir} holds this run, finished after {args.epoch} epochs: nothing to do.")
         return print(next_commands(save_dir))
     with cli.explained("--load_weight_dir: "):
-        network, given = folder.starting_point(args.load_weight_dir, network, typed)
-    how = "Starting anew" if args.overwrite else "Continuing" if folder.run else "Starting"
-    print(f"{how} in {save_dir}, curves in {log_dir}.")
+        network = folder.starting_point(args.load_weight_dir, network, typed)
+    if chief:
+        how = "Starting anew" if args.overwrite else "Continuing" if folder.run else "Starting"
+        print(f"{how} in {save_dir}, curves in {log_dir}.")
 
     with folder, team.join(args.strategy, machines, args.cluster_timeout) as crew:
         import keras
@@ -203,8 +205,6 @@ def main(args):
         with crew.scope():
             vae = model.VAE(**network)
             optimizer = adamw(vae.trainable_variables, rate, args.weight_decay)
-        if given:
-            weights.fill(vae, given)
         names = ("objective", *model.TERMS)
         log = curves.Curves(log_dir if chief else None, names, args.log_every)
         step = folder.begin(wanted | {"architecture": network}, vae, optimizer, log.sums, crew)
@@ -213,15 +213,16 @@ def main(args):
 
         binarize = args.binarize == "dynamic"
         if binarize:
-            seen = evaluation.binarized(seen, args.seed)
+            validation = evaluation.binarized(validation, args.seed)
+        # The share of warped images in a step falls with the rate.
         warp = args.warp and (lambda step: args.warp * rate(step) / args.learning_rate)
         draw = window.inputs(images, args.seed, vae.latent_dim, args.elbo_samples, warp, binarize)
+        # A window: many steps compiled as one call. Of images and noise, and of gradients:
+        arithmetic = partial(loss_and_gradients, vae, recon_loss=args.recon_loss, beta=args.beta)
+        change = partial(update, optimizer, variables=vae.trainable_variables)
         size = window.size(vae, args.batch, args.elbo_samples)
-        # Functions of the images and the noise of a step, and of its gradients.
-        step_of = partial(loss_and_gradients, vae, recon_loss=args.recon_loss, beta=args.beta)
-        update_by = partial(update, optimizer, variables=vae.trainable_variables)
-        counter = optimizer.iterations
-        train = window.compiled(step_of, update_by, names, draw, counter, size, args.batch, crew)
+        counter, batch = optimizer.iterations, args.batch
+        train = window.compiled(arithmetic, change, names, draw, counter, size, batch, crew)
         evaluate = evaluation.evaluator(vae, args.seed)
 
         def save_if_due():
@@ -241,15 +242,15 @@ def main(args):
                 for first in range(step % steps, steps, size):
                     terms = train(order[first : first + size])
                     folder.require_finite(step, terms["objective"])
-                    log.train(step, terms, lambda step: {"learning_rate": float(rate(step - 1))})
+                    log.train(step, terms, rate)
                     step += len(terms["objective"])
                     bar.update(step - epoch * steps, terms["loss_total"][-1])
                     if step % steps:
                         save_if_due()
-                validated = evaluation.curves(evaluate(seen), args.recon_loss, args.beta)
-                log.scalars("val", step, validated)
+                validated = evaluation.curves(evaluate(validation), args.recon_loss, args.beta)
+                log.validation(step, validated)
                 if step == last or epoch % PICTURE_EPOCHS == 0:
-                    log.digits("val", step, evaluation.pictures(vae, seen, args.seed))
+                    log.digits(step, evaluation.pictures(vae, validation, args.seed))
                 bar.finish(log.end_epoch(steps), validated)
                 save_if_due()
             used = evaluation.binarized(images, args.seed) if binarize else images

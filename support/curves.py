@@ -3,9 +3,11 @@
     curves.claim("log", run_id)
     log = curves.Curves("log", names=("loss_total", ...), every=50)
     with log.started(step, run):
-        log.train(step, terms, settings)                 # a point where one is due
-        log.scalars("val", step, {"loss_total": 99.5})
+        log.train(step, terms, rate)                     # a point where one is due
+        log.validation(step, points)
 
+Tags, in both parts: `objective`, what is minimized, and the names in `model.TERMS`. In train alone:
+`learning_rate`. In val alone: `active_units`, and the pictures `reconstructions` and `prior_draws`.
 TensorBoard's own writer and summaries. Each writer begins with a `SessionLog.START` event, at which
 every loader drops what an interrupted run had written past the point where this one resumes.
 """
@@ -116,13 +118,13 @@ class Curves:
                 for writer in self._writers.values():
                     writer.close()
 
-    def train(self, step, terms, settings):
+    def train(self, step, terms, rate):
         """Adds the means of a window of steps; writes the points that are due.
 
         Args:
             step: how many were done before.
             terms: dict of (steps,) by name.
-            settings: function of the number of steps done that returns further tags of a point.
+            rate: the learning rate, a function of the number of steps done before.
         """
         values = np.stack([terms[name] for name in self._names], axis=1)
         for done, row in enumerate(values, step + 1):
@@ -133,7 +135,8 @@ class Curves:
             if done % self._every == 0:
                 means = self.sums["log_sum"] / self.sums["logged"]
                 point = dict(zip(self._names, means, strict=True))
-                self.scalars("train", done, point | settings(done))
+                point["learning_rate"] = float(rate(done - 1))
+                self._scalars("train", done, point)
                 self.sums |= {"logged": np.int64(0), "log_sum": np.zeros(len(self._names))}
 
     def end_epoch(self, steps):
@@ -142,8 +145,11 @@ class Curves:
         self.sums["epoch_sum"] = np.zeros(len(self._names))
         return dict(zip(self._names, means, strict=True))
 
-    def scalars(self, part, step, values):
-        """Writes one point of each curve in `values` (a dict by tag) to `train` or `val`."""
+    def validation(self, step, points):
+        """Writes one point of each validation curve, a dict by tag."""
+        self._scalars("val", step, points)
+
+    def _scalars(self, part, step, values):
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         # As plain values: of tensors, which tf.summary writes, EventAccumulator purges nothing at
@@ -151,8 +157,8 @@ class Curves:
         content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
         self._add(part, step, summary=Summary(value=content))
 
-    def digits(self, part, step, drawn):
-        """Writes pictures of digits: dark ink on white, row by row.
+    def digits(self, step, drawn):
+        """Writes pictures of validation digits: dark ink on white, row by row.
 
         Args:
             drawn: dict by tag of digits, uint8 (rows, columns, 784).
@@ -165,7 +171,7 @@ class Curves:
             # Of the plain kind, for the same reason as the scalars.
             picture = Summary.Image(height=height, width=width, colorspace=1)
             picture.encoded_image_string = pictures.as_png(ink)
-            self._add(part, step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
+            self._add("val", step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
 
     def _table(self, content):
         """Writes a dict of dicts as a table in TensorBoard's text tab."""

@@ -21,7 +21,6 @@ import numpy as np
 
 from support import NotFinite, UserError, cli, curves, files, weights
 
-KEPT = 2
 WEIGHTS_LOCK, LOG_LOCK = ".weights.lock", ".log.lock"
 
 
@@ -47,7 +46,7 @@ class RunFolder:
         self._wanted, self._overwrite, self._writes = wanted, overwrite, writes
         self._locks = contextlib.ExitStack()
         self._inodes = {}
-        self._source, self._saved_at = None, time.monotonic()
+        self._source, self._start, self._saved_at = None, None, time.monotonic()
         self.run = self._held()
 
     @property
@@ -67,25 +66,22 @@ class RunFolder:
         return run
 
     def starting_point(self, source, network, typed):
-        """Returns the architecture of the run, and the weights that it starts from.
+        """Returns the architecture of the run; keeps the weights that it starts from, if given.
 
         Args:
             source: a folder or file with given weights; empty: a new run starts from scratch.
             network: the architecture of a new run from scratch.
             typed: dict of settings of an architecture, with which given weights must agree.
-
-        Returns:
-            A dict as `run.json` has it, and arrays as `weights.read` returns them, or None.
         """
         inside, outside = os.path.realpath(source), os.path.realpath(self.path)
         if source and os.path.commonpath([inside, outside]) == outside:
             raise UserError(f"{source} lies in {self.path}, where the new run goes: choose another")
         if self.run or not source:
-            return self.run["architecture"] if self.run else network, None
-        run, arrays = weights.read(source)
+            return self.run["architecture"] if self.run else network
+        run, self._start = weights.read(source)
         require_same(run, {"architecture": typed}, source)
         self._source = {"run_id": run["run_id"], "step": run["step"]}
-        return run["architecture"], arrays
+        return run["architecture"]
 
     def __enter__(self):
         if not self._writes:
@@ -136,6 +132,8 @@ class RunFolder:
             run_id = uuid.uuid4().hex
             self.run = settings | {"format": weights.FORMAT, "run_id": run_id, "posterior": None}
             self.run |= {"source": self._source, "versions": versions()}
+            if self._start:
+                weights.fill(vae, self._start)
             self.save(0, 0, vae, optimizer, sums)
         crew.wait()
         found = weights.read_run(self.path) or {"run_id": "0", "step": 0}
@@ -190,9 +188,10 @@ class RunFolder:
         training = _training_arrays(optimizer, sums)
         weights.write(path, vae, self.run, training, self._require_locks)
         self._saved_at = time.monotonic()
-        older = [other for other in weights.steps(self.path) if other < step]
-        later = [other for other in weights.steps(self.path) if other > step]
-        self._remove_saves(later[::-1] + older[: max(0, len(older) - KEPT + 1)])
+        saved = weights.steps(self.path)
+        later = [other for other in reversed(saved) if other > step]
+        # Two stay: this one and the one before.
+        self._remove_saves(later + [other for other in saved if other < step][:-1])
 
     def require_finite(self, step, losses):
         """Raises `NotFinite` where a loss of the steps after `step`, (steps,), is not finite."""

@@ -10,8 +10,9 @@ import shutil
 
 import pytest
 
-# Set aside, so that only the tests that ask for real MNIST see it.
-MNIST_DIR = os.environ.pop("MNIST_DIR", "")
+# Set aside, so that only the tests that ask for real MNIST see it; under a name that the processes
+# of pytest-xdist inherit.
+MNIST_DIR = os.environ.setdefault("MNIST_DIR_OF_TESTS", os.environ.pop("MNIST_DIR", ""))
 
 from support import cli  # noqa: E402
 from tests import helpers  # noqa: E402

@@ -32,7 +32,7 @@ from tests.helpers import (
     train,
     wait_for,
 )
-from tests.slow import fuzz, soak
+from tests.slow import fuzz
 
 LONG = [*SMALL, "--epoch", "4000", "--schedule", "constant", "--save_every", "0.2"]
 NOBODY = 65534
@@ -142,7 +142,7 @@ def test_a_folder_made_anew_under_the_run_is_not_written(tmp_path):
     (tmp_path / "weights" / ".weights.lock").touch()
     _, stderr = process.communicate(timeout=120)
     assert process.returncode == 2
-    one_line(stderr, "was removed or replaced while this run used it")
+    one_line(stderr, "was removed or replaced under this run")
     assert not saved(tmp_path)
 
 
@@ -218,7 +218,7 @@ def test_a_second_signal_gives_up_saving():
         assert signals.received == signal.SIGTERM
         with pytest.raises(Interrupted, match="without saving") as raised:
             os.kill(os.getpid(), signal.SIGTERM)
-        assert raised.value.signum == signal.SIGTERM
+        assert raised.value.code == 143
 
 
 def test_every_save_damaged(tmp_path, monkeypatch, capsys):
@@ -254,8 +254,3 @@ def test_a_few_mutants_of_every_input(kind, tmp_path):
         counts = fuzz.fuzz(kind, count, run, 1, str(tmp_path / run.__name__))
         assert not counts["failed"]
         assert counts["result"] + counts["refused"] == count
-
-
-def test_a_soak_in_small(tmp_path):
-    """tests/slow/soak.py: 2 SIGKILLs at random moments, the same weights, curves and files."""
-    assert soak.main(["--kills", "2", "--epoch", "40", "--dataset", "digits"]) == 0
