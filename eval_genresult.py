@@ -26,7 +26,7 @@ AT_ONCE = 3
 SHOWN = 100
 STEPS = 11
 ROWS = 10
-MANIFOLD_SIDE = 20
+GRID = 20
 DEVIATIONS = 3
 
 
@@ -160,12 +160,11 @@ def manifold(path, decoder):
     """Draws digits over all of a two-dimensional z (Kingma and Welling 2014, figure 4)."""
     from scipy.special import ndtri
 
-    side = MANIFOLD_SIDE
-    quantiles = ndtri((np.arange(side) + 0.5) / side)
+    quantiles = ndtri((np.arange(GRID) + 0.5) / GRID)
     z = np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1).reshape(-1, 2)
     columns = [f"{quantile:+.1f}" for quantile in quantiles]
-    rows = pictures.in_rows(decoded(decoder, z), side, [f"z[1] {n}" for n in columns[::-1]])
-    title = f"{side}x{side} values of z, at equal steps of the prior's probability"
+    rows = pictures.in_rows(decoded(decoder, z), GRID, [f"z[1] {n}" for n in columns[::-1]])
+    title = f"{GRID}x{GRID} values of z, at equal steps of the prior's probability"
     pictures.digits(path, title, rows, columns, "z[0]")
 
 

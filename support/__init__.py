@@ -1,6 +1,6 @@
-"""Everything that a paper on VAEs does not mention: one room a concern, see support/README.md.
+"""Everything but the network, the loss, the data and the scripts; see support/README.md.
 
-Scripts import these rooms; no room here imports a script, and none of them knows a flag.
+Scripts import these rooms; no room imports a script, and none but `cli.py` knows a flag.
 """
 
 

@@ -65,7 +65,7 @@ def claim(log_dir, run_id):
     with files.disk_errors(log_dir):
         files.write_json(os.path.join(log_dir, OWNER), {"run_id": run_id})
         for part in PARTS:
-            os.makedirs(os.path.join(log_dir, part), exist_ok=True)
+            files.make_folder(os.path.join(os.path.abspath(log_dir), part))
 
 
 def _owner(log_dir):

@@ -11,6 +11,7 @@ taken, nothing is unpickled, and a promise that the file does not keep costs no 
 import contextlib
 import json
 import os
+import pathlib
 import shutil
 import stat
 import struct
@@ -80,12 +81,8 @@ def sweep(folder):
 
 def write_json(path, content):
     """Writes `content` as JSON to `path`, whole or not at all; NaN is refused."""
-
-    def write(written):
-        with open(written, "w", encoding="utf-8") as file:
-            file.write(as_json(content))
-
-    write_whole(path, write)
+    text = as_json(content)
+    write_whole(path, lambda written: pathlib.Path(written).write_text(text, encoding="utf-8"))
 
 
 def as_json(content):
@@ -112,6 +109,14 @@ def read_json(file, what):
         return found
 
 
+def make_folder(path):
+    """Creates the folder `path` and those above it, if need be, so that a power cut spares them."""
+    if not os.path.isdir(path):
+        make_folder(os.path.dirname(path))
+        os.mkdir(path)
+        sync(os.path.dirname(path))
+
+
 def writable_folder(path):
     """Creates the folder `path` if need be and proves that it can be written.
 
@@ -119,7 +124,7 @@ def writable_folder(path):
         UserError: it is no folder, or cannot be written.
     """
     with disk_errors(path):
-        os.makedirs(path, exist_ok=True)
+        make_folder(os.path.abspath(path))
         with tempfile.TemporaryFile(dir=path):
             pass
 

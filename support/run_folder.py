@@ -5,8 +5,9 @@
         folder.save(step, epochs_done, vae, optimizer, sums)
         folder.finish(vae, posterior)
 
-A save is one file, and its rename is the only commit there is (support/files.py): no other file
-has to agree with it. The order is: event files on disk, the save, the removal of older ones.
+What a save and a weights folder hold stands in support/weights.py. A save is one file, and its
+rename is the only commit there is (support/files.py): no other file has to agree with it. The order
+is: event files on disk, the save, the removal of older ones.
 """
 
 import contextlib
@@ -47,23 +48,23 @@ class RunFolder:
         self._locks = contextlib.ExitStack()
         self._inodes = {}
         self._source, self._start, self._saved_at = None, None, time.monotonic()
-        self.run = self._held()
+        self._look()
 
     @property
     def finished(self):
         """Whether the run is done and its weights are at the top of the folder."""
         return self.run is not None and self.run["posterior"] is not None
 
-    def _held(self):
+    def _look(self):
+        """Finds the run to go on with, and refuses another one."""
         if os.path.isfile(self.path):
             raise UserError(f"{self.path} is a file: choose a folder")
-        run = None if self._overwrite else weights.read_run(self.path)
-        if run is not None:
-            require_same(run, self._wanted, self.path)
-        finished = run is not None and run["posterior"] is not None
-        if self._writes and not finished:
-            curves.require_free(self.log_dir, run and run["run_id"], self._overwrite)
-        return run
+        self.run = None if self._overwrite else weights.read_run(self.path)
+        if self.run is not None:
+            require_same(self.run, self._wanted, self.path)
+        if self._writes and not self.finished:
+            run_id = self.run and self.run["run_id"]
+            curves.require_free(self.log_dir, run_id, self._overwrite)
 
     def starting_point(self, source, network, typed):
         """Returns the architecture of the run; keeps the weights that it starts from, if given.
@@ -101,7 +102,7 @@ class RunFolder:
             for folder in (self.path, os.path.join(self.path, weights.CHECKPOINTS)):
                 files.sweep(folder)
             # Another run may have come between the first look and the locks.
-            self.run = self._held()
+            self._look()
             self._locks = locks.pop_all()
         return self
 
@@ -182,9 +183,8 @@ class RunFolder:
         self._require_locks()
         self.run = self.run | {"step": step, "epochs_done": epochs_done}
         path = weights.checkpoint(self.path, step)
-        with files.disk_errors(self.path), contextlib.suppress(FileExistsError):
-            os.mkdir(os.path.dirname(path))
-            files.sync(self.path)
+        with files.disk_errors(self.path):
+            files.make_folder(os.path.dirname(os.path.abspath(path)))
         training = _training_arrays(optimizer, sums)
         weights.write(path, vae, self.run, training, self._require_locks)
         self._saved_at = time.monotonic()

@@ -1,0 +1,216 @@
+"""Replays the system calls of a run up to every moment at which the power might have failed.
+
+    python -m tests.slow.power_cut                  # every state; needs strace; some minutes
+    python -m tests.slow.power_cut --most 8         # a few of them
+
+A small run is recorded by strace. For each prefix of its calls two disks are made: one with only
+what was fsynced, contents and names (`strict`), and one where names survive but contents that were
+not fsynced do not (`names`). On each, a reader must find a good save or none, every point of the
+curves up to that save's step must be there, and the same command must end in the same run. Prints a
+line for each disk that differs from the one before; exit code 1 where one was lost.
+"""
+
+import argparse
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from support import UserError, weights
+from tests.helpers import ROOT, SMALL, folders, points, same_run, train
+
+CALLS = "openat,write,pwrite64,lseek,ftruncate,rename,renameat,renameat2,unlink,unlinkat,rmdir"
+CALLS += ",mkdir,mkdirat,fsync,fdatasync,close"
+ARGV = ("--epoch", "2", "--save_every", "0")
+LINE = re.compile(r"(\d+\.\d+) (\w+)\((.*)\)\s+= (-?\d+)(?:<(.*)>)?")
+
+
+def main(argv=None):
+    """Records, replays and judges; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--most", type=int, default=0, help="disks to judge; 0: all")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as work:
+        lost = replay(pathlib.Path(work), args.most)
+    return 1 if lost else 0
+
+
+def replay(work, most=0):
+    """Judges the disks of a run recorded below `work`; returns how many were lost.
+
+    Args:
+        most: how many disks to judge, spread over the run; 0: all.
+    """
+    whole = work / "run"
+    calls = recorded(work, whole)
+    disks = list(states(calls, str(whole)))
+    chosen = range(len(disks))
+    if most:
+        chosen = sorted({round(i * (len(disks) - 1) / (most - 1)) for i in range(most)})
+    lost = 0
+    for index in chosen:
+        kind, after, disk = disks[index]
+        place = work / f"disk{index}"
+        complaint = judged(place, whole, disk)
+        lost += bool(complaint)
+        print(f"{index + 1}/{len(disks)} {kind} after {after}: {complaint or 'survived'}")
+    print(f"{len(chosen)} disks, {lost} lost")
+    return lost
+
+
+def recorded(work, whole):
+    """Runs train.py under strace; returns the calls of all its threads in order."""
+    command = ["strace", "-f", "-ff", "--seccomp-bpf", "-ttt", "-y", "-xx", "-s", "50000000"]
+    command += ["-e", f"trace={CALLS}", "-o", str(work / "calls"), sys.executable]
+    command += [os.path.join(ROOT, "train.py"), *SMALL, *ARGV, *folders(whole)]
+    whole.mkdir()
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    lines = []
+    for log in work.glob("calls.*"):
+        with open(log, encoding="ascii") as file:
+            lines += [match.groups() for match in map(LINE.match, file) if match]
+    return sorted(lines, key=lambda line: float(line[0]))
+
+
+def decoded(text):
+    """The bytes of strace's hexadecimal string."""
+    return bytes.fromhex(text.replace("\\x", ""))
+
+
+class Disk:
+    """Files below one folder: what the system shows, and what a power cut would leave."""
+
+    def __init__(self, base):
+        self.base = base
+        # Path -> inode (a dict of two contents), or None for a folder.
+        self.shown, self.kept = {base: None}, {base: None}
+        self.open = {}
+
+    def path(self, arguments):
+        """The path that the first strings of a call's arguments name, or None outside of base."""
+        folder, name = re.match(r'(?:[\w-]+<([^>]*)>, )?"([^"]*)"', arguments).groups()
+        name = decoded(name).decode()
+        if not name.startswith("/"):
+            name = os.path.join(decoded(folder or "").decode(), name)
+        return name if name.startswith(self.base) else None
+
+    def apply(self, call, arguments, result, result_path):
+        """Applies one call; whether it may have changed what a power cut would leave."""
+        if call == "openat":
+            path = decoded(result_path).decode()
+            if not path.startswith(self.base):
+                self.open.pop(int(result), None)
+                return False
+            new = path not in self.shown
+            if new:
+                self.shown[path] = {"now": bytearray(), "synced": b""}
+            elif "O_TRUNC" in arguments:
+                self.shown[path]["now"] = bytearray()
+            self.open[int(result)] = [path, self.shown[path], 0]
+            return new
+        if call in ("mkdir", "mkdirat"):
+            path = self.path(arguments)
+            if path:
+                self.shown[path] = None
+            return bool(path)
+        if call in ("unlink", "unlinkat", "rmdir"):
+            path = self.path(arguments)
+            if path:
+                del self.shown[path]
+            return bool(path)
+        if call.startswith("rename"):
+            first, second = (decoded(name).decode() for name in re.findall(r'"([^"]*)"', arguments))
+            if first.startswith(self.base):
+                self.shown[second] = self.shown.pop(first)
+            return first.startswith(self.base)
+        number = int(re.match(r"\d+", arguments)[0])
+        if number not in self.open:
+            return False
+        path, inode, offset = self.open[number]
+        if call == "close":
+            del self.open[number]
+        elif call == "lseek":
+            self.open[number][2] = int(result)
+        elif call in ("write", "pwrite64"):
+            content = decoded(re.search(r'"([^"]*)"', arguments)[1])[: int(result)]
+            at = offset if call == "write" else int(arguments.rpartition(",")[2])
+            missing = at - len(inode["now"])
+            inode["now"][at : at + len(content)] = b"\0" * max(0, missing) + content
+            if call == "write":
+                self.open[number][2] = at + len(content)
+        elif call == "ftruncate":
+            length = int(arguments.rpartition(",")[2])
+            inode["now"] = inode["now"][:length].ljust(length, b"\0")
+        elif inode is None:
+            for names in (self.kept, self.shown):
+                for name in [name for name in names if os.path.dirname(name) == path]:
+                    if name in self.shown:
+                        self.kept[name] = self.shown[name]
+                    else:
+                        self.kept.pop(name)
+            return True
+        else:
+            inode["synced"] = bytes(inode["now"])
+            return True
+        return False
+
+    def left(self, names):
+        """What a power cut leaves: path -> content, or None for a folder."""
+        found = {}
+        for path, inode in sorted(names.items()):
+            reachable = path == self.base or os.path.dirname(path) in found
+            if reachable:
+                found[path] = inode and inode["synced"]
+        return found
+
+
+def states(calls, base):
+    """Yields (kind, call, disk) for each disk that differs from the one before of its kind."""
+    disk, before = Disk(base), {}
+    for _, call, arguments, result, result_path in calls:
+        if int(result) < 0 or not disk.apply(call, arguments, result, result_path):
+            continue
+        for kind, names in (("strict", disk.kept), ("names", disk.shown)):
+            left = disk.left(names)
+            if left != before.get(kind):
+                before[kind] = left
+                yield kind, call, left
+
+
+def judged(place, whole, disk):
+    """Lays a disk out at `place`, reads it, resumes on it; returns what was lost, or ''."""
+    base = str(whole)
+    for path, content in disk.items():
+        target = pathlib.Path(str(place) + path[len(base) :])
+        if content is None:
+            target.mkdir(parents=True, exist_ok=True)
+        else:
+            target.write_bytes(content)
+    place.mkdir(exist_ok=True)
+    try:
+        run = weights.read_run(str(place / "weights"))
+    except UserError as error:
+        return f"no good save: {error}"
+    for part in ("train", "val") if run else ():
+        expected = points(whole / "log" / part)
+        found = points(place / "log" / part) if (place / "log" / part).is_dir() else {}
+        for tag, curve in expected.items():
+            due = [point for point in curve if point[0] <= run["step"]]
+            if [point for point in found.get(tag, []) if point[0] <= run["step"]] != due:
+                return f"points of {part} {tag} up to step {run['step']} are missing"
+    code = train(place, *ARGV)
+    if code:
+        return f"the same command ended with {code}"
+    try:
+        same_run(whole, place)
+    except AssertionError as error:
+        return f"another run: {error}"
+    return ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
