@@ -63,8 +63,7 @@ class RunFolder:
         if self.run is not None:
             require_same(self.run, self._wanted, self.path)
         if self._writes and not self.finished:
-            run_id = self.run and self.run["run_id"]
-            curves.require_free(self.log_dir, run_id, self._overwrite)
+            curves.require_free(self.log_dir, self.run and self.run["run_id"], self._overwrite)
 
     def starting_point(self, source, network, typed):
         """Returns the architecture of the run; keeps the weights that it starts from, if given.

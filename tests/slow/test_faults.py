@@ -9,7 +9,6 @@ import pathlib
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 
@@ -19,20 +18,16 @@ import pytest
 import train as script
 from support import Interrupted, console, weights, window
 from tests.helpers import (
-    ROOT,
     SMALL,
     STEPS,
     files_in,
-    folders,
     last_line,
     points,
-    same_run,
     start,
     stop_after,
     train,
     wait_for,
 )
-from tests.slow import fuzz
 
 LONG = [*SMALL, "--epoch", "4000", "--schedule", "constant", "--save_every", "0.2"]
 NOBODY = 65534
@@ -167,51 +162,6 @@ def test_two_runs_on_one_folder_and_a_killed_ones_lock(tmp_path):
     assert steps == list(range(5, steps[-1] + 1, 5))
 
 
-# Counts what changes names or vouches for contents on disk, and dies at one of them.
-KILLED = """
-import os, signal, sys
-moment, count = int(sys.argv.pop(1)), 0
-def counted(name):
-    call = getattr(os, name)
-    def wrapped(*args, **kwargs):
-        global count
-        count += 1
-        if count == moment:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return call(*args, **kwargs)
-    setattr(os, name, wrapped)
-for name in ("replace", "remove", "mkdir", "rmdir", "fsync"):
-    counted(name)
-import train
-code = train.main(sys.argv[1:])
-print(count)
-sys.exit(code)
-"""
-
-
-def test_kills_at_chosen_moments_change_nothing(tmp_path):
-    """SIGKILL before one of the calls that change the disk: the same command continues or starts,
-    to the same run each time."""
-    argv = [*SMALL, "--epoch", "2", "--save_every", "0"]
-
-    def run(moment, folder):
-        command = [sys.executable, "-c", KILLED, str(moment), *argv, *folders(folder)]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
-
-    whole = run(0, tmp_path / "whole")
-    calls = int(last_line(whole.stdout))
-    assert calls > 30
-    # The first save, the claim of the log folder and the end, and three between.
-    moments = [1, 5, 9, 14, calls // 2, calls - 9, calls - 4, calls - 1]
-    for moment in moments:
-        folder = tmp_path / f"killed{moment}"
-        assert run(moment, folder).returncode == -signal.SIGKILL
-        assert train(folder, "--epoch", "2", "--save_every", "0") == 0
-        same_run(tmp_path / "whole", folder)
-        left = {path.name for path in (folder / "weights").iterdir()}
-        assert left == {"vae.keras", ".weights.lock"}
-
-
 def test_a_second_signal_gives_up_saving():
     with console.Signals() as signals:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -245,12 +195,3 @@ def test_a_reader_of_a_run_in_progress_sees_whole_saves(tmp_path):
     process.communicate()
     # One set of weights a step: none was seen half old, half new.
     assert len(set(seen)) == len({step for step, _ in seen}) > 5
-
-
-@pytest.mark.parametrize("kind", fuzz.KINDS)
-def test_a_few_mutants_of_every_input(kind, tmp_path):
-    """tests/slow/fuzz.py in small."""
-    for run, count in ((fuzz.as_process, 1), (fuzz.in_process, 3 if kind == "save" else 20)):
-        counts = fuzz.fuzz(kind, count, run, 1, str(tmp_path / run.__name__))
-        assert not counts["failed"]
-        assert counts["result"] + counts["refused"] == count

@@ -1,0 +1,88 @@
+"""Fills up the disk of a run at random moments, and continues the run once there is room.
+
+    python -m tests.slow.full_disk --disks 100     # needs root, to mount a tmpfs; ten minutes
+
+Each disk is a tmpfs of a random size that lasts for a part of the run: of a save, of an event
+file, of the final file. train.py must end with one line and exit code 2, and leave a folder that
+loads; with more room the same command must end in the same run. Prints a line for each disk and a
+total; exit code 1 where one was lost.
+"""
+
+import argparse
+import contextlib
+import io
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+from unittest import mock
+
+from support import weights, window
+from tests.helpers import last_line, same_run, train
+
+ARGV = ("--epoch", "2", "--save_every", "0")
+
+
+def main(argv=None):
+    """Runs the soak; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--disks", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as work:
+        return 1 if soak(pathlib.Path(work), args.disks, args.seed) else 0
+
+
+def soak(work, disks, seed=0):
+    """Runs on `disks` small disks below `work`; returns how many were lost."""
+    draw, lost, filled = random.Random(seed), 0, 0
+    with mock.patch.object(window, "size", lambda *_: 6):
+        quietly(work / "whole")
+        for number in range(disks):
+            disk = work / f"disk{number}"
+            disk.mkdir()
+            size = draw.randrange(4, 2400)
+            subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "x", disk], check=True)
+            try:
+                code, complaint = on(disk, work / "whole")
+            finally:
+                subprocess.run(["umount", "-l", disk], check=True)
+            filled += code == 2
+            lost += bool(complaint)
+            print(f"{size} KiB: exit code {code}, {complaint or 'survived'}", flush=True)
+    print(f"{disks} disks, {filled} of them too small, {lost} lost")
+    return lost
+
+
+def on(disk, whole):
+    """Runs on one disk, then with more room; returns the first exit code and what was lost."""
+    code, printed = quietly(disk)
+    if code not in (0, 2) or "Traceback" in printed:
+        return code, f"ended with {code}: {printed}"
+    if code == 2 and "cannot be written" not in last_line(printed):
+        return code, f"says: {last_line(printed)}"
+    weights.read_run(str(disk / "weights"))
+    subprocess.run(["mount", "-o", "remount,size=30m", disk], check=True)
+    again, printed = quietly(disk)
+    if again:
+        return code, f"with more room: {printed}"
+    try:
+        same_run(whole, disk)
+    except AssertionError as error:
+        return code, f"another run: {error}"
+    return code, ""
+
+
+def quietly(folder):
+    """Runs train.py on `folder` in this process; returns its exit code and all it printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        code = train(folder, *ARGV)
+    return code, printed.getvalue()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

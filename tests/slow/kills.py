@@ -1,0 +1,119 @@
+"""Kills a run before each call that changes the disk, and at random moments, and continues it.
+
+    python -m tests.slow.kills --kills 200      # half an hour
+
+The calls that replace, remove, make or sync a file or folder are counted; SIGKILL comes just before
+one of them, each in its turn, and after all of them at random moments of a life. The same command
+must then continue, or start, and end in the same weights, record and curves, without leftovers.
+Prints a line for each kill and a total; exit code 1 where one was lost.
+"""
+
+import argparse
+import contextlib
+import io
+import pathlib
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+from tests.helpers import ROOT, SMALL, folders, last_line, same_run, train
+
+ARGV = ("--epoch", "2", "--save_every", "0")
+# Runs train.py and dies before the call whose number is the first argument.
+KILLED = """
+import os, signal, sys
+moment, count = int(sys.argv.pop(1)), 0
+def counted(name):
+    call = getattr(os, name)
+    def wrapped(*args, **kwargs):
+        global count
+        count += 1
+        if count == moment:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return call(*args, **kwargs)
+    setattr(os, name, wrapped)
+for name in ("replace", "remove", "unlink", "mkdir", "rmdir", "fsync"):
+    counted(name)
+import train
+code = train.main(sys.argv[1:])
+print(count)
+sys.exit(code)
+"""
+
+
+def main(argv=None):
+    """Runs the soak; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as work:
+        return 1 if soak(pathlib.Path(work), args.kills, args.seed) else 0
+
+
+def soak(work, kills, seed=0, most_chosen=None):
+    """Kills `kills` runs below `work`; returns how many were lost.
+
+    Args:
+        most_chosen: calls to be killed at, spread over the run; None: each of them.
+    """
+    started = time.monotonic()
+    whole = run(0, work / "whole")
+    seconds, calls = time.monotonic() - started, int(last_line(whole.stdout))
+    chosen = list(range(1, calls + 1))
+    if most_chosen:
+        chosen = chosen[:: -(-calls // most_chosen)]
+    draw, lost, died = random.Random(seed), 0, 0
+    for number in range(kills):
+        folder = work / f"killed{number}"
+        if number < len(chosen):
+            what = f"before call {chosen[number]} of {calls}"
+            code = run(chosen[number], folder).returncode
+        else:
+            moment = draw.uniform(0, seconds)
+            what, code = f"after {moment:.2f} s", run(0, folder, moment).returncode
+        died += code == -signal.SIGKILL
+        complaint = judged(folder, work / "whole")
+        lost += bool(complaint)
+        print(f"kill {number + 1}, {what}: {complaint or 'survived'}", flush=True)
+    print(f"{kills} kills, {died} of them in time, {lost} lost")
+    return lost
+
+
+def run(moment, folder, seconds=None):
+    """Runs train.py as a process that dies at a call, or after so many seconds."""
+    command = [sys.executable, "-c", KILLED, str(moment), *SMALL, *ARGV, *folders(folder)]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, **pipes)
+    try:
+        printed = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        printed = process.communicate()
+    return subprocess.CompletedProcess(command, process.returncode, *printed)
+
+
+def judged(folder, whole):
+    """Gives the same command again; returns what was lost, or ''."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        code = train(folder, *ARGV)
+    if code:
+        return f"the same command ended with {code}: {printed.getvalue()}"
+    try:
+        same_run(whole, folder)
+    except AssertionError as error:
+        return f"another run: {error}"
+    left = {path.name for path in (folder / "weights").iterdir()}
+    left |= {path.name for path in (folder / "log").iterdir()}
+    left -= {"vae.keras", ".weights.lock", ".log.lock", "owner.json", "train", "val"}
+    return f"leftovers: {sorted(left)}" if left else ""
+
+
+if __name__ == "__main__":
+    sys.exit(main())
