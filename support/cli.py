@@ -13,6 +13,7 @@ import difflib
 import functools
 import operator
 import os
+import signal
 import sys
 import tempfile
 
@@ -81,6 +82,10 @@ class Parser(argparse.ArgumentParser):
         blank = argparse.Namespace(**dict.fromkeys(vars(args)))
         typed = vars(self.parse_known_args(argv, blank)[0])
         args.given = frozenset(name for name, value in typed.items() if value is not None)
+        for name, value in vars(args).items():
+            # TensorFlow takes no other names of files.
+            if isinstance(value, str) and value != value.encode(errors="replace").decode():
+                self.error(f"--{name} is not valid UTF-8: rename the file or folder")
         return args
 
     def error(self, message):
@@ -181,8 +186,11 @@ def quiet_tensorflow(first=None):
         kept = os.dup(2)
         os.dup2(aside.fileno(), 2)
         try:
+            import keras
             import tensorflow as tf
 
+            # Whatever the user's keras.json says.
+            keras.config.set_floatx("float32")
             # Touching the devices here makes the lines about absent GPUs come now.
             return (first or tf.config.list_logical_devices)()
         except BaseException:
@@ -209,7 +217,8 @@ def script(parser):
         def run(argv=None):
             flags = parser()
             try:
-                return main(flags.parse_args(argv)) or 0
+                with _ordinary_process():
+                    return main(flags.parse_args(argv)) or 0
             except SystemExit as stop:
                 return stop.code
             except (UserError, NotFinite) as error:
@@ -231,3 +240,23 @@ def script(parser):
         return run
 
     return decorated
+
+
+@contextlib.contextmanager
+def _ordinary_process():
+    """Gives a script the three standard streams, where some are closed, and turns SIGTERM into
+    `Interrupted` until something else handles it."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            # Takes the lowest free number, which is the missing one.
+            setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
+
+    def terminated(signum, _frame):
+        raise Interrupted("interrupted; what was saved before is intact", signum)
+
+    before = signal.signal(signal.SIGTERM, terminated)
+    try:
+        yield
+    finally:
+        # None: not Python's, and not Python's to give back.
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -16,6 +16,7 @@ import contextlib
 import glob
 import json
 import os
+import re
 import time
 
 import numpy as np
@@ -24,6 +25,7 @@ from support import UserError, files, pictures
 
 OWNER = "owner.json"
 PARTS = ("train", "val")
+EVENT_FILE = re.compile(r"(.*events\.out\.tfevents\.)(\d+)(\..*)", re.DOTALL)
 # What TensorBoard's table shows of run.json.
 SHOWN = ("dataset", "architecture", "training", "versions")
 
@@ -47,9 +49,9 @@ def require_free(log_dir, run_id, overwrite):
         raise UserError(f"{log_dir} holds the curves of another run")
 
 
-def event_files(log_dir):
+def event_files(log_dir, parts=PARTS):
     """Returns the paths of the event files in `log_dir`."""
-    folders = [os.path.join(glob.escape(log_dir), part) for part in PARTS]
+    folders = [os.path.join(glob.escape(log_dir), part) for part in parts]
     return [path for folder in folders for path in glob.glob(f"{folder}/events.out.tfevents.*")]
 
 
@@ -74,6 +76,15 @@ def _owner(log_dir):
             return files.read_json(file, OWNER).get("run_id")
     except (FileNotFoundError, UserError):
         return None
+
+
+def _put_last(newest, older):
+    """Renames an event file where a clock that was set back puts it before older ones: loaders
+    read files in the order of their names, which begin with the time."""
+    times = [int(match[2]) for match in map(EVENT_FILE.fullmatch, older) if match]
+    head, time_of, rest = EVENT_FILE.fullmatch(newest).groups()
+    if times and int(time_of) <= max(times):
+        os.rename(newest, f"{head}{max(times) + 1:010d}{rest}")
 
 
 class Curves:
@@ -108,7 +119,11 @@ class Curves:
         try:
             with self._disk_errors():
                 for part in PARTS if self._log_dir else ():
+                    older = event_files(self._log_dir, [part])
                     self._writers[part] = EventFileWriter(os.path.join(self._log_dir, part))
+                    self._writers[part].flush()
+                    (newest,) = set(event_files(self._log_dir, [part])) - set(older)
+                    _put_last(newest, older)
                     self._add(part, step + 1, session_log=SessionLog(status=SessionLog.START))
             if not step:
                 self._table({name: run[name] for name in SHOWN})

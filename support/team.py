@@ -20,7 +20,7 @@ import numpy as np
 from support import UserError, cli
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
-HELLO = b"train.py\n"
+HELLO, GREETING = b"train.py\n", 60_000
 RUN_AGAIN = "start every worker again with the same command, and the run continues"
 HOW = 'expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
@@ -66,7 +66,7 @@ def greet(addresses, index, timeout):
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(addresses[0], timeout=1) as connection:
-                connection.sendall(f"{index}\n".encode())
+                connection.sendall(_hello(addresses, index))
                 connection.settimeout(max(0.1, deadline - time.monotonic()))
                 if connection.recv(len(HELLO)) == HELLO:
                     return
@@ -97,13 +97,19 @@ def _gather(addresses, deadline):
             open_connections.enter_context(connection)
             connection.settimeout(0.5)
             # Whoever says nothing, something else, or leaves is no worker.
-            with contextlib.suppress(OSError, ValueError):
-                name = int(connection.recv(20))
-                if 0 < name < len(addresses):
-                    peers[name] = connection
+            with contextlib.suppress(OSError):
+                said = connection.recv(GREETING)
+                for name in range(1, len(addresses)):
+                    if said == _hello(addresses, name):
+                        peers[name] = connection
         for connection in peers.values():
             with contextlib.suppress(OSError):
                 connection.sendall(HELLO)
+
+
+def _hello(addresses, index):
+    """Returns what a worker says: its number, and the cluster as it knows it."""
+    return json.dumps([index, addresses]).encode()[:GREETING]
 
 
 def _absent(addresses, how):

@@ -307,3 +307,30 @@ def test_an_error_as_a_process(tmp_path, script, argv):
     run = run_script(script, *argv, cwd=tmp_path, KERAS_HOME=str(tmp_path), **OFFLINE)
     assert run.returncode == 2
     assert run.stderr.count("\n") == 1 and run.stderr.startswith(f"{script}: error: ")
+
+
+@pytest.mark.parametrize(
+    "closed", ["12", *(pytest.param(one, marks=pytest.mark.slow) for one in "012")]
+)
+def test_closed_streams_and_a_strange_keras_json_change_nothing(trained, tmp_path, closed):
+    (tmp_path / "keras.json").write_text(
+        '{"floatx": "float16", "backend": "torch", "image_data_format": "channels_first"}'
+    )
+    command = [sys.executable, os.path.join(ROOT, "eval_genresult.py")]
+    command += ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "out")]
+    redirected = " ".join(f"{stream}>&-" for stream in closed)
+    environment = {**os.environ, "KERAS_HOME": str(tmp_path)}
+    shell = f"exec {' '.join(command)} {redirected}"
+    run = subprocess.run(["sh", "-c", shell], env=environment, capture_output=True, timeout=100)
+    assert run.returncode == 0, run.stderr
+    with np.load(tmp_path / "out" / "generated.npz") as archive:
+        found = archive["images"]
+    np.testing.assert_array_equal(found, generated(trained, tmp_path, "--num", "100"))
+
+
+def test_a_path_that_is_no_utf8_costs_one_line(trained, tmp_path):
+    folder = os.fsencode(tmp_path) + b"/\xff"
+    command = [sys.executable, os.path.join(ROOT, "eval_genresult.py"), "--output_dir", folder]
+    run = subprocess.run(command, capture_output=True, timeout=100)
+    assert run.returncode == 2 and b"--output_dir is not valid UTF-8" in run.stderr
+    assert run.stderr.count(b"\n") == 1

@@ -1,6 +1,7 @@
 """train.py: a run, its rest after an interruption, what it refuses, what it leaves on disk."""
 
 import json
+import os
 import shutil
 import signal
 
@@ -328,3 +329,30 @@ def test_a_fallback_has_folders_of_its_own(tmp_path, monkeypatch, capsys):
     assert script.main([*argv, "--epoch", "1"]) == 0
     assert capsys.readouterr().out.count("THIS IS NOT MNIST") == 2
     assert {path.name for path in tmp_path.iterdir()} == {"weight_train_digits", "log_digits"}
+
+
+def test_a_clock_that_was_set_back_hides_no_points(whole, tmp_path, monkeypatch):
+    """Loaders read event files in the order of their names, which begin with the time."""
+    import time
+
+    with monkeypatch.context() as patch:
+        patch.setattr(window, "compiled", stop_after(17))
+        patch.setattr(window, "size", lambda *_: 17)
+        assert train(tmp_path, "--epoch", "3") == 143
+    now = time.time
+    monkeypatch.setattr(time, "time", lambda: now() - 86_400)
+    assert train(tmp_path, "--epoch", "3") == 0
+    same_run(whole, tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["pipe", "folder", "nested"])
+def test_an_owner_file_that_is_none_is_refused(whole, tmp_path, capsys, kind):
+    owner = tmp_path / "log" / "owner.json"
+    owner.parent.mkdir()
+    {
+        "pipe": lambda: os.mkfifo(owner),
+        "folder": owner.mkdir,
+        "nested": lambda: owner.write_text("[" * 100_000),
+    }[kind]()
+    assert train(tmp_path, "--epoch", "1") == 2
+    assert "nobody knows which run" in last_line(capsys.readouterr().err)

@@ -6,8 +6,8 @@ Each mutant is cut, flipped, overwritten, swapped or made larger. A reader must 
 contents of the undamaged file or a `UserError`: never other contents, another exception, more than
 20 seconds, or more than 200 MB beyond the file's size. Two kinds cannot tell. Plain IDX files have
 no check sum, but their data set is named by its hash, which must differ. And `weights zip` and
-`save zip` are sound zips with one mutated member: their numbers may be others, but must be finite and
-of the same shapes. Prints a line a kind; exit code 1 where one failed.
+`save zip` are sound zips with one mutated member: their numbers may be others, but must be finite
+and of the same shapes. Prints a line a kind; exit code 1 where one failed.
 """
 
 import argparse

@@ -1,11 +1,13 @@
 """Kills a run before each call that changes the disk, and at random moments, and continues it.
 
-    python -m tests.slow.kills --kills 200      # half an hour
+    python -m tests.slow.kills --kills 200                      # half an hour
+    python -m tests.slow.kills --kills 50 --signal SIGTERM      # at random moments alone
 
 The calls that replace, remove, make or sync a file or folder are counted; SIGKILL comes just before
 one of them, each in its turn, and after all of them at random moments of a life. The same command
 must then continue, or start, and end in the same weights, record and curves, without leftovers.
-Prints a line for each kill and a total; exit code 1 where one was lost.
+With another signal, the run itself must end with its code, 130 or 143, or well, and say so in its
+last line. Prints a line for each kill and a total; exit code 1 where one was lost.
 """
 
 import argparse
@@ -51,51 +53,65 @@ def main(argv=None):
     )
     parser.add_argument("--kills", type=int, default=200)
     parser.add_argument("--seed", type=int, default=0, help="of the random moments")
+    parser.add_argument("--signal", choices=("SIGKILL", "SIGTERM", "SIGINT"), default="SIGKILL")
     args = parser.parse_args(argv)
+    signum = signal.Signals[args.signal]
     with tempfile.TemporaryDirectory() as work:
-        return 1 if soak(pathlib.Path(work), args.kills, args.seed) else 0
+        return 1 if soak(pathlib.Path(work), args.kills, args.seed, signum=signum) else 0
 
 
-def soak(work, kills, seed=0, most_chosen=None):
+def soak(work, kills, seed=0, most_chosen=None, signum=signal.SIGKILL):
     """Kills `kills` runs below `work`; returns how many were lost.
 
     Args:
         most_chosen: calls to be killed at, spread over the run; None: each of them.
+        signum: SIGKILL, or a signal that comes at random moments alone.
     """
     started = time.monotonic()
     whole = run(0, work / "whole")
     seconds, calls = time.monotonic() - started, int(last_line(whole.stdout))
-    chosen = list(range(1, calls + 1))
+    chosen = list(range(1, calls + 1)) if signum == signal.SIGKILL else []
     if most_chosen:
         chosen = chosen[:: -(-calls // most_chosen)]
     draw, lost, died = random.Random(seed), 0, 0
     for number in range(kills):
         folder = work / f"killed{number}"
         if number < len(chosen):
-            what = f"before call {chosen[number]} of {calls}"
-            code = run(chosen[number], folder).returncode
+            what, ended = f"before call {chosen[number]}", run(chosen[number], folder)
         else:
             moment = draw.uniform(0, seconds)
-            what, code = f"after {moment:.2f} s", run(0, folder, moment).returncode
-        died += code == -signal.SIGKILL
-        complaint = judged(folder, work / "whole")
+            what, ended = f"after {moment:.2f} s", run(0, folder, moment, signum)
+        died += ended.returncode != 0
+        complaint = said(ended, signum) or judged(folder, work / "whole")
         lost += bool(complaint)
         print(f"kill {number + 1}, {what}: {complaint or 'survived'}", flush=True)
     print(f"{kills} kills, {died} of them in time, {lost} lost")
     return lost
 
 
-def run(moment, folder, seconds=None):
-    """Runs train.py as a process that dies at a call, or after so many seconds."""
+def run(moment, folder, seconds=None, signum=signal.SIGKILL):
+    """Runs train.py as a process that dies at a call, or gets a signal after so many seconds."""
     command = [sys.executable, "-c", KILLED, str(moment), *SMALL, *ARGV, *folders(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=ROOT, **pipes)
     try:
         printed = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
-        process.kill()
-        printed = process.communicate()
+        process.send_signal(signum)
+        printed = process.communicate(timeout=60)
     return subprocess.CompletedProcess(command, process.returncode, *printed)
+
+
+def said(ended, signum):
+    """Returns what is wrong with the end of a run that got a signal, or ''."""
+    code, stderr = ended.returncode, ended.stderr.strip()
+    if code == -signal.SIGKILL or (code == 0 and not stderr):
+        return ""
+    # Before the script itself has begun, Python answers.
+    early = "_python" if code in (-signum, 1) and "train.main" not in stderr else ""
+    if early or (code == 128 + signum and stderr.startswith("train.py: interrupted")):
+        return ""
+    return f"ended with {code}: {stderr}"
 
 
 def judged(folder, whole):

@@ -123,6 +123,18 @@ def test_a_peer_that_never_comes(tmp_path):
     assert "Traceback" not in stderr
 
 
+def test_workers_that_know_other_clusters_end_with_one_line(tmp_path):
+    """Of two and of three machines: neither waits for ever."""
+    addresses = free_addresses(3)
+    quick = ["--cluster_timeout", "8"]
+    started = time.monotonic()
+    workers = [worker(0, addresses[:2], tmp_path, *quick), worker(1, addresses, tmp_path, *quick)]
+    codes, printed = ended(workers)
+    assert codes == [2, 2], printed
+    assert time.monotonic() - started < 60
+    assert all("did not all come in time" in last_line(stderr) for _, stderr in printed)
+
+
 def test_folders_that_are_not_shared_are_refused(tmp_path):
     addresses = free_addresses()
     workers = [worker(i, addresses, tmp_path, weights=f"weights{i}") for i in (0, 1)]
@@ -178,6 +190,22 @@ def test_four_devices_compute_the_run_that_one_does(tmp_path):
         '{"cluster": {"worker": ["a:1"], "ps": ["b:1"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:99999"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["[::1]:2222"]}, "task": {"type": "worker", "index": 0}}',
+        "null",
+        "3",
+        '"worker"',
+        "[" * 100_000,
+        '{"cluster": [], "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": []}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": "a:1"}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": [3]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:0"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:-1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "chief", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": -1}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": null}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": "worker"}',
     ],
 )
 def test_a_tf_config_that_names_no_worker_is_refused(text, monkeypatch):

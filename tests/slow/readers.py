@@ -1,0 +1,88 @@
+"""Evaluates a folder again and again while a run saves into it.
+
+    python -m tests.slow.readers --evaluations 1000      # some minutes
+
+The run saves after each window; what it removes is set aside. Each evaluation reads the newest save
+as eval.py does and computes its figures. In the end every one of them must equal, to the last bit,
+the figures of the save of its step. Prints a total; exit code 1 where one differed.
+"""
+
+import argparse
+import pathlib
+import subprocess
+import sys
+import tempfile
+
+import data
+from support import weights
+from tests.helpers import ROOT, SMALL, folders, wait_for
+
+IMAGES = data.load("digits").test.images[:50]
+# A run that sets its older saves aside instead of removing them.
+KEEPING = """
+import os, sys
+from support import run_folder, weights
+aside = sys.argv.pop(1)
+def kept(self, steps):
+    for step in steps:
+        path = weights.checkpoint(self.path, step)
+        os.rename(path, os.path.join(aside, os.path.basename(path)))
+run_folder.RunFolder._remove_saves = kept
+import train
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+
+def main(argv=None):
+    """Runs the comparison; returns the exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--evaluations", type=int, default=1000)
+    args = parser.parse_args(argv)
+    with tempfile.TemporaryDirectory() as work:
+        return 1 if compared(pathlib.Path(work), args.evaluations) else 0
+
+
+def compared(work, evaluations):
+    """Evaluates a run below `work` so often; returns how many figures were no save's."""
+    aside = work / "aside"
+    aside.mkdir()
+    command = [sys.executable, "-c", KEEPING, str(aside), *SMALL, "--epoch", "5000"]
+    command += ["--save_every", "0", *folders(work)]
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    process = subprocess.Popen(command, cwd=ROOT, **pipes)
+    where = str(work / "weights")
+    try:
+        wait_for(lambda: weights.steps(where)[-1:] > [0], process)
+        seen = [evaluated(where) for _ in range(evaluations)]
+        assert process.poll() is None, "the run ended before the evaluations"
+    finally:
+        process.kill()
+        process.wait()
+    of_saves = {}
+    for path in [*aside.iterdir(), *(work / "weights" / weights.CHECKPOINTS).glob("*.keras")]:
+        step, figures = evaluated(str(path))
+        of_saves[step] = figures
+    wrong = sum(of_saves.get(step) != figures for step, figures in seen)
+    steps = len({step for step, _ in seen})
+    print(f"{evaluations} evaluations of {steps} of {len(of_saves)} saves, {wrong} wrong")
+    return wrong
+
+
+def evaluated(where):
+    """The step and the figures of the newest save."""
+    from support import evaluation
+
+    vae, run = weights.load(where)
+    images = IMAGES
+    # Without a graph: one for each model would be traced.
+    mu, log_var = vae.encode(data.pixels(images))
+    import model
+
+    terms = model.loss_terms(data.pixels(images), mu, log_var, vae.decode(mu))
+    return run["step"], evaluation.means({name: term.numpy() for name, term in terms.items()})
+
+
+if __name__ == "__main__":
+    sys.exit(main())
