@@ -8,7 +8,7 @@
 
 Tags, in both parts: `objective`, what is minimized, and the names in `model.TERMS`. In train alone:
 `learning_rate`. In val alone: `active_units`, and the pictures `reconstructions` and `prior_draws`.
-TensorBoard's own writer and summaries. Each writer begins with a `SessionLog.START` event, at which
+TensorBoard's own records and summaries. Each file begins with a `SessionLog.START` event, at which
 every loader drops what an interrupted run had written past the point where this one resumes.
 """
 
@@ -17,6 +17,7 @@ import glob
 import json
 import os
 import re
+import socket
 import time
 
 import numpy as np
@@ -25,7 +26,7 @@ from support import UserError, files, pictures
 
 OWNER = "owner.json"
 PARTS = ("train", "val")
-EVENT_FILE = re.compile(r"(.*events\.out\.tfevents\.)(\d+)(\..*)", re.DOTALL)
+EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\.")
 # What TensorBoard's table shows of run.json.
 SHOWN = ("dataset", "architecture", "training", "versions")
 
@@ -49,9 +50,9 @@ def require_free(log_dir, run_id, overwrite):
         raise UserError(f"{log_dir} holds the curves of another run")
 
 
-def event_files(log_dir, parts=PARTS):
+def event_files(log_dir):
     """Returns the paths of the event files in `log_dir`."""
-    folders = [os.path.join(glob.escape(log_dir), part) for part in parts]
+    folders = [os.path.join(glob.escape(log_dir), part) for part in PARTS]
     return [path for folder in folders for path in glob.glob(f"{folder}/events.out.tfevents.*")]
 
 
@@ -78,13 +79,27 @@ def _owner(log_dir):
         return None
 
 
-def _put_last(newest, older):
-    """Renames an event file where a clock that was set back puts it before older ones: loaders
-    read files in the order of their names, which begin with the time."""
-    times = [int(match[2]) for match in map(EVENT_FILE.fullmatch, older) if match]
-    head, time_of, rest = EVENT_FILE.fullmatch(newest).groups()
-    if times and int(time_of) <= max(times):
-        os.rename(newest, f"{head}{max(times) + 1:010d}{rest}")
+def new_event_file(folder, step):
+    """Opens a new event file, which begins with a restart: points from `step` on are dropped.
+
+    Loaders read files in the order of their names, which begin with the time: that of a clock
+    that was set back gives way to the one after the newest file's.
+
+    Returns:
+        The open file, and TensorBoard's writer of records into it.
+    """
+    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+    from tensorboard.summary.writer.record_writer import RecordWriter
+
+    times = [int(match[1]) for match in map(EVENT_FILE.match, os.listdir(folder)) if match]
+    now = max(int(time.time()), *(before + 1 for before in times), 0)
+    name = f"events.out.tfevents.{now:010d}.{socket.gethostname()}.{os.getpid()}"
+    file = open(os.path.join(folder, name), "xb")  # noqa: SIM115, closed with the others
+    writer = RecordWriter(file)
+    start = SessionLog(status=SessionLog.START)
+    for content in ({"file_version": "brain.Event:2"}, {"step": step, "session_log": start}):
+        writer.write(Event(wall_time=time.time(), **content).SerializeToString())
+    return file, writer
 
 
 class Curves:
@@ -101,7 +116,7 @@ class Curves:
 
     def __init__(self, log_dir, names, every):
         self._log_dir, self._names, self._every = log_dir, names, every
-        self._writers = {}
+        self._files, self._writers = {}, {}
         zeros = np.zeros(len(names))
         self.sums = {"logged": np.int64(0), "log_sum": zeros, "epoch_sum": zeros.copy()}
 
@@ -113,25 +128,18 @@ class Curves:
             step: of the run; points past it are of a part that was lost.
             run: `run.json`, which a new run's table shows.
         """
-        from tensorboard.compat.proto.event_pb2 import SessionLog
-        from tensorboard.summary.writer.event_file_writer import EventFileWriter
-
         try:
-            with self._disk_errors():
+            with files.disk_errors(self._log_dir):
                 for part in PARTS if self._log_dir else ():
-                    older = event_files(self._log_dir, [part])
-                    self._writers[part] = EventFileWriter(os.path.join(self._log_dir, part))
-                    self._writers[part].flush()
-                    (newest,) = set(event_files(self._log_dir, [part])) - set(older)
-                    _put_last(newest, older)
-                    self._add(part, step + 1, session_log=SessionLog(status=SessionLog.START))
+                    folder = os.path.join(self._log_dir, part)
+                    self._files[part], self._writers[part] = new_event_file(folder, step + 1)
             if not step:
                 self._table({name: run[name] for name in SHOWN})
             yield
         finally:
-            with self._disk_errors():
-                for writer in self._writers.values():
-                    writer.close()
+            with files.disk_errors(self._log_dir):
+                for file in self._files.values():
+                    file.close()
 
     def train(self, step, terms, rate):
         """Adds the means of a window of steps; writes the points that are due.
@@ -199,23 +207,16 @@ class Curves:
 
     def flush(self):
         """Returns when every event so far would survive a power cut."""
-        with self._disk_errors():
-            for writer in self._writers.values():
-                writer.flush()
-            if self._writers:
-                folders = [os.path.join(self._log_dir, part) for part in PARTS]
-                for path in [*event_files(self._log_dir), *folders]:
-                    files.sync(path)
+        with files.disk_errors(self._log_dir):
+            for part, file in self._files.items():
+                file.flush()
+                os.fsync(file.fileno())
+                files.sync(os.path.join(self._log_dir, part))
 
     def _add(self, part, step, **content):
         from tensorboard.compat.proto.event_pb2 import Event
 
         if part in self._writers:
-            with self._disk_errors():
-                event = Event(wall_time=time.time(), step=step, **content)
-                self._writers[part].add_event(event)
-
-    def _disk_errors(self):
-        import tensorflow as tf
-
-        return files.disk_errors(self._log_dir, also=(tf.errors.OpError,))
+            event = Event(wall_time=time.time(), step=step, **content)
+            with files.disk_errors(self._log_dir):
+                self._writers[part].write(event.SerializeToString())

@@ -98,8 +98,8 @@ class RunFolder:
                     advice = "wait for it, or choose another folder"
                     raise UserError(f"{folder} is in use by another run: {advice}") from None
                 self._inodes[path] = os.stat(path).st_ino
-            for folder in (self.path, os.path.join(self.path, weights.CHECKPOINTS)):
-                files.sweep(folder)
+                for place in (folder, os.path.join(folder, weights.CHECKPOINTS)):
+                    files.sweep(place)
             # Another run may have come between the first look and the locks.
             self._look()
             self._locks = locks.pop_all()
