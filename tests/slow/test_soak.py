@@ -1,11 +1,12 @@
 """The soaks in small: each is a program of its own for as long as one likes."""
 
 import shutil
+import signal
 import subprocess
 
 import pytest
 
-from tests.slow import full_disk, fuzz, hostile, kills, power_cut, soak
+from tests.slow import full_disk, fuzz, hostile, kills, power_cut, readers, soak
 
 
 def test_kills_at_chosen_moments_change_nothing(tmp_path):
@@ -21,6 +22,14 @@ def test_what_a_power_cut_leaves_loads_and_continues(tmp_path):
     if not shutil.which("strace"):
         pytest.skip("strace is not installed: no system calls to replay")
     assert power_cut.replay(tmp_path, most=8) == 0
+
+
+def test_a_signal_at_random_moments_ends_with_one_line(tmp_path):
+    assert kills.soak(tmp_path, 4, signum=signal.SIGTERM) == 0
+
+
+def test_figures_of_a_run_in_progress_are_those_of_one_save(tmp_path):
+    assert readers.compared(tmp_path, 40) == 0
 
 
 def test_a_full_disk_at_random_moments_loses_nothing(tmp_path):
