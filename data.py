@@ -24,12 +24,8 @@ PIXELS = SIDE * SIDE
 MNIST_SHA256 = "5a4d4600f9ae243d0ab9ee1ff6d948035e6f85a423fdfacf899262ac3ca6f325"
 MOST_IMAGES = 1_000_000
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
-IDX_FILES = (
-    "train-images-idx3-ubyte",
-    "train-labels-idx1-ubyte",
-    "t10k-images-idx3-ubyte",
-    "t10k-labels-idx1-ubyte",
-)
+IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 EXPECTED = f"expected images of {SIDE}x{SIDE} and one label each, {MOST_IMAGES:,} at most"
 HOW_TO_GET = "name a folder with mnist.npz or the four IDX files, or connect to the network once"
 # Radians, shares and pixels, in the order of `warped`.

@@ -42,8 +42,7 @@ def add_training_flags(parser):
     add("--beta", type=amount, default=1.0, help="weight of the KL term")
     drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
-    pairs = "L, the number of z drawn for each image, in antithetic pairs"
-    add("--elbo_samples", type=cli.integer(1, 1000), default=2, help=pairs)
+    add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="z an image, antithetic pairs")
     warp = "share of images seen slightly turned, stretched and moved; falls with the learning rate"
     add("--warp", type=cli.number(0, 1), default=0.5, help=warp)
 
@@ -51,14 +50,12 @@ def add_training_flags(parser):
     add("--epoch", type=cli.integer(1, 100_000), default=100, help="passes over the data")
     add("--batch", type=count, default=100, help="images a step")
     add("--limit", type=count, default=None, help="train on the first N images only")
-    peak = cli.number(0, 1e6, above=True)
-    add("--learning_rate", type=peak, default=3e-3, help="at its highest")
-    cosine = "of the learning rate: cosine falls to 0 at the last epoch"
-    add("--schedule", choices=("cosine", "constant"), default="cosine", help=cosine)
+    add("--learning_rate", type=cli.number(0, 1e6, above=True), default=3e-3, help="the highest")
+    falls = "cosine: the learning rate falls to 0 at the last epoch"
+    add("--schedule", choices=("cosine", "constant"), default="cosine", help=falls)
     rise = "epochs of linear rise to --learning_rate; with cosine at most a tenth of the run"
     add("--warmup_epochs", type=amount, default=1.0, help=rise)
-    decay = "of the kernels, decoupled: each step shrinks them by rate * decay"
-    add("--weight_decay", type=amount, default=0.05, help=decay)
+    add("--weight_decay", type=amount, default=0.05, help="of the kernels, decoupled")
 
 
 def parser():
@@ -76,8 +73,7 @@ def parser():
     add("--save_weight_dir", default="./weight_train", help="the weights, and saves on the way")
     add("--log_dir", default="./log", help="TensorBoard's event files")
     add("--load_weight_dir", default="", help="start a new run from the weights in this folder")
-    anew = "start anew: remove what an earlier run wrote to the two folders"
-    add("--overwrite", action="store_true", help=anew)
+    add("--overwrite", action="store_true", help="start anew: what an earlier run wrote goes")
     add("--log_every", type=cli.integer(1), default=50, help="steps between points of a curve")
     add("--save_every", type=cli.number(0, 1e6), default=30.0, help="seconds between saves")
     return parser

@@ -46,7 +46,7 @@ def main(args):
         weights.read(folder)
     files.writable_folder(args.output_dir)
     if args.dataset == "digits":
-        raise UserError("--dataset digits: this classifier is of MNIST, leave the flag away")
+        raise UserError("--dataset digits: this classifier is of MNIST, drop the flag")
     dataset = data.load("mnist", args.data_dir)
     cli.quiet_tensorflow()
     classifier, accuracy = trained_classifier(dataset)

@@ -10,6 +10,7 @@ missing one for more than ten minutes and could not be interrupted.
 """
 
 import contextlib
+import hashlib
 import json
 import os
 import socket
@@ -20,7 +21,7 @@ import numpy as np
 from support import UserError, cli
 
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
-HELLO, GREETING = b"train.py\n", 60_000
+HELLO = b"train.py\n"
 RUN_AGAIN = "start every worker again with the same command, and the run continues"
 HOW = 'expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
 
@@ -93,12 +94,12 @@ def _gather(addresses, deadline):
                 connection, _ = server.accept()
             except TimeoutError:
                 absent = set(range(1, len(addresses))) - set(peers)
-                raise _absent([addresses[i] for i in sorted(absent)], "not at all") from None
+                raise _absent([addresses[i] for i in sorted(absent)], "never came") from None
             open_connections.enter_context(connection)
             connection.settimeout(0.5)
             # Whoever says nothing, something else, or leaves is no worker.
             with contextlib.suppress(OSError):
-                said = connection.recv(GREETING)
+                said = connection.recv(100)
                 for name in range(1, len(addresses)):
                     if said == _hello(addresses, name):
                         peers[name] = connection
@@ -108,13 +109,14 @@ def _gather(addresses, deadline):
 
 
 def _hello(addresses, index):
-    """Returns what a worker says: its number, and the cluster as it knows it."""
-    return json.dumps([index, addresses]).encode()[:GREETING]
+    """Returns what a worker says: its number, and a hash of the cluster as it knows it."""
+    known = hashlib.sha256(json.dumps(addresses).encode()).hexdigest()
+    return f"{index} {known}".encode()
 
 
 def _absent(addresses, how):
     names = ", ".join(f"{host}:{port}" for host, port in addresses)
-    return UserError(f"the workers in TF_CONFIG did not all come in time, {names} {how}")
+    return UserError(f"the workers in TF_CONFIG did not all come in time: {names} {how}")
 
 
 @contextlib.contextmanager
