@@ -110,9 +110,8 @@ def loss_bce(images, logits):
         (n,), or (L, n)
     """
     images = tf.broadcast_to(images, tf.shape(logits))
-    return tf.reduce_sum(
-        tf.nn.sigmoid_cross_entropy_with_logits(labels=images, logits=logits), axis=-1
-    )
+    pixelwise = tf.nn.sigmoid_cross_entropy_with_logits(labels=images, logits=logits)
+    return tf.reduce_sum(pixelwise, axis=-1)
 
 
 def loss_KLD(mu, log_var):

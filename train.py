@@ -17,10 +17,7 @@ from support import Interrupted, UserError, cli, console, curves, run_folder, te
 
 # Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
 PICTURE_EPOCHS = 5
-WAYS_OUT = (
-    ": choose another --save_weight_dir and --log_dir, --overwrite them, or start a new run from "
-    "given weights with --load_weight_dir"
-)
+WAYS_OUT = ": use other folders (--save_weight_dir, --log_dir), --overwrite, or --load_weight_dir"
 
 
 def add_architecture_flags(parser):
@@ -186,7 +183,8 @@ def main(args):
         how = "Starting anew" if args.overwrite else "Continuing" if folder.run else "Starting"
         print(f"{how} in {save_dir}, curves in {log_dir}.")
 
-    with folder, team.join(args.strategy, machines, args.cluster_timeout) as crew:
+    joined = team.join(args.strategy, machines, args.cluster_timeout)
+    with folder, joined as crew, console.Signals() as signals:
         import keras
 
         import model
@@ -231,7 +229,7 @@ def main(args):
                 message = f"interrupted; saved in {save_dir}: {again} continues the run"
                 raise Interrupted(message, signals.received or signal.SIGTERM)
 
-        with log.started(step, folder.run), console.Signals() as signals:
+        with log.started(step, folder.run):
             for epoch in range(step // steps, args.epoch):
                 order = data.batches(len(images), args.batch, args.seed, epoch)
                 bar = console.Progress(epoch, args.epoch, steps, args.batch, step % steps, chief)

@@ -23,12 +23,7 @@ LARGEST = 2**31 - 1
 # XLA leaves half of an AVX-512 unit idle unless asked: 3 % of a training step.
 WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 # What other repositories call a flag, where spelling alone would not find ours.
-KNOWN_AS = {
-    "--lr": "--learning_rate",
-    "--z_dim": "--latent_dim",
-    "--weights": "--load_weight_dir",
-    "--num_samples": "--num",
-}
+KNOWN_AS = {"--lr": "--learning_rate", "--z_dim": "--latent_dim", "--num_samples": "--num"}
 
 
 def integer(minimum, maximum=LARGEST):
@@ -70,9 +65,8 @@ class Parser(argparse.ArgumentParser):
             formatter_class=lambda prog: _Formatter(prog, max_help_position=32),
             allow_abbrev=False,
         )
-        self.add_argument(
-            "--seed", type=integer(0), default=0, help="same seed, same machine: same bits"
-        )
+        bits = "same seed, same machine: same bits"
+        self.add_argument("--seed", type=integer(0), default=0, help=bits)
 
     def parse_args(self, argv=None):
         """As argparse's own, with `given`; an unknown flag is told which one was meant."""
@@ -112,21 +106,14 @@ def add_data_flags(parser, auto):
     group = parser.add_argument_group("data")
     choices = ("auto", "mnist", "digits")
     group.add_argument("--dataset", choices=choices, default="auto", help=f"auto: {auto}")
-    group.add_argument(
-        "--data_dir",
-        default=os.environ.get("MNIST_DIR", ""),
-        help="a folder with mnist.npz or the four IDX files, or an .npz file; empty: the "
-        "environment variable MNIST_DIR, then Keras's cached download",
-    )
+    place = "a folder with mnist.npz or the IDX files, or an .npz; else MNIST_DIR, else a download"
+    group.add_argument("--data_dir", default=os.environ.get("MNIST_DIR", ""), help=place)
 
 
 def add_weights_flag(parser):
     """Adds `--load_weight_dir`: the weights to look at."""
-    parser.add_argument(
-        "--load_weight_dir",
-        default="./better_weight",
-        help="a folder that train.py wrote, or a .keras file of one",
-    )
+    place = "a folder that train.py wrote, or a .keras file of one"
+    parser.add_argument("--load_weight_dir", default="./better_weight", help=place)
 
 
 def weights_folder(args):
@@ -193,6 +180,8 @@ def quiet_tensorflow(first=None):
             keras.config.set_floatx("float32")
             # Touching the devices here makes the lines about absent GPUs come now.
             return (first or tf.config.list_logical_devices)()
+        except (Interrupted, KeyboardInterrupt):
+            raise
         except BaseException:
             aside.seek(0)
             os.write(kept, aside.read())

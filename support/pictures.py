@@ -18,14 +18,8 @@ from support import files
 
 GAP = 3
 STEP = SIDE + GAP
-STYLE = {
-    "font.size": 9,
-    "axes.titlesize": 10,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "figure.facecolor": "white",
-    "savefig.dpi": 150,
-}
+STYLE = {"font.size": 9, "axes.titlesize": 10, "figure.facecolor": "white", "savefig.dpi": 150}
+STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
 INK, ACCENT = "#332288", "#CC6677"
 # Paul Tol's "muted" scheme (https://personal.sron.nl/~pault/): ten that colour-blind eyes part.
 DIGIT_COLOURS = ("#332288", "#88CCEE", "#44AA99", "#117733", "#999933")

@@ -45,8 +45,7 @@ class RunFolder:
     def __init__(self, folder, log_dir, wanted, overwrite=False, writes=True):
         self.path, self.log_dir = folder, log_dir
         self._wanted, self._overwrite, self._writes = wanted, overwrite, writes
-        self._locks = contextlib.ExitStack()
-        self._inodes = {}
+        self._locks, self._inodes = contextlib.ExitStack(), {}
         self._source, self._start, self._saved_at = None, None, time.monotonic()
         self._look()
 

@@ -84,9 +84,8 @@ def _gather(addresses, deadline):
     try:
         server = socket.create_server(("", port))
     except OSError as error:
-        raise UserError(
-            f"TF_CONFIG: {host}:{port} is no free port of this machine ({error.strerror})"
-        ) from error
+        reason = f"{host}:{port} is no free port of this machine ({error.strerror})"
+        raise UserError(f"TF_CONFIG: {reason}") from error
     with server, contextlib.ExitStack() as open_connections:
         while len(peers) < len(addresses) - 1:
             server.settimeout(max(0.01, deadline - time.monotonic()))

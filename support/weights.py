@@ -29,7 +29,6 @@ from support import UserError, cli, files
 FORMAT = 1
 FINISHED = "vae.keras"
 CHECKPOINTS = "checkpoint"
-OLD_FORMAT = "config.json"
 RUN, WEIGHTS, TRAINING, PRIOR = "run.json", "model.weights.h5", "training.npz", "prior.npz"
 KERAS_MEMBERS = ("metadata.json", "config.json", WEIGHTS)
 ACTIVATIONS = ("silu", "relu", "gelu", "elu", "tanh")
@@ -187,7 +186,8 @@ def _newest(where, read_file, notify=False):
         folder = os.path.isdir(where)
         if folder and not os.path.exists(finished(where)):
             paths = [checkpoint(where, step) for step in reversed(steps(where))]
-            if not paths and os.path.exists(os.path.join(where, OLD_FORMAT)):
+            # An older version kept there what run.json tells now.
+            if not paths and os.path.exists(os.path.join(where, "config.json")):
                 raise UserError(f"{where} holds weights in the format of an older version")
         else:
             paths = [finished(where) if folder else where]
