@@ -22,8 +22,6 @@ import numpy as np
 
 from support import NotFinite, UserError, cli, curves, files, weights
 
-WEIGHTS_LOCK, LOG_LOCK = ".weights.lock", ".log.lock"
-
 
 class RunFolder:
     """The weights folder and the log folder of one run.
@@ -86,7 +84,7 @@ class RunFolder:
         if not self._writes:
             return self
         with contextlib.ExitStack() as locks:
-            places = [(self.path, WEIGHTS_LOCK), (self.log_dir, LOG_LOCK)]
+            places = [(self.path, ".weights.lock"), (self.log_dir, ".log.lock")]
             # Of a finished run the curves may have gone elsewhere.
             for folder, name in places[: 1 if self.finished else 2]:
                 files.writable_folder(folder)

@@ -108,8 +108,10 @@ def said(ended, signum):
     if code == -signal.SIGKILL or (code == 0 and not stderr):
         return ""
     # Before the script itself has begun, Python answers.
-    early = "_python" if code in (-signum, 1) and "train.main" not in stderr else ""
-    if early or (code == 128 + signum and stderr.startswith("train.py: interrupted")):
+    if code in (-signum, 1) and "train.main" not in stderr:
+        return ""
+    ours = last_line(stderr).startswith("train.py: interrupted") and "Traceback" not in stderr
+    if code == 128 + signum and ours:
         return ""
     return f"ended with {code}: {stderr}"
 
