@@ -70,7 +70,7 @@ def main(args):
         mu = evaluation.evaluator(vae, 0)(known)["mu"]
         named = probed(mu, dataset.train.labels, figures["mu"])
         figures["probe_accuracy"] = (named == dataset.test.labels).astype(float)
-    active = evaluation.active_units(figures["mu"])
+    active = len(evaluation.active_units(figures["mu"]))
     metrics = evaluation.means(figures) | {
         "nll_samples": args.nll_samples,
         "binarize": run["training"]["binarize"],
@@ -214,8 +214,8 @@ def draw_report(folder, vae, images, labels, figures, of):
         pictures.latent_map(map_path, points, labels, f"mu of {every}, by digit", *axes)
     else:
         names = names[1:]
-    kld = np.sort(evaluation.posterior(vae, images)["KLD"])[::-1]
-    active = evaluation.active_units(figures["mu"])
+    kld = np.sort(evaluation.posterior(*evaluation.encoded(vae, images))["KLD"])[::-1]
+    active = len(evaluation.active_units(figures["mu"]))
     title = f"KL of each latent dimension; bars: means over {every}"
     line = f"{active} of {len(kld)} are active"
     pictures.bars(kl_path, kld, title, "latent dimension, sorted", "KL, nats", active, line)

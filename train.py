@@ -13,7 +13,7 @@ import sys
 from functools import partial
 
 import data
-from support import Interrupted, UserError, cli, console, curves, run_folder, team, weights
+from support import Interrupted, UserError, cli, console, curves, prior, run_folder, team, weights
 
 # Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
 PICTURE_EPOCHS = 5
@@ -219,15 +219,17 @@ def main(args):
         train = window.compiled(arithmetic, change, names, draw, counter, size, batch, crew)
         evaluate = evaluation.evaluator(vae, args.seed)
 
-        def save_if_due():
+        def leave_if_asked(save=False):
             stop = crew.any(signals.received is not None)
-            if stop or step == last or folder.seconds_since_save() > args.save_every:
+            if save and (stop or step == last or folder.seconds_since_save() > args.save_every):
                 log.flush()
                 folder.save(step, step // steps, vae, optimizer, log.sums)
             if stop:
                 again = "the same command" + args.overwrite * " without --overwrite"
                 message = f"interrupted; saved in {save_dir}: {again} continues the run"
                 raise Interrupted(message, signals.received or signal.SIGTERM)
+
+        save_if_due = partial(leave_if_asked, save=True)
 
         with log.started(step, folder.run):
             for epoch in range(step // steps, args.epoch):
@@ -248,7 +250,13 @@ def main(args):
                 bar.finish(log.end_epoch(steps), validated)
                 save_if_due()
             used = evaluation.binarized(images, args.seed) if binarize else images
-            folder.finish(vae, evaluation.posterior(vae, used))
+            if chief:
+                print("Fitting a prior to where the encoder puts the training images.")
+            known, others = (evaluation.encoded(vae, part) for part in (used, validation))
+            active = evaluation.active_units(known[0])
+            labels = dataset.train.labels
+            fitted = prior.fit(known, labels, others, active, args.seed, leave_if_asked)
+            folder.finish(vae, evaluation.posterior(*known), *fitted)
             crew.wait()
     if chief:
         print(f"Finished: weights in {save_dir}, curves in {log_dir}.")

@@ -1,5 +1,7 @@
 """The charts of the benches, in the style of support/pictures.py."""
 
+import itertools
+
 from support.pictures import ACCENT, DIGIT_COLOURS, INK, figure_of
 
 
@@ -49,3 +51,30 @@ def lines(path, panels, title, x_label, y_label):
             axes.set_xticks(x_ticks := curves[0][1], [str(tick) for tick in x_ticks])
             axes.legend(frameon=False, fontsize=8)
         figure.suptitle(title, fontsize=10)
+
+
+def quality(path, peers, own, thresholds):
+    """Draws the -ELBO over the seconds of training, both axes logarithmic.
+
+    Args:
+        peers, own: dicts of name -> (seconds, elbo), an item an epoch; of `own` the ends count.
+        thresholds: dict of name -> -ELBO, drawn as lines.
+    """
+    with figure_of(path, (8, 4.6)) as figure:
+        axes = figure.subplots()
+        dashes = itertools.cycle(("--", ":", "-."))
+        for (name, curve), colour, dash in zip(
+            peers.items(), itertools.cycle(DIGIT_COLOURS[1:]), dashes, strict=False
+        ):
+            axes.plot(*curve, dash, color=colour, marker=".", markersize=4, label=name)
+        ends = sorted((seconds[-1], elbo[-1]) for seconds, elbo in own.values())
+        label = "this repository: ends of runs"
+        axes.plot(*zip(*ends, strict=True), "-o", color=INK, markersize=6, label=label)
+        for name, threshold in thresholds.items():
+            axes.axhline(threshold, color=ACCENT, linewidth=0.8)
+            axes.text(1, threshold, f" {name}", color=ACCENT, fontsize=7, va="bottom")
+        axes.set(xscale="log", yscale="log", xlabel="seconds of training, from the first step")
+        axes.set(title="Time to quality", ylabel="-ELBO, nats, validation images")
+        axes.set_yticks(ticks := range(90, 180, 10), [str(tick) for tick in ticks])
+        axes.minorticks_off()
+        axes.legend(frameon=False, fontsize=8)

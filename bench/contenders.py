@@ -1,12 +1,13 @@
-"""The contenders of bench/run.py: one training loop each, as short as its framework allows.
+"""The contenders of the benches: one training loop each, as short as its framework allows.
 
     python -m bench.contenders ours           # then an empty line on stdin for each epoch
     python -m bench.contenders jax_scan --batch 1024 --data_dir ~/mnist
 
 Each is a process of its own, so that no thread pool meets another, and waits between its turns.
-All train the same model: the same layers, Glorot's uniform weights, SiLU, Bernoulli loss plus KL,
-one draw of z, Adam at 1e-3, float32, shuffled batches of the same size, images resident in memory.
-A line of JSON answers each line on stdin: the seconds that the turn took, and its mean loss.
+All but PyTorch's example train the same model: the same layers, Glorot's uniform weights, Bernoulli
+loss plus KL, one draw of z, Adam, float32, shuffled batches of the same size, images resident in
+memory. A line of JSON answers each line on stdin: the seconds that the turn took, its mean loss,
+and, where the contender is a peer, its -ELBO on the validation images, measured afterwards.
 Exit code 5: the framework is not installed.
 """
 
@@ -23,7 +24,7 @@ import train
 from support import cli
 
 EXIT_ABSENT = 5
-RATE, EPSILON = 1e-3, 1e-7
+EPSILON = 1e-7
 MATMUL_SIDE, MATMULS = 2048, 10
 OWN = ("ours", "ours_default", "validation", "nll")
 
@@ -38,6 +39,8 @@ def parser():
         "--hidden_units", type=cli.integer(1), nargs="+", default=[512, 256], help="of the model"
     )
     parser.add_argument("--latent_dim", type=cli.integer(1), default=128, help="of the model")
+    parser.add_argument("--activation", choices=("silu", "relu"), default="silu", help="of layers")
+    parser.add_argument("--learning_rate", type=cli.number(0, 1), default=1e-3, help="of Adam")
     parser.add_argument(
         "--samples", type=cli.integer(1), default=1, help="z an image, `ours` and `nll` alone"
     )
@@ -67,6 +70,8 @@ def main(args):
         # The loss as a number: what runs asynchronously has to finish for it.
         loss = float(turn())
         answer = {"seconds": time.perf_counter() - started, "loss": loss}
+        if hasattr(turn, "validate"):
+            answer["validation"] = float(turn.validate())
         print(json.dumps(answer), file=answers, flush=True)
 
 
@@ -75,6 +80,11 @@ def training_images(args):
     images = data.load(args.dataset, args.data_dir).train.images
     count = args.images // args.batch * args.batch
     return np.resize(images, (count, images.shape[1]))
+
+
+def validation_images(args):
+    """Returns float32 images (n, 784) in [0, 1], to judge by."""
+    return data.load(args.dataset, args.data_dir).validation.images.astype("float32") / 255
 
 
 def ours(args, warp=0.0, weight_decay=0.0):
@@ -86,8 +96,8 @@ def ours(args, warp=0.0, weight_decay=0.0):
 
     images = training_images(args)
     keras.utils.set_random_seed(args.seed)
-    vae = model.VAE(args.hidden_units, args.latent_dim)
-    optimizer = train.adamw(vae.trainable_variables, RATE, weight_decay)
+    vae = model.VAE(args.hidden_units, args.latent_dim, args.activation)
+    optimizer = train.adamw(vae.trainable_variables, args.learning_rate, weight_decay)
     size = window.size(vae, args.batch, args.samples)
     run = window.compiled(
         lambda x, noise: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
@@ -143,8 +153,8 @@ def keras_model(args):
 
     keras.utils.set_random_seed(args.seed)
     dense = keras.layers.Dense
-    inwards = [dense(width, "silu") for width in args.hidden_units]
-    outwards = [dense(width, "silu") for width in reversed(args.hidden_units)]
+    inwards = [dense(width, args.activation) for width in args.hidden_units]
+    outwards = [dense(width, args.activation) for width in reversed(args.hidden_units)]
     encoder = keras.Sequential([keras.Input((784,)), *inwards, dense(2 * args.latent_dim)])
     decoder = keras.Sequential([keras.Input((args.latent_dim,)), *outwards, dense(784)])
 
@@ -154,13 +164,16 @@ def keras_model(args):
             self.encoder, self.decoder = encoder, decoder
             self.loss_tracker = keras.metrics.Mean(name="loss")
 
+        def loss_of(self, x):
+            mu, log_var = tf.split(self.encoder(x), 2, axis=1)
+            z = mu + tf.exp(0.5 * log_var) * tf.random.normal(tf.shape(mu))
+            cross = tf.nn.sigmoid_cross_entropy_with_logits(x, self.decoder(z))
+            kld = 0.5 * tf.reduce_sum(tf.exp(log_var) + mu**2 - log_var - 1, 1)
+            return tf.reduce_mean(tf.reduce_sum(cross, 1) + kld)
+
         def train_step(self, x):
             with tf.GradientTape() as tape:
-                mu, log_var = tf.split(self.encoder(x), 2, axis=1)
-                z = mu + tf.exp(0.5 * log_var) * tf.random.normal(tf.shape(mu))
-                cross = tf.nn.sigmoid_cross_entropy_with_logits(x, self.decoder(z))
-                kld = 0.5 * tf.reduce_sum(tf.exp(log_var) + mu**2 - log_var - 1, 1)
-                loss = tf.reduce_mean(tf.reduce_sum(cross, 1) + kld)
+                loss = self.loss_of(x)
             weights = self.trainable_weights
             self.optimizer.apply_gradients(zip(tape.gradient(loss, weights), weights, strict=True))
             self.loss_tracker.update_state(loss)
@@ -178,9 +191,14 @@ def keras_fit(args, **settings):
     import keras
 
     peer = keras_model(args)
-    peer.compile(keras.optimizers.Adam(RATE, epsilon=EPSILON), **settings)
-    images = training_images(args).astype("float32") / 255
-    return lambda: peer.fit(images, batch_size=args.batch, verbose=0).history["loss"][-1]
+    peer.compile(keras.optimizers.Adam(args.learning_rate, epsilon=EPSILON), **settings)
+    images, others = training_images(args).astype("float32") / 255, validation_images(args)
+
+    def epoch():
+        return peer.fit(images, batch_size=args.batch, verbose=0).history["loss"][-1]
+
+    epoch.validate = lambda: peer.loss_of(others)
+    return epoch
 
 
 def keras_fit_compiled(args):
@@ -195,11 +213,12 @@ def torch_eager(args, compiled=False):
     from torch.nn import functional
 
     torch.manual_seed(args.seed)
+    activation = {"silu": nn.SiLU, "relu": nn.ReLU}[args.activation]
 
     def network(widths):
         layers = []
         for inputs, outputs in itertools.pairwise(widths):
-            layers += [nn.Linear(inputs, outputs), nn.SiLU()]
+            layers += [nn.Linear(inputs, outputs), activation()]
             nn.init.xavier_uniform_(layers[-2].weight)
             nn.init.zeros_(layers[-2].bias)
         return nn.Sequential(*layers[:-1])
@@ -207,8 +226,9 @@ def torch_eager(args, compiled=False):
     encoder = network([784, *args.hidden_units, 2 * args.latent_dim])
     decoder = network([args.latent_dim, *reversed(args.hidden_units), 784])
     weights = [*encoder.parameters(), *decoder.parameters()]
-    adam = torch.optim.Adam(weights, RATE, eps=EPSILON, fused=True)
+    adam = torch.optim.Adam(weights, args.learning_rate, eps=EPSILON, fused=True)
     images = torch.from_numpy(training_images(args)).float() / 255
+    others = torch.from_numpy(validation_images(args))
 
     def loss_of(x):
         mu, log_var = encoder(x).chunk(2, 1)
@@ -229,12 +249,88 @@ def torch_eager(args, compiled=False):
             total += loss.detach()
         return total / (len(images) // args.batch)
 
+    epoch.validate = torch.no_grad()(lambda: loss_of(others))
     return epoch
 
 
 def torch_compile(args):
     """PyTorch with the loss through `torch.compile`."""
     return torch_eager(args, compiled=True)
+
+
+def torch_example(args, in_memory=False):
+    """PyTorch's basic VAE example, to its published settings and data path.
+
+    784-400-20 with ReLU, PyTorch's own initial weights and Adam at 1e-3, batches of 128 from a
+    `DataLoader` that converts image by image, as torchvision's MNIST and `ToTensor` do
+    (https://github.com/pytorch/examples/tree/main/vae).
+    """
+    import torch
+    from PIL import Image
+    from torch import nn
+    from torch.nn import functional
+
+    torch.manual_seed(args.seed)
+    images = training_images(args)
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            picture = Image.fromarray(images[index].reshape(28, 28))
+            pixels = torch.from_numpy(np.array(picture, np.uint8, copy=True))
+            return pixels.view(28, 28, 1).permute(2, 0, 1).contiguous().float().div(255)
+
+    class Example(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.fc1 = nn.Linear(784, 400)
+            self.fc21 = nn.Linear(400, 20)
+            self.fc22 = nn.Linear(400, 20)
+            self.fc3 = nn.Linear(20, 400)
+            self.fc4 = nn.Linear(400, 784)
+
+        def forward(self, x):
+            hidden = functional.relu(self.fc1(x))
+            mu, log_var = self.fc21(hidden), self.fc22(hidden)
+            z = mu + torch.exp(0.5 * log_var) * torch.randn_like(mu)
+            return torch.sigmoid(self.fc4(functional.relu(self.fc3(z)))), mu, log_var
+
+    def loss_of(x):
+        x = x.view(-1, 784)
+        reconstructed, mu, log_var = example(x)
+        bce = functional.binary_cross_entropy(reconstructed, x, reduction="sum")
+        return bce - 0.5 * torch.sum(1 + log_var - mu.pow(2) - log_var.exp())
+
+    example = Example()
+    adam = torch.optim.Adam(example.parameters(), lr=1e-3)
+    loader = torch.utils.data.DataLoader(Images(), args.batch, shuffle=True)
+    resident = torch.from_numpy(images).float() / 255
+    others = torch.from_numpy(validation_images(args))
+
+    def batches():
+        if not in_memory:
+            return loader
+        return (resident[batch] for batch in torch.randperm(len(images)).split(args.batch))
+
+    def epoch():
+        total = 0.0
+        for x in batches():
+            adam.zero_grad()
+            loss = loss_of(x)
+            loss.backward()
+            total += loss.item()
+            adam.step()
+        return total / len(images)
+
+    epoch.validate = torch.no_grad()(lambda: loss_of(others) / len(others))
+    return epoch
+
+
+def torch_example_in_memory(args):
+    """The same example, its images ready in memory."""
+    return torch_example(args, in_memory=True)
 
 
 def jax_scan(args):
@@ -251,11 +347,13 @@ def jax_scan(args):
         keys = jax.random.split(key, len(pairs))
         return [(glorot(k, pair), jnp.zeros(pair[1])) for k, pair in zip(keys, pairs, strict=True)]
 
+    activation = getattr(jax.nn, args.activation)
+
     def through(layers, x):
         for index, (kernel, bias) in enumerate(layers):
             x = x @ kernel + bias
             if index < len(layers) - 1:
-                x = jax.nn.silu(x)
+                x = activation(x)
         return x
 
     def loss_of(weights, x, noise):
@@ -274,7 +372,7 @@ def jax_scan(args):
         # Adam (Kingma and Ba 2015, algorithm 1), with the order of operations that Keras has.
         first = jax.tree.map(lambda m, g: m + 0.1 * (g - m), first, grads)
         second = jax.tree.map(lambda v, g: v + 0.001 * (g * g - v), second, grads)
-        rate = RATE * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
+        rate = args.learning_rate * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
         weights = jax.tree.map(
             lambda w, m, v: w - rate * m / (jnp.sqrt(v) + EPSILON), weights, first, second
         )
@@ -300,6 +398,9 @@ def jax_scan(args):
         state[0], loss = scanned(state[0], order)
         return loss
 
+    others = jnp.asarray(validation_images(args))
+    noise = jax.random.normal(key, (len(others), args.latent_dim))
+    epoch.validate = lambda: loss_of(state[0][0], others, noise)
     return epoch
 
 
@@ -337,6 +438,8 @@ CONTENDERS = {
         keras_fit_compiled,
         torch_eager,
         torch_compile,
+        torch_example,
+        torch_example_in_memory,
         jax_scan,
         matmul_numpy,
         matmul_tensorflow,

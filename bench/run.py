@@ -102,9 +102,11 @@ class Contender:
             command += [f"--{flag}", *map(str, value if isinstance(value, tuple) else (value,))]
         # Closed by `close`: it lives as long as the process.
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115
+        started = time.perf_counter()
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": self.errors}
         self.process = subprocess.Popen(command, text=True, bufsize=1, **pipes)
         self.answer()
+        self.start_up = time.perf_counter() - started
 
     def answer(self):
         line = self.process.stdout.readline()
@@ -120,9 +122,13 @@ class Contender:
 
     def turn(self):
         """Lets it work once; returns its seconds and its loss."""
-        self.process.stdin.write("\n")
-        answer = self.answer()
+        answer = self.ask()
         return answer["seconds"], answer["loss"]
+
+    def ask(self):
+        """The same; returns all that it answers."""
+        self.process.stdin.write("\n")
+        return self.answer()
 
     def close(self):
         self.process.kill()

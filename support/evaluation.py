@@ -84,9 +84,9 @@ def pictures(vae, images, seed, rows=4, columns=10):
 
 
 def active_units(mu):
-    """Returns how many latent dimensions are active: the variance of mu over images, mu
+    """Returns which latent dimensions are active, ascending: the variance of mu over images, mu
     (n, latent_dim), is above 0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.2)."""
-    return int((mu.var(axis=0) > ACTIVE_VARIANCE).sum())
+    return np.flatnonzero(mu.var(axis=0) > ACTIVE_VARIANCE)
 
 
 def means(figures):
@@ -107,18 +107,22 @@ def curves(figures, recon_loss, beta):
     found = means(figures)
     points = {name: found[name] for name in model.TERMS}
     points["objective"] = float(model.objective(figures, recon_loss, beta))
-    return points | {"active_units": active_units(figures["mu"])}
+    return points | {"active_units": len(active_units(figures["mu"]))}
 
 
-def posterior(vae, images, batch=1000):
-    """Summarizes q(z | x) over images, uint8 (n, 784).
+def encoded(vae, images, batch=1000):
+    """Returns q(z | x) of images, uint8 (n, 784): `mu` and `log_var`, float32 (n, latent_dim)."""
+    parts = [vae.encode(pixels(images[i : i + batch])) for i in range(0, len(images), batch)]
+    return [np.concatenate(both) for both in zip(*parts, strict=True)]
+
+
+def posterior(mu, log_var):
+    """Summarizes q(z | x) over images, of which `encoded` returned `mu` and `log_var`.
 
     Returns:
         dict of lists, one number a latent dimension: `mu_mean` and `mu_std` (of mu over images)
         and `KLD` (nats, mean over images).
     """
-    parts = [vae.encode(pixels(images[i : i + batch])) for i in range(0, len(images), batch)]
-    mu, log_var = (tf.concat(both, axis=0) for both in zip(*parts, strict=True))
     mu, kld = (np.asarray(a, np.float64) for a in (mu, model.kld_per_unit(mu, log_var)))
     found = {"mu_mean": mu.mean(axis=0), "mu_std": mu.std(axis=0), "KLD": kld.mean(axis=0)}
     return {name: values.tolist() for name, values in found.items()}

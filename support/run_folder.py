@@ -3,7 +3,7 @@
     with run_folder.RunFolder("weight_train", "log", wanted) as folder:
         step = folder.begin(settings, vae, optimizer, sums, crew)   # the first save, or the newest
         folder.save(step, epochs_done, vae, optimizer, sums)
-        folder.finish(vae, posterior)
+        folder.finish(vae, posterior, *prior.fit(...))     # the finished weights
 
 What a save and a weights folder hold stands in support/weights.py. A save is one file, and its
 rename is the only commit there is (support/files.py): no other file has to agree with it. The order
@@ -182,7 +182,8 @@ class RunFolder:
         with files.disk_errors(self.path):
             files.make_folder(os.path.dirname(os.path.abspath(path)))
         training = _training_arrays(optimizer, sums)
-        weights.write(path, vae, self.run, training, self._require_locks)
+        check = self._require_locks
+        weights.write(path, vae, self.run, training=training, before_commit=check)
         self._saved_at = time.monotonic()
         saved = weights.steps(self.path)
         later = [other for other in reversed(saved) if other > step]
@@ -202,20 +203,21 @@ class RunFolder:
             "learning rate, in another folder"
         )
 
-    def finish(self, vae, posterior):
+    def finish(self, vae, posterior, fitted_prior, told):
         """Writes the finished weights, then removes the saves of the way there.
 
         Args:
             posterior: as `evaluation.posterior` returns it.
+            fitted_prior, told: as `prior.fit` returns them.
         """
         largest = max(np.abs(column).max() for column in posterior.values())
         if not largest < weights.POSTERIOR_LIMIT:
             raise self._not_finite(self.run["step"])
         if not self._writes:
             return
-        self.run = self.run | {"posterior": posterior}
-        path = weights.finished(self.path)
-        weights.write(path, vae, self.run, before_commit=self._require_locks)
+        self.run = self.run | {"posterior": posterior, "prior": told}
+        path, check = weights.finished(self.path), self._require_locks
+        weights.write(path, vae, self.run, fitted_prior=fitted_prior, before_commit=check)
         self.tidy()
 
     def tidy(self):

@@ -4,10 +4,11 @@
     vae, run = weights.load("better_weight")        # a model.VAE and what run.json tells of it
 
 A `.keras` file is a zip. Beside Keras's own members (`model.weights.h5` holds the weights) it has
-`run.json`, which lists all members, and in saves to be resumed `training.npz`. Python's zipfile
-checks each member's CRC-32. Whatever else the file claims is not believed: Keras's configuration,
-which could name any code, is never read here, and arrays are read only from the paths and in the
-shapes that the architecture in `run.json` gives. Reading needs NumPy and h5py alone.
+`run.json`, which lists all members, in saves to be resumed `training.npz`, and in finished weights
+`prior.npz` (support/prior.py). Python's zipfile checks each member's CRC-32. Whatever else the file
+claims is not believed: Keras's configuration, which could name any code, is never read here, and
+arrays are read only from the paths and in the shapes that the architecture in `run.json` gives.
+Reading needs NumPy and h5py alone.
 
 `vae.keras` at the top of a weights folder means: finished. Without it, the saves of a run in
 progress are `checkpoint/step-NNNNNNNNN.keras`, and the newest good one counts.
@@ -24,7 +25,7 @@ import zipfile
 import numpy as np
 
 from data import PIXELS
-from support import UserError, cli, files
+from support import UserError, cli, files, prior
 
 FORMAT = 1
 FINISHED = "vae.keras"
@@ -79,14 +80,14 @@ def fill(vae, arrays):
     vae.decoder.set_weights(arrays["decoder"])
 
 
-def write(path, vae, run, training=None, before_commit=None):
+def write(path, vae, run, *, training=None, fitted_prior=None, before_commit=None):
     """Writes one save, whole or not at all.
 
     Args:
         path: ends in `.keras`; what stood there is replaced.
         vae: a `model.VAE`.
         run: dict for `run.json`, without `members`.
-        training: dict of arrays for `training.npz`; None: there is none.
+        training, fitted_prior: dicts of arrays for `training.npz` and `prior.npz`; None: without.
         before_commit: as `files.write_whole` takes it.
 
     Raises:
@@ -103,12 +104,12 @@ def write(path, vae, run, training=None, before_commit=None):
     def fill_file(written):
         vae.as_keras_model().save(written)
         with zipfile.ZipFile(written, "a") as archive:
-            members = [*KERAS_MEMBERS, *([TRAINING] if training else []), RUN]
-            if training:
-                content = io.BytesIO()
-                np.savez(content, **training)
-                archive.writestr(TRAINING, content.getvalue())
-            archive.writestr(RUN, files.as_json(run | {"members": members}))
+            for name, arrays in ((TRAINING, training), (PRIOR, fitted_prior)):
+                if arrays:
+                    content = io.BytesIO()
+                    np.savez(content, **arrays)
+                    archive.writestr(name, content.getvalue())
+            archive.writestr(RUN, files.as_json(run | {"members": [*archive.namelist(), RUN]}))
 
     with files.disk_errors(path, also=(RuntimeError,)):
         files.write_whole(path, fill_file, before_commit)
@@ -152,8 +153,8 @@ def read(where, parts=("encoder", "decoder"), training_shapes=None):
             they are not read.
 
     Returns:
-        `run.json` as a dict, and a dict of part -> list of float32 arrays in Keras's order; with
-        `training_shapes` also `training`, a dict of arrays.
+        `run.json` as a dict, and a dict of part -> list of float32 arrays in Keras's order; also
+        dicts of arrays: `training` with `training_shapes`, `prior` where one was fitted.
 
     Raises:
         UserError: there are none, or they are damaged.
@@ -170,6 +171,9 @@ def read(where, parts=("encoder", "decoder"), training_shapes=None):
             found["training"] = files.read_npz(content, f"{path}: {TRAINING}", accepted)
             if not all(np.isfinite(array).all() for array in found["training"].values()):
                 raise ValueError("numbers that are not finite")
+        if PRIOR in archive.namelist():
+            content, what = io.BytesIO(archive.read(PRIOR)), f"{path}: {PRIOR}"
+            found["prior"] = prior.read(content, what, run["architecture"]["latent_dim"])
         return run, found
 
     found = _newest(where, arrays, notify=True)

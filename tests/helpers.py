@@ -69,9 +69,9 @@ def files_in(folder):
 
 
 def arrays_of(where):
-    """All weights of a folder as one list of arrays."""
+    """All weights of a folder, and its fitted prior if it has one, as one list of arrays."""
     found = weights.read(str(where))[1]
-    return found["encoder"] + found["decoder"]
+    return found["encoder"] + found["decoder"] + list(found.get("prior", {}).values())
 
 
 def same_bits(one, other):

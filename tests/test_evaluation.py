@@ -71,7 +71,7 @@ def test_binarized_draws_have_the_grey_value_as_mean():
 
 def test_posterior_is_the_moments_of_mu(vae):
     mu, log_var = (part.numpy().astype(float) for part in vae.encode(IMAGES / np.float32(255)))
-    found = evaluation.posterior(vae, IMAGES, batch=7)
+    found = evaluation.posterior(*evaluation.encoded(vae, IMAGES, batch=7))
     np.testing.assert_allclose(found["mu_mean"], mu.mean(0), rtol=1e-4, atol=1e-6)
     np.testing.assert_allclose(found["mu_std"], mu.std(0), rtol=1e-3, atol=1e-6)
     kld = 0.5 * (np.exp(log_var) + mu**2 - log_var - 1).mean(0)

@@ -300,7 +300,7 @@ def test_the_record_of_a_finished_run_fits_its_weights(whole):
 
     vae, run = weights.load(str(whole / "weights"))
     images = data.load("digits", limit=240).train.images
-    assert evaluation.posterior(vae, images) == run["posterior"]
+    assert evaluation.posterior(*evaluation.encoded(vae, images)) == run["posterior"]
 
 
 def test_a_posterior_that_no_reader_would_accept_is_never_finished(tmp_path, monkeypatch, capsys):
