@@ -94,7 +94,10 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the docstring and shows every default."""
+    """Keeps the line breaks of the docstring and shows every default that is a value."""
+
+    def _get_help_string(self, action):
+        return action.help if action.default is None else super()._get_help_string(action)
 
 
 def add_data_flags(parser, auto):
