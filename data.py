@@ -29,7 +29,7 @@ IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 EXPECTED = f"expected images of {SIDE}x{SIDE} and one label each, {MOST_IMAGES:,} at most"
 HOW_TO_GET = "name a folder with mnist.npz or the four IDX files, or connect to the network once"
 # Radians, shares and pixels, in the order of `warped`.
-WARP_LIMITS = (math.radians(7.5), 0.075, 0.075, 0.075, 0.75, 0.75)
+WARP_LIMITS = (math.radians(10), 0.1, 0.1, 0.1, 1, 1)
 
 
 class Split(NamedTuple):
@@ -114,7 +114,7 @@ def pixels(images):
 def warped(images, share, uniform):
     """Turns, stretches, shears and moves images a little, as another hand would have written.
 
-    By at most 7.5 degrees, 7.5 % each way, 7.5 % and 0.75 pixels, about the middle of the image.
+    By at most 10 degrees, 10 % each way, 10 % and 1 pixel, about the middle of the image.
 
     Args:
         images: float32 tensor (n, 784) in [0, 1].

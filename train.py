@@ -41,11 +41,11 @@ def add_training_flags(parser):
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
     add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="z an image, antithetic pairs")
     warp = "share of images seen slightly turned, stretched and moved; falls with the learning rate"
-    add("--warp", type=cli.number(0, 1), default=0.5, help=warp)
+    add("--warp", type=cli.number(0, 1), default=1.0, help=warp)
 
     add = parser.add_argument_group("optimizer (AdamW)").add_argument
     add("--epoch", type=cli.integer(1, 100_000), default=100, help="passes over the data")
-    add("--batch", type=count, default=100, help="images a step")
+    add("--batch", type=count, help="images a step (default: 100; 50 for 1 or 2 epochs)")
     add("--limit", type=count, default=None, help="train on the first N images only (default: all)")
     rule = "the highest (default: 0.003, times (100 / epoch)^(1/4), times (batch / 100)^(1/2))"
     add("--learning_rate", type=cli.number(0, 1e6, above=True), help=rule)
@@ -53,7 +53,7 @@ def add_training_flags(parser):
     add("--schedule", choices=("linear", "constant"), default="linear", help=falls)
     rise = "share of the run in which the learning rate rises"
     add("--warmup", type=cli.number(0, 1), default=0.1, help=rise)
-    add("--weight_decay", type=amount, default=0.05, help="of the kernels, decoupled")
+    add("--weight_decay", type=amount, default=0.1, help="of the kernels, decoupled")
 
 
 def parser():
@@ -123,10 +123,12 @@ def adamw(variables, learning_rate, weight_decay=0.0, beta_2=0.99):
     return optimizer
 
 
-def peak_rate(epochs, batch):
-    """The highest learning rate unless `--learning_rate` says another: a short run wants larger
-    steps, a smaller batch smaller ones. Found on validation images, for 1 to 300 epochs."""
-    return 3e-3 * (100 / epochs) ** 0.25 * (batch / 100) ** 0.5
+def recipe(epochs, batch=None, learning_rate=None):
+    """Returns the batch and the highest learning rate, which follow the length of a run unless
+    they are given: a short run wants larger steps, and one or two epochs want more of them. Found
+    on validation images, for 1 to 300 epochs."""
+    batch = batch or (50 if epochs <= 2 else 100)
+    return batch, learning_rate or 3e-3 * (100 / epochs) ** 0.25 * (batch / 100) ** 0.5
 
 
 def learning_rate(peak, schedule, warmup, steps):
@@ -161,17 +163,17 @@ def main(args):
     if chief:
         announce(dataset)
     images, validation = dataset.train.images, dataset.validation.images
-    steps = len(images) // args.batch
+    batch, peak = recipe(args.epoch, args.batch, args.learning_rate)
+    steps = len(images) // batch
     last = args.epoch * steps
     if not steps:
-        raise UserError(f"--batch {args.batch} is more than the {len(images)} training images")
+        raise UserError(f"--batch {batch} is more than the {len(images)} training images")
     if len(args.hidden_units) > weights.DEPTH_LIMIT:
         raise UserError(f"--hidden_units: {weights.DEPTH_LIMIT} layers at most")
     network = cli.values(args, add_architecture_flags)
     typed = {name: value for name, value in network.items() if name in args.given}
-    peak = args.learning_rate or peak_rate(args.epoch, args.batch)
     training = {"seed": args.seed} | cli.values(args, add_training_flags)
-    training["learning_rate"] = peak
+    training |= {"batch": batch, "learning_rate": peak}
     # What a run must agree with to be continued. Weights to start from bring their own network.
     wanted = {
         "dataset": {"name": dataset.name, "sha256": dataset.sha256},
@@ -202,8 +204,8 @@ def main(args):
         import model
         from support import evaluation, window
 
-        if args.batch % crew.replicas:
-            raise UserError(f"--batch {args.batch} does not divide by the {crew.replicas} devices")
+        if batch % crew.replicas:
+            raise UserError(f"--batch {batch} does not divide by the {crew.replicas} devices")
         keras.utils.set_random_seed(args.seed)
         rate = learning_rate(peak, args.schedule, args.warmup, last)
         with crew.scope():
@@ -220,12 +222,12 @@ def main(args):
             validation = evaluation.binarized(validation, args.seed)
         # The share of warped images in a step falls with the rate.
         warp = args.warp and (lambda step: args.warp * rate(step) / peak)
-        draw = window.inputs(images, args.seed, vae.latent_dim, args.elbo_samples, warp, binarize)
+        samples = args.elbo_samples
+        draw = window.inputs(images, args.seed, vae.latent_dim, samples, warp, binarize)
         # A window: many steps compiled as one call. Of images and noise, and of gradients:
         arithmetic = partial(loss_and_gradients, vae, recon_loss=args.recon_loss, beta=args.beta)
         change = partial(update, optimizer, variables=vae.trainable_variables)
-        size = window.size(vae, args.batch, args.elbo_samples)
-        counter, batch = optimizer.iterations, args.batch
+        size, counter = window.size(vae, batch, samples), optimizer.iterations
         train = window.compiled(arithmetic, change, names, draw, counter, size, batch, crew)
         evaluate = evaluation.evaluator(vae, args.seed)
 
@@ -243,8 +245,8 @@ def main(args):
 
         with log.started(step, folder.run):
             for epoch in range(step // steps, args.epoch):
-                order = data.batches(len(images), args.batch, args.seed, epoch)
-                bar = console.Progress(epoch, args.epoch, steps, args.batch, step % steps, chief)
+                order = data.batches(len(images), batch, args.seed, epoch)
+                bar = console.Progress(epoch, args.epoch, steps, batch, step % steps, chief)
                 for first in range(step % steps, steps, size):
                     terms = train(order[first : first + size])
                     folder.require_finite(step, terms["objective"])
