@@ -15,18 +15,21 @@ import sys
 import numpy as np
 
 import data
-from support import UserError, cli, files, pictures, weights
+from support import UserError, cli, files, pictures, prior, weights
 
 # Every figure that may stand in the table, with its unit.
 UNITS = {
     "loss_total": "nats, -ELBO",
+    "loss_total_fitted": "nats, -ELBO under the fitted prior",
     "loss_bce": "nats",
     "loss_KLD": "nats",
     "loss_l2": "grey",
     "RMSE": "grey, z sampled",
     "RMSE_mean": "grey, z = mu",
     "nll": "nats, of binarized images",
-    "probe_accuracy": "share of images",
+    "nll_fitted": "nats, the same under the fitted prior",
+    "prior_accuracy": "share of digits that the fitted prior names",
+    "probe_accuracy": "share of digits that a linear classifier names",
 }
 # Digits at each end of a ranking.
 ENDS = 10
@@ -61,9 +64,13 @@ def main(args):
     images = dataset.test.images
     if binary:
         images = evaluation.binarized(images, args.seed)
-    figures = evaluation.evaluator(vae, args.seed, args.batch)(images)
+    fitted = prior.Mixture(arrays["prior"]) if "prior" in arrays else None
+    figures = evaluation.evaluator(vae, args.seed, args.batch, fitted)(images)
+    if fitted:
+        right = fitted.named(figures["mu"]) == dataset.test.labels
+        figures["prior_accuracy"] = right.astype(float)
     if args.nll_samples:
-        figures["nll"] = nll(vae, images, args.nll_samples, args.seed)
+        figures |= nll(vae, images, args.nll_samples, args.seed, fitted)
     if args.report:
         train = dataset.train.images
         known = evaluation.binarized(train, args.seed) if binary else train
@@ -81,6 +88,7 @@ def main(args):
         "dataset_sha256": dataset.sha256,
         "trained_on": run["dataset"]["name"],
         "comparable": dataset.sha256 == run["dataset"]["sha256"],
+        "prior": "fitted" if fitted else "standard",
         "finished": run["posterior"] is not None,
         "seed": args.seed,
     }
@@ -119,7 +127,7 @@ def load_dataset(trained_on, name, data_dir):
     return dataset
 
 
-def nll(vae, images, samples, seed):
+def nll(vae, images, samples, seed, fitted):
     """Returns `evaluation.nll` of the test images, binarized, with a bar on a terminal."""
     from keras.utils import Progbar
 
@@ -127,7 +135,7 @@ def nll(vae, images, samples, seed):
 
     bar = Progbar(100, unit_name="percent") if sys.stdout.isatty() else None
     done = bar and (lambda share: bar.update(round(100 * share)))
-    return evaluation.nll(vae, evaluation.binarized(images, seed), samples, seed, done)
+    return evaluation.nll(vae, evaluation.binarized(images, seed), samples, seed, fitted, done)
 
 
 def probed(known, labels, mu):
@@ -156,12 +164,12 @@ def print_table(metrics, figures):
         print(f"NOT COMPARABLE: these weights were trained on {metrics['trained_on']}.")
     if not metrics["finished"]:
         print(f"A run in progress: the weights of step {metrics['step']}.")
-    print(f"{'':<14}{'mean':>11}  {'std. error':>10}  unit")
+    print(f"{'':<18}{'mean':>10}  {'std. error':>10}  unit")
     for name, unit in UNITS.items():
         if name in figures:
             error = figures[name].std(ddof=1) / len(figures[name]) ** 0.5
-            print(f"{name:<14}{metrics[name]:>11.4f}  {error:>10.4f}  {unit}")
-    print(f"{'active units':<14}{metrics['active_units']:>11}  of {metrics['latent_dim']}")
+            print(f"{name:<18}{metrics[name]:>10.4f}  {error:>10.4f}  {unit}")
+    print(f"{'active units':<18}{metrics['active_units']:>10}  of {metrics['latent_dim']}")
     if metrics["nll_samples"]:
         how = "one Bernoulli draw of each image"
         if metrics["binarize"] == "none":

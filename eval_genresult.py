@@ -1,12 +1,15 @@
 """Generates digits with the decoder alone: no encoder, no data, no network.
 
     python eval_genresult.py                               # 100 digits of the pretrained weights
+    python eval_genresult.py --digit 7                     # sevens
+    python eval_genresult.py --prior standard              # z of N(0, I), as the model was trained
     python eval_genresult.py --num 1000000 --seed 7        # a million, in constant memory
-    python eval_genresult.py --temperature 0.7             # closer to the mean of the prior
+    python eval_genresult.py --temperature 0.7             # more alike
     python eval_genresult.py --interpolate --traverse      # walks through the latent space
 
-z is drawn from the model's prior N(0, I). Writes generated.png (the first 100 digits) and
-generated.npz (key `images`, uint8 (num, 28, 28), uncompressed) to --output_dir.
+z is drawn from the fitted prior (support/prior.py) where the weights have one, and from N(0, I)
+otherwise. Writes generated.png (the first 100 digits) and generated.npz to --output_dir: `images`,
+uint8 (num, 28, 28), uncompressed; `prior`, a word; with --digit also `labels`, uint8 (num,).
 """
 
 import itertools
@@ -14,10 +17,11 @@ import os
 import sys
 import zipfile
 from collections import deque
+from functools import partial
 
 import numpy as np
 
-from support import UserError, cli, files, pictures, weights
+from support import UserError, cli, files, pictures, prior, weights
 
 # Digits come in chunks of one size, so that the first n of a seed are the same for any --num.
 CHUNK = 1000
@@ -35,7 +39,11 @@ def parser():
     parser = cli.Parser("eval_genresult.py", __doc__)
     cli.add_weights_flag(parser)
     parser.add_argument("--num", type=cli.integer(1), default=100, help="how many digits")
-    heat = "standard deviation of z; 1 is the prior"
+    which = "fitted: where images lie; standard: N(0, I) (default: fitted where there is one)"
+    parser.add_argument("--prior", choices=("fitted", "standard"), help=which)
+    asked = "draw these digits, in turn; needs the fitted prior (default: all)"
+    parser.add_argument("--digit", type=cli.integer(0, 255), nargs="+", metavar="D", help=asked)
+    heat = "scales the noise in z: of N(0, I), or about the means of the fitted prior"
     parser.add_argument("--temperature", type=cli.number(0, 100), default=1.0, help=heat)
     add = parser.add_argument_group("walks in the latent space, each a picture more").add_argument
     joined = f"from one draw to another along the sphere, the first {ROWS} pairs of the seed"
@@ -58,12 +66,16 @@ def main(args):
         raise UserError(f"--manifold shows a z of two dimensions, not {latent_dim} as in {folder}")
     if args.traverse and posterior is None:
         raise UserError(f"--traverse needs a finished run, and that of {folder} is in progress")
+    with cli.explained(f"{folder} "):
+        fitted = chosen_prior(args.prior, args.digit, run, arrays)
     files.writable_folder(args.output_dir)
     decoder = weights.build(run, arrays)
-    chunks = generate(decoder, latent_dim, args.num, args.seed, args.temperature)
-    variance = "" if args.temperature == 1 else f"{args.temperature:g}² "
+    draw = partial(chunk_of_z, latent_dim, args.seed, args.temperature, fitted, args.digit)
     of = f"seed {args.seed}, {run['dataset']['name']}"
     names = ["generated.png"]
+    about = {"prior": np.array("fitted" if fitted else "standard")}
+    if args.digit:
+        about["labels"] = np.resize(np.array(args.digit, np.uint8), args.num)
 
     def path(name):
         return os.path.join(args.output_dir, name)
@@ -71,11 +83,17 @@ def main(args):
     with files.disk_errors(args.output_dir):
         shown = []
         files.write_whole(
-            path("generated.npz"), lambda name: shown.append(write_npz(name, chunks, args.num))
+            path("generated.npz"),
+            lambda name: shown.append(
+                write_npz(name, generate(decoder, draw, args.num), args.num, about)
+            ),
         )
-        title = f"{len(shown[0])} draws of z ~ N(0, {variance}I), {of}"
+        source = "the fitted prior" if fitted else "z ~ N(0, I)"
+        if args.temperature != 1:
+            source += f" at temperature {args.temperature:g}"
+        title = f"{len(shown[0])} draws of {source}, {of}"
         pictures.digits(path("generated.png"), title, pictures.in_rows(shown[0], 10))
-        drawn = chunk_of_z(0, latent_dim, args.seed, args.temperature).numpy()
+        drawn = draw(0).numpy()
         if args.interpolate:
             names.append("interpolate.png")
             interpolate(path(names[-1]), decoder, drawn[: 2 * ROWS], of)
@@ -85,16 +103,51 @@ def main(args):
         if args.manifold:
             names.append("manifold.png")
             manifold(path(names[-1]), decoder)
-    what = f"{args.num:,} digits to generated.npz, and {', '.join(names)}"
+    what = f"{args.num:,} draws of {source} to generated.npz, and {', '.join(names)}"
     print(f"Wrote {what}, in {args.output_dir}.")
 
 
-def chunk_of_z(index, latent_dim, seed, temperature):
+def chosen_prior(name, digits, run, arrays):
+    """Returns the `prior.Mixture` to draw from; None: N(0, I).
+
+    Args:
+        name, digits: as `--prior` and `--digit` give them.
+        run, arrays: as `weights.read` returns them.
+
+    Raises:
+        UserError: there is no such prior, or no such digit in it.
+    """
+    if "prior" not in arrays:
+        if name == "fitted" or digits:
+            told = run.get("prior", {"why": "made by an older version"})
+            why = told["why"] if run["posterior"] else "its run is in progress"
+            raise UserError(f"has no fitted prior ({why}): drop --prior and --digit")
+        return None
+    if name == "standard":
+        if digits:
+            raise UserError("draws digits by class from its fitted prior alone: drop one flag")
+        return None
+    fitted = prior.Mixture(arrays["prior"])
+    missing = sorted(set(digits or ()) - set(fitted.digits.tolist()))
+    if missing:
+        raise UserError(f"has seen no digit {missing[0]}: --digit takes {fitted.digits.tolist()}")
+    return fitted
+
+
+def chunk_of_z(latent_dim, seed, temperature, fitted, digits, index):
     """Returns z of one chunk of the seed's digits, a float32 tensor (CHUNK, latent_dim)."""
+    import tensorflow as tf
+
     from support import window
 
-    drawn = window.normal([CHUNK, latent_dim], seed, window.GENERATION_STREAM, index)
-    return temperature * drawn
+    noise = window.normal([CHUNK, latent_dim], seed, window.GENERATION_STREAM, index)
+    noise *= temperature
+    if fitted is None:
+        return noise
+    uniform = window.uniform([CHUNK], seed, window.PRIOR_STREAM, index)
+    if digits:
+        digits = tf.gather(digits, (index * CHUNK + tf.range(CHUNK)) % len(digits))
+    return fitted.draw(noise, uniform, digits)
 
 
 def decoded(decoder, z):
@@ -168,8 +221,12 @@ def manifold(path, decoder):
     pictures.digits(path, title, rows, columns, "z[0]")
 
 
-def generate(decoder, latent_dim, num, seed, temperature=1.0):
-    """Yields uint8 arrays of at most `CHUNK` digits, (n, 784), `num` in all."""
+def generate(decoder, draw, num):
+    """Yields uint8 arrays of at most `CHUNK` digits, (n, 784), `num` in all.
+
+    Args:
+        draw: function of a chunk's number that returns its z, a tensor (CHUNK, latent_dim).
+    """
     from concurrent.futures import ThreadPoolExecutor
 
     import tensorflow as tf
@@ -180,8 +237,7 @@ def generate(decoder, latent_dim, num, seed, temperature=1.0):
 
     @tf.function
     def chunk(index):
-        z = chunk_of_z(index, latent_dim, seed, temperature)
-        return evaluation.as_digits(model.decode(decoder, z))
+        return evaluation.as_digits(model.decode(decoder, draw(index)))
 
     # Traced here, once: the threads would each begin with that.
     chunk = chunk.get_concrete_function(tf.TensorSpec([], tf.int32))
@@ -199,19 +255,23 @@ def generate(decoder, latent_dim, num, seed, temperature=1.0):
             yield digits
 
 
-def write_npz(path, chunks, num):
-    """Streams digits into an uncompressed `.npz`, and returns the first `SHOWN` of them."""
+def write_npz(path, chunks, num, about):
+    """Streams digits into an uncompressed `.npz`, and returns the first `SHOWN` of them.
+
+    Args:
+        about: dict of small arrays to add.
+    """
     shown = None
-    with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive,
-        archive.open("images.npy", "w", force_zip64=True) as file,
-    ):
-        np.lib.format.write_array_header_1_0(
-            file, {"descr": "|u1", "fortran_order": False, "shape": (num, 28, 28)}
-        )
-        for digits in chunks:
-            shown = digits[:SHOWN] if shown is None else shown
-            file.write(digits.data)
+    header = {"descr": "|u1", "fortran_order": False, "shape": (num, 28, 28)}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for digits in chunks:
+                shown = digits[:SHOWN] if shown is None else shown
+                file.write(digits.data)
+        for name, array in about.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
     return shown
 
 

@@ -143,7 +143,7 @@ def nll(args):
 
     images = evaluation.binarized(training_images(args)[:1000], args.seed)
     vae = model.VAE(args.hidden_units, args.latent_dim)
-    return lambda: evaluation.nll(vae, images, args.samples, args.seed).mean()
+    return lambda: evaluation.nll(vae, images, args.samples, args.seed)["nll"].mean()
 
 
 def keras_model(args):

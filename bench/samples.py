@@ -4,22 +4,25 @@
     python -m bench.samples better_weight/*/ --data_dir ~/mnist
 
 The classifier, a small convolutional one, is trained on MNIST once (about two minutes) and kept in
-bench/cache/. For each weights folder: the share of draws that it gives less than 0.5 to any
-digit (unsure), the share of each digit, and the Frechet distance between its 128 features of the
-draws and of the training images. That is the formula of the FID (Heusel et al. 2017, eq. 6) in
-another space: NOT the Inception FID, and comparable with numbers of this script alone. The first
-row, the real test images, is the yardstick. Writes samples.json to --output_dir.
+bench/cache/. For each weights folder, with z of N(0, I), of the fitted prior and of the posterior:
+the share of draws that it gives less than 0.5 to any digit (unsure), the share of each digit, and
+the Frechet distance between its 128 features of the draws and of the training images. That is the
+formula of the FID (Heusel et al. 2017, eq. 6) in another space: NOT the Inception FID, and
+comparable with numbers of this script alone. The first row, the real test images, is the yardstick.
+Then how often the classifier names the digit that was asked for. Writes samples.json to
+--output_dir.
 """
 
 import hashlib
 import os
 import sys
+from functools import partial
 
 import numpy as np
 
 import data
 import eval_genresult
-from support import UserError, cli, files, weights
+from support import UserError, cli, files, prior, weights
 
 CACHE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cache")
 LEAST_ACCURACY = 0.99
@@ -56,15 +59,22 @@ def main(args):
     real = moments(classifier(dataset.train.images)[1])
     measured = {"real test images": judged(classifier, dataset.test.images, real)}
     for folder in args.folders:
-        measured[folder] = judged(classifier, drawn(folder, args.num, args.seed), real)
-    print(f"{'':<28}{'Frechet':>9}{'unsure %':>10}   share of each digit, %")
+        for name, images in drawn(folder, args.num, args.seed, dataset.train.images).items():
+            measured[f"{folder}: {name}"] = judged(classifier, images, real)
+    print(f"{'':<38}{'Frechet':>9}{'unsure %':>10}   share of each digit, %")
     for name, figures in measured.items():
         shares = " ".join(f"{100 * share:4.1f}" for share in figures["share_of_digit"])
-        print(
-            f"{name:<28}{figures['frechet_distance']:>9.2f}{100 * figures['unsure']:>10.2f}   "
-            f"{shares}"
-        )
+        distance, unsure = figures["frechet_distance"], 100 * figures["unsure"]
+        print(f"{name:<38}{distance:>9.2f}{unsure:>10.2f}   {shares}")
     content = {"classifier_accuracy": accuracy, "num": args.num, "seed": args.seed} | measured
+    for folder in args.folders:
+        images = asked(folder, args.num, args.seed)
+        if images is not None:
+            table = confusion(classifier, images)
+            content[f"{folder}: confusion"] = table.tolist()
+            share = 100 * table.trace() / table.sum()
+            print(f"{folder}: {share:.2f} % of digits by class are named as asked; asked, named:")
+            print("\n".join(" ".join(f"{n:5}" for n in row) for row in table))
     with files.disk_errors(args.output_dir):
         files.write_json(os.path.join(args.output_dir, "samples.json"), content)
 
@@ -122,12 +132,53 @@ def trained_classifier(dataset):
     return classifier, accuracy
 
 
-def drawn(folder, num, seed):
-    """Returns `num` digits of the prior, uint8 (num, 784), as eval_genresult.py draws them."""
-    run, arrays = weights.read(folder, parts=("decoder",))
-    latent_dim = run["architecture"]["latent_dim"]
-    decoder = weights.build(run, arrays)
-    return np.concatenate(list(eval_genresult.generate(decoder, latent_dim, num, seed)))
+def drawn(folder, num, seed, images):
+    """Returns dict of name -> `num` digits, uint8 (num, 784), by what z was drawn from.
+
+    `N(0, I)` and, where there is one, `fitted prior`, as eval_genresult.py draws them; `posterior`
+    of as many of the training images in `images`, of which no prior can be better.
+    """
+    from support import evaluation, window
+
+    vae, arrays = with_arrays(folder)
+    found = {"N(0, I)": generated(vae, None, num, seed)}
+    if "prior" in arrays:
+        found["fitted prior"] = generated(vae, prior.Mixture(arrays["prior"]), num, seed)
+    chosen = np.random.default_rng(seed).choice(len(images), num)
+    mu, log_var = evaluation.encoded(vae, images[chosen])
+    noise = window.normal(mu.shape, seed, window.EVALUATION_STREAM, 0)
+    z = np.array_split(mu + np.exp(0.5 * log_var) * noise, -(-num // 1000))
+    parts = [evaluation.as_digits(vae.decode(part)) for part in z]
+    return found | {"posterior": np.concatenate(parts)}
+
+
+def asked(folder, num, seed):
+    """Returns `num` digits, 0 to 9 in turn, uint8 (num, 784); None where a folder has no prior to
+    draw them from."""
+    vae, arrays = with_arrays(folder)
+    if "prior" not in arrays:
+        return None
+    return generated(vae, prior.Mixture(arrays["prior"]), num, seed, list(range(10)))
+
+
+def with_arrays(folder):
+    """Returns the `model.VAE` of a folder, and its arrays."""
+    run, arrays = weights.read(folder)
+    return weights.build(run, arrays), arrays
+
+
+def generated(vae, fitted, num, seed, digits=None):
+    """Returns digits as eval_genresult.py draws them, uint8 (num, 784)."""
+    draw = partial(eval_genresult.chunk_of_z, vae.latent_dim, seed, 1.0, fitted, digits)
+    return np.concatenate(list(eval_genresult.generate(vae.decoder, draw, num)))
+
+
+def confusion(classifier, images):
+    """Returns how often which digit was named: rows are those asked for, 0 to 9 in turn."""
+    named = classifier(images)[0].argmax(axis=1)
+    table = np.zeros((10, 10), int)
+    np.add.at(table, (np.arange(len(images)) % 10, named), 1)
+    return table
 
 
 def moments(features):

@@ -29,25 +29,29 @@ def as_digits(logits):
     return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)
 
 
-def evaluator(vae, seed, batch=1000):
+def evaluator(vae, seed, batch=1000, fitted=None):
     """Builds the function that evaluates images one by one; built once, it is traced once.
 
     Args:
         vae: a `model.VAE`.
         seed: of the noise; each image's depends on its position, not on `batch`.
         batch: how many images are computed at a time.
+        fitted: the `prior.Mixture` of these weights; None: there is none.
 
     Returns:
         A function of images, uint8 (n, 784), that returns a dict of float32 (n,) by the names in
-        `model.TERMS` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim).
+        `model.TERMS` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim); with `fitted` also
+        `loss_total_fitted`, the -ELBO under that prior.
     """
 
     @tf.function(reduce_retracing=True)
     def part(images, drawn):
         x = pixels(images)
         mu, log_var = vae.encode(x)
-        logits = vae.decode(model.reparameterize(mu, log_var, drawn))
-        terms = model.loss_terms(x, mu, log_var, logits)
+        z = model.reparameterize(mu, log_var, drawn)
+        terms = model.loss_terms(x, mu, log_var, vae.decode(z))
+        if fitted:
+            terms["loss_total_fitted"] = terms["loss_total"] - fitted.log_ratio(z)
         return terms | {"RMSE_mean": model.rmse(model.loss_l2(x, vae.decode(mu))), "mu": mu}
 
     def evaluate(images):
@@ -128,7 +132,7 @@ def posterior(mu, log_var):
     return {name: values.tolist() for name, values in found.items()}
 
 
-def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
+def nll(vae, images, samples, seed, fitted=None, done=None, chunk=10, block=10_000):
     """Estimates -log p(x) of each image by importance sampling, in constant memory.
 
     -log of the mean over z ~ q(z | x) of p(x, z) / q(z | x) (Burda, Grosse and Salakhutdinov
@@ -138,12 +142,14 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
         images: uint8 (n, 784), 0 or 255.
         samples: of z for each image.
         seed: of the noise; that of a sample depends on its number and the image's position.
+        fitted: the `prior.Mixture` of these weights; None: there is none.
         done: a function of the share that is computed, called in between; None: no report.
         chunk: samples a compiled call; the result does not depend on it.
         block: images at a time.
 
     Returns:
-        float64 (n,), nats.
+        dict of float64 (n,), nats: `nll` under the prior N(0, I) and, with `fitted`, `nll_fitted`
+        under that one, of the same samples.
     """
 
     @tf.function(jit_compile=True)
@@ -151,9 +157,11 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
         def add(i, total):
             z = model.reparameterize(mu, log_var, drawn[i])
             bce = model.loss_bce(x, vae.decode(z))
-            weight = model.log_weights(bce[None], mu, log_var, drawn[i][None])[0]
+            weights = [model.log_weights(bce[None], mu, log_var, drawn[i][None])[0]]
+            if fitted:
+                weights.append(weights[0] + fitted.log_ratio(z))
             # One by one: the order of additions is that of the samples, whatever the chunk.
-            total = tf.reduce_logsumexp([total, tf.cast(weight, tf.float64)], axis=0)
+            total = tf.reduce_logsumexp([total, tf.cast(weights, tf.float64)], axis=0)
             return i + 1, total
 
         return tf.while_loop(lambda i, _: i < count, add, (tf.constant(0), total))[1]
@@ -172,7 +180,7 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
     for part, start in enumerate(range(0, len(images), block)):
         x = pixels(images[start : start + block])
         mu, log_var = vae.encode(x)
-        total = tf.fill([len(x)], tf.constant(-np.inf, tf.float64))
+        total = tf.fill([2 if fitted else 1, len(x)], tf.constant(-np.inf, tf.float64))
         for first in range(0, samples, chunk):
             drawn = draws(tf.constant(first), tf.constant(part), len(x))
             count = tf.constant(min(chunk, samples - first))
@@ -180,4 +188,4 @@ def nll(vae, images, samples, seed, done=None, chunk=10, block=10_000):
             if done:
                 done((start + len(x) * min(1, (first + chunk) / samples)) / len(images))
         found.append(np.log(samples) - total.numpy())
-    return np.concatenate(found)
+    return dict(zip(("nll", "nll_fitted"), np.concatenate(found, axis=1), strict=False))

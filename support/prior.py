@@ -2,7 +2,7 @@
 
     arrays, told = prior.fit(known, labels, validation, active, seed)     # by scikit-learn
     fitted = prior.Mixture(arrays)                                        # without it
-    z = fitted.draw(noise, uniform, digits=(7,))
+    z = fitted.draw(noise, uniform)
 
 The ELBO is trained with N(0, I), which has mass where no training image lies: decoded, that looks
 like no digit. A density fitted afterwards to samples of q(z | x) does without it (Ghosh et al.,
@@ -194,24 +194,32 @@ class Mixture:
         """Returns the digits that p(digit | z = mu) names: mu (n, latent_dim) -> uint8 (n,)."""
         return self.digits[np.argmax(self.log_ratios(mu), axis=1)]
 
-    def draw(self, noise, uniform, digits=()):
+    def draw(self, noise, uniform, digits=None):
         """Draws z.
 
         Args:
-            noise: standard normal, (n, latent_dim); scaled, it makes draws closer to the means.
-            uniform: draws in [0, 1), (n,), which choose the components.
-            digits: of which to draw; none: of all, as often as in the training images.
+            noise: standard normal, float32 (n, latent_dim); scaled down, z comes closer to the
+                means of the components.
+            uniform: draws in [0, 1), float32 (n,), which choose the components.
+            digits: what to draw, (n,), of the mixture's own; None: each as often as in training.
 
         Returns:
             float32 (n, latent_dim)
         """
         import tensorflow as tf
 
-        chosen = np.isin(self._labels, digits) if digits else np.full(len(self._labels), True)
-        ends = np.cumsum(self._weights[chosen])
-        which = tf.searchsorted((ends[:-1] / ends[-1]).astype(np.float32), uniform, side="right")
-        means = tf.gather(self._means[chosen].astype(np.float32), which)
-        factors = tf.gather(self._factors[chosen].astype(np.float32), which)
+        ends = np.cumsum(self._weights)
+        first, last = 0, len(ends) - 1
+        if digits is not None:
+            digits = tf.cast(digits, tf.int32)
+            first = tf.searchsorted(self._labels.astype(np.int32), digits)
+            last = tf.searchsorted(self._labels.astype(np.int32), digits, side="right") - 1
+        low, high = tf.gather(ends - self._weights, first), tf.gather(ends, last)
+        place = low + tf.cast(uniform, tf.float64) * (high - low)
+        # Rounding must not lead to the neighbour's components.
+        which = tf.clip_by_value(tf.searchsorted(ends, place, side="right"), first, last)
+        means = tf.gather(self._means.astype(np.float32), which)
+        factors = tf.gather(self._factors.astype(np.float32), which)
         moved = means + tf.linalg.matvec(factors, tf.gather(noise, self._active, axis=1))
         # Each active dimension takes its new value, every other one keeps its noise.
         places = np.arange(noise.shape[1])

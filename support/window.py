@@ -18,7 +18,7 @@ import data
 
 # One number a purpose: no two of them ever share a random draw.
 TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM = 1, 2, 3
-BINARIZE_STREAM, NLL_STREAM, WARP_STREAM = 4, 5, 6
+BINARIZE_STREAM, NLL_STREAM, WARP_STREAM, PRIOR_STREAM = 4, 5, 6, 7
 # Bounds of a window: what its inputs may weigh, and what two cores compute in half a second.
 INPUT_BYTES = 64 * 2**20
 WINDOW_FLOPS = 60e9

@@ -1,4 +1,4 @@
-"""support/evaluation.py: nll against an integral, figures whatever the batch, moments of mu."""
+"""support/evaluation.py: nll against an integral under both priors, figures whatever the batch."""
 
 import keras
 import numpy as np
@@ -6,7 +6,7 @@ import pytest
 
 import data
 import model
-from support import evaluation
+from support import evaluation, prior
 
 IMAGES = data.load("digits").train.images[:90]
 
@@ -28,7 +28,8 @@ def test_evaluation_does_not_depend_on_batch(vae):
 
 @pytest.mark.parametrize("latent_dim", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nll_is_the_integral_over_the_latent(latent_dim):
-    """Against a grid over z that knows nothing of q, for weights with a likelihood to speak of."""
+    """Against a grid over z that knows nothing of q, for weights with a likelihood to speak of;
+    under N(0, I) and under a mixture."""
     keras.utils.set_random_seed(3)
     vae = model.VAE((16,), latent_dim, "tanh")
     for weight in vae.decoder.trainable_variables:
@@ -40,23 +41,44 @@ def test_nll_is_the_integral_over_the_latent(latent_dim):
     logits = vae.decode(grid).numpy().astype(float)
     log_px = images / 255 @ logits.T - np.logaddexp(0, logits).sum(1)
     log_pz = -0.5 * (grid.astype(float) ** 2 + np.log(2 * np.pi)).sum(1)
+    # Two components, at 0.5 and -1 in every dimension, of variances 0.5 and 0.3.
+    variances, means = np.array([0.5, 0.3]), np.array([0.5, -1.0])
+    arrays = {
+        "active": np.arange(latent_dim),
+        "labels": np.array([0, 1], np.uint8),
+        "weights": np.array([0.25, 0.75]),
+        "means": np.tile(means[:, None], latent_dim),
+        "covariances": variances[:, None, None] * np.eye(latent_dim),
+    }
+    parts = [
+        np.log(weight) - 0.5 * ((grid - mean) ** 2 / var + np.log(2 * np.pi * var)).sum(1)
+        for weight, mean, var in zip(arrays["weights"], means, variances, strict=True)
+    ]
+    fitted = prior.Mixture(arrays)
+    found = [evaluation.nll(vae, images, 2000, seed, fitted) for seed in range(8)]
+    bounds = [evaluation.evaluator(vae, seed, fitted=fitted)(images) for seed in range(8)]
     cell = (axis[1] - axis[0]) ** latent_dim
-    exact = -np.logaddexp.reduce(log_px + log_pz, axis=1) - np.log(cell)
-    runs = np.stack([evaluation.nll(vae, images, 2000, seed) for seed in range(8)])
-    error = runs.std(0, ddof=1).mean() / 8**0.5
-    assert error < 0.05  # the check below is worth something
-    assert abs((runs.mean(0) - exact).mean()) < 5 * error / 20**0.5 + 1e-3
-    elbo = np.mean([evaluation.evaluator(vae, seed)(images)["loss_total"] for seed in range(8)])
-    assert elbo > exact.mean() + 1  # which the bound alone would not pass
+    for nll, bound, log_prior in (
+        ("nll", "loss_total", log_pz),
+        ("nll_fitted", "loss_total_fitted", np.logaddexp(*parts)),
+    ):
+        exact = -np.logaddexp.reduce(log_px + log_prior, axis=1) - np.log(cell)
+        runs = np.stack([figures[nll] for figures in found])
+        error = runs.std(0, ddof=1).mean() / 8**0.5
+        assert error < 0.05  # the check below is worth something
+        assert abs((runs.mean(0) - exact).mean()) < 5 * error / 20**0.5 + 1e-3
+        # Which the bound alone would not pass.
+        assert np.mean([figures[bound] for figures in bounds]) > exact.mean() + 0.3
 
 
 def test_nll_is_the_same_for_any_chunk_and_the_share_done_grows(vae):
     images, shares = evaluation.binarized(IMAGES, 1), []
-    whole = evaluation.nll(vae, images, 23, 0, shares.append)
+    whole = evaluation.nll(vae, images, 23, 0, done=shares.append)["nll"]
     assert shares == sorted(shares) and shares[-1] == 1
     for chunk in (1, 4, 23):
-        np.testing.assert_array_equal(evaluation.nll(vae, images, 23, 0, chunk=chunk), whole)
-    assert not (evaluation.nll(vae, images, 23, 1) == whole).any()
+        found = evaluation.nll(vae, images, 23, 0, chunk=chunk)
+        np.testing.assert_array_equal(found["nll"], whole)
+    assert not (evaluation.nll(vae, images, 23, 1)["nll"] == whole).any()
 
 
 def test_binarized_draws_have_the_grey_value_as_mean():

@@ -10,10 +10,11 @@ import zipfile
 import numpy as np
 import pytest
 
+import data
 import eval as eval_script
 import eval_genresult
 import train as train_script
-from support import weights
+from support import evaluation, prior, weights
 from tests.helpers import OFFLINE, ROOT, SMALL, last_line, run_script
 
 SCRIPTS = ("train.py", "eval.py", "eval_genresult.py")
@@ -132,8 +133,55 @@ def test_the_first_digits_of_a_seed_are_the_same_for_any_num(trained, tmp_path):
     np.testing.assert_array_equal(some, many[:7])
     assert (many[:1000] != many[1000:2000]).any()
     assert (generated(trained, tmp_path, "--num", "7", "--seed", "1") != some).any()
-    cold = generated(trained, tmp_path, "--num", "7", "--temperature", "0")
+    cold = generated(trained, tmp_path, "--num", "7", "--temperature", "0", "--prior", "standard")
     assert (cold == cold[0]).all() and (some != some[0]).any()
+
+
+def test_digits_come_from_the_prior_and_of_the_class_that_was_asked_for(trained, tmp_path, capsys):
+    """Asked for by class, digits are what the encoder's own prior names; elsewhere it is as often
+    as in the training images."""
+    many = ["--num", "1500", "--seed", "3"]
+    fitted = generated(trained, tmp_path, *many)
+    assert "1,500 draws of the fitted prior" in capsys.readouterr().out
+    standard = generated(trained, tmp_path, *many, "--prior", "standard")
+    assert "1,500 draws of z ~ N(0, I)" in capsys.readouterr().out
+    with np.load(tmp_path / "generated.npz") as archive:
+        assert archive["prior"] == "standard" and set(archive.files) == {"images", "prior"}
+    assert (fitted != standard).any()
+    asked = generated(trained, tmp_path, *many, "--digit", "6", "0", "1")
+    with np.load(tmp_path / "generated.npz") as archive:
+        assert archive["prior"] == "fitted"
+        np.testing.assert_array_equal(archive["labels"], np.resize([6, 0, 1], 1500))
+    vae, _ = weights.load(str(trained))
+    mixture = prior.Mixture(weights.read(str(trained))[1]["prior"])
+    mu, _ = evaluation.encoded(vae, asked.reshape(-1, 784))
+    agreed = (mixture.named(mu) == np.resize([6, 0, 1], 1500)).mean()
+    assert agreed > 0.25  # a small model of two epochs; chance is 0.1
+    cold = generated(trained, tmp_path, "--num", "9", "--digit", "4", "--temperature", "0")
+    assert len(np.unique(cold, axis=0)) == 1  # one component, whose mean it is
+
+
+def test_without_a_fitted_prior_the_script_says_why(trained, copy, tmp_path, capsys):
+    argv = ["--output_dir", str(tmp_path / "none"), "--load_weight_dir"]
+    flags = {
+        "draws digits by class from its fitted prior": ["--digit", "1", "--prior", "standard"],
+        "has seen no digit 77": ["--digit", "1", "77"],
+    }
+    for line, wrong in flags.items():
+        assert eval_genresult.main([*argv, str(trained), *wrong]) == 2
+        assert line in last_line(capsys.readouterr().err)
+    members = zipfile_members(copy / "vae.keras")
+    del members["prior.npz"]
+    run = json.loads(members["run.json"]) | {"prior": {"gain": None, "why": "too few images"}}
+    run["members"] = list(members)
+    with zipfile.ZipFile(copy / "vae.keras", "w") as archive:
+        for name, content in (members | {"run.json": json.dumps(run)}).items():
+            archive.writestr(name, content)
+    assert eval_genresult.main([*argv, str(copy), "--digit", "1"]) == 2
+    assert "has no fitted prior (too few images)" in last_line(capsys.readouterr().err)
+    assert not (tmp_path / "none").exists()
+    assert eval_genresult.main([*argv, str(copy)]) == 0
+    assert "draws of z ~ N(0, I)" in capsys.readouterr().out
 
 
 @pytest.fixture
@@ -221,6 +269,13 @@ def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
     assert points.shape == (300, 2) and set(labels) == set(range(10))
     assert 0.2 < metrics["probe_accuracy"] <= 1  # chance is 0.1
     assert 0 < metrics["nll"] < metrics["loss_total"] + 5
+    # Under a better prior both are better.
+    assert metrics["nll_fitted"] < metrics["nll"]
+    assert metrics["loss_total_fitted"] < metrics["loss_total"]
+    test, (vae, _) = data.load("digits").test, weights.load(str(trained))
+    mixture = prior.Mixture(weights.read(str(trained))[1]["prior"])
+    right = mixture.named(evaluation.encoded(vae, test.images)[0]) == test.labels
+    assert metrics["prior_accuracy"] == pytest.approx(right.mean()) and right.mean() > 0.12
     for name in ("latent_map", "kl_per_unit", "outliers"):
         assert is_picture(tmp_path / f"{name}.png")
 

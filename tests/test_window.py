@@ -124,7 +124,7 @@ def test_warped_images_move_as_the_draws_say():
     np.testing.assert_array_equal(data.warped(images, 0.0, random), images)
     # 0.75 pixels to the left: of each pixel a quarter, and three of its right neighbour.
     moved = middle.copy()
-    moved[:, 4] = 1.0
+    moved[:, 4] = 0.875  # of one pixel: 2 * 0.875 - 1
     square = images.numpy().reshape(6, 28, 28)
     expected = 0.25 * square + 0.75 * np.pad(square, ((0, 0), (0, 0), (0, 1)))[:, :, 1:]
     found = data.warped(images, 1.0, moved).numpy().reshape(6, 28, 28)
