@@ -235,7 +235,7 @@ def generate(decoder, draw, num):
     import model
     from support import evaluation
 
-    @tf.function
+    @tf.function(autograph=False)
     def chunk(index):
         return evaluation.as_digits(model.decode(decoder, draw(index)))
 

@@ -44,7 +44,7 @@ def evaluator(vae, seed, batch=1000, fitted=None):
         `loss_total_fitted`, the -ELBO under that prior.
     """
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def part(images, drawn):
         x = pixels(images)
         mu, log_var = vae.encode(x)
@@ -152,7 +152,7 @@ def nll(vae, images, samples, seed, fitted=None, done=None, chunk=10, block=10_0
         under that one, of the same samples.
     """
 
-    @tf.function(jit_compile=True)
+    @tf.function(jit_compile=True, autograph=False)
     def compiled(x, mu, log_var, drawn, total, count):
         def add(i, total):
             z = model.reparameterize(mu, log_var, drawn[i])
@@ -166,7 +166,7 @@ def nll(vae, images, samples, seed, fitted=None, done=None, chunk=10, block=10_0
 
         return tf.while_loop(lambda i, _: i < count, add, (tf.constant(0), total))[1]
 
-    @tf.function
+    @tf.function(autograph=False)
     def draws(first, part, count):
         return tf.map_fn(
             lambda i: window.normal(

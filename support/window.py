@@ -140,7 +140,7 @@ def compiled(loss_and_gradients, update, names, draw, step, size, batch, team=No
         return row(terms)
 
     # Under a strategy XLA can compile no update across devices, so the arithmetic alone.
-    arithmetic = tf.function(loss_and_gradients, jit_compile=True)
+    arithmetic = tf.function(loss_and_gradients, jit_compile=True, autograph=False)
 
     def on_one_replica(images, noise):
         replica = tf.distribute.get_replica_context()
@@ -167,10 +167,12 @@ def compiled(loss_and_gradients, update, names, draw, step, size, batch, team=No
         start = (tf.constant(0), tf.zeros([size, len(names)]))
         return tf.while_loop(lambda i, _: i < steps, body, start)[1]
 
-    through = loop if shared else tf.function(loop, jit_compile=True)
+    through = loop if shared else tf.function(loop, jit_compile=True, autograph=False)
 
+    # Nothing here is Python that would have to be rewritten: without AutoGraph tracing is faster.
     @tf.function(
-        input_signature=[tf.TensorSpec([size, batch], tf.int32), tf.TensorSpec([], tf.int32)]
+        input_signature=[tf.TensorSpec([size, batch], tf.int32), tf.TensorSpec([], tf.int32)],
+        autograph=False,
     )
     def window(indices, steps):
         # The same stateless call gives other numbers inside XLA, so all is drawn out here.

@@ -10,7 +10,7 @@ import pytest
 
 import model
 import train as script
-from support import cli, evaluation, weights, window
+from support import cli, evaluation, prior, weights, window
 from tests.helpers import (
     SMALL,
     STEPS,
@@ -163,6 +163,33 @@ def test_a_run_whose_last_step_is_saved_only_finishes(whole, tmp_path, monkeypat
     assert train(tmp_path, "--epoch", "3") == 0
     assert "Epoch" not in capsys.readouterr().out.split("Continuing")[1]
     same_run(whole, tmp_path)
+
+
+def test_a_signal_while_the_prior_is_fitted_leaves_a_run_to_finish(whole, tmp_path, monkeypatch):
+    fit = prior.fit
+
+    def interrupted(*args):
+        *given, between = args
+
+        def signalled():
+            os.kill(os.getpid(), signal.SIGTERM)
+            between()
+
+        return fit(*given, signalled)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prior, "fit", interrupted)
+        assert train(tmp_path, "--epoch", "3") == 143
+    assert not (tmp_path / "weights" / "vae.keras").exists()
+    assert train(tmp_path, "--epoch", "3") == 0
+    same_run(whole, tmp_path)
+
+
+def test_a_run_without_a_use_for_a_fitted_prior_says_why(tmp_path):
+    """With such a weight of the KL term nothing is active."""
+    assert train(tmp_path, "--epoch", "1", "--beta", "1000") == 0
+    run, arrays = weights.read(str(tmp_path / "weights"))
+    assert "no latent dimension is active" in run["prior"]["why"] and "prior" not in arrays
 
 
 def test_finished_says_so_and_changes_nothing(trained, capsys):
