@@ -99,7 +99,9 @@ def main(args):
         files.write_json(os.path.join(args.output_dir, "metrics.json"), metrics)
         names = draw(args.output_dir, vae, images, figures, of)
         if args.report:
-            names += draw_report(args.output_dir, vae, images, dataset.test.labels, figures, of)
+            ellipses = fitted.gaussians if fitted and active == vae.latent_dim == 2 else ()
+            labels = dataset.test.labels
+            names += draw_report(args.output_dir, vae, images, labels, figures, of, ellipses)
     print(f"Wrote metrics.json, {', '.join(names)} to {args.output_dir}.")
 
 
@@ -210,8 +212,12 @@ def draw(folder, vae, images, figures, of):
     return ["reconstructions.png", "extremes.png"]
 
 
-def draw_report(folder, vae, images, labels, figures, of):
-    """Draws the pictures of `--report`; arguments as `draw`. Returns their names."""
+def draw_report(folder, vae, images, labels, figures, of, ellipses):
+    """Draws the pictures of `--report`; arguments as `draw`. Returns their names.
+
+    Args:
+        ellipses: Gaussians over the map, as `pictures.latent_map` takes them.
+    """
     from support import evaluation
 
     every = f"{len(images):,} {of}"
@@ -219,7 +225,9 @@ def draw_report(folder, vae, images, labels, figures, of):
     map_path, kl_path, outliers_path = (os.path.join(folder, name) for name in names)
     if vae.latent_dim > 1:
         points, axes = flattened(figures["mu"])
-        pictures.latent_map(map_path, points, labels, f"mu of {every}, by digit", *axes)
+        title = f"mu of {every}, by digit"
+        title += "\nand the Gaussians of the fitted prior" if ellipses else ""
+        pictures.latent_map(map_path, points, labels, title, *axes, ellipses)
     else:
         names = names[1:]
     kld = np.sort(evaluation.posterior(*evaluation.encoded(vae, images))["KLD"])[::-1]

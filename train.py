@@ -45,14 +45,15 @@ def add_training_flags(parser):
 
     add = parser.add_argument_group("optimizer (AdamW)").add_argument
     add("--epoch", type=cli.integer(1, 100_000), default=100, help="passes over the data")
-    add("--batch", type=count, help="images a step (default: 100; 50 for 1 or 2 epochs)")
+    grows = "images a step (default: 50 for 1 or 2 epochs, 100 under 30, else 200)"
+    add("--batch", type=count, help=grows)
     add("--limit", type=count, default=None, help="train on the first N images only (default: all)")
     rule = "the highest (default: 0.003, times (100 / epoch)^(1/4), times (batch / 100)^(1/2))"
     add("--learning_rate", type=cli.number(0, 1e6, above=True), help=rule)
     falls = "linear: the learning rate falls to 0 at the last step"
     add("--schedule", choices=("linear", "constant"), default="linear", help=falls)
-    rise = "share of the run in which the learning rate rises"
-    add("--warmup", type=cli.number(0, 1), default=0.1, help=rise)
+    rise = "epochs in which the learning rate rises; at most a tenth of the run"
+    add("--warmup_epochs", type=amount, default=1.0, help=rise)
     add("--weight_decay", type=amount, default=0.1, help="of the kernels, decoupled")
 
 
@@ -125,23 +126,25 @@ def adamw(variables, learning_rate, weight_decay=0.0, beta_2=0.99):
 
 def recipe(epochs, batch=None, learning_rate=None):
     """Returns the batch and the highest learning rate, which follow the length of a run unless
-    they are given: a short run wants larger steps, and one or two epochs want more of them. Found
-    on validation images, for 1 to 300 epochs."""
-    batch = batch or (50 if epochs <= 2 else 100)
+    they are given: a short run wants more steps, and larger ones. Found on validation images, for
+    1 to 300 epochs."""
+    if batch is None:
+        batch = 50 if epochs <= 2 else 100 if epochs < 30 else 200
     return batch, learning_rate or 3e-3 * (100 / epochs) ** 0.25 * (batch / 100) ** 0.5
 
 
-def learning_rate(peak, schedule, warmup, steps):
+def learning_rate(peak, schedule, rise, steps):
     """Returns the learning rate as a Keras schedule, a function of the steps that are done.
 
     Args:
-        peak: the highest, after a linear rise over the share `warmup` of all `steps`.
+        peak: the highest, after a linear rise of `rise` steps, of which a tenth of all `steps`
+            count at most.
         schedule: `linear`: from there it falls to 0 at the last step; `constant`: it stays.
     """
     import keras
     import tensorflow as tf
 
-    rise = round(warmup * steps)
+    rise = min(rise, steps // 10)
 
     class Rate(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
@@ -207,7 +210,7 @@ def main(args):
         if batch % crew.replicas:
             raise UserError(f"--batch {batch} does not divide by the {crew.replicas} devices")
         keras.utils.set_random_seed(args.seed)
-        rate = learning_rate(peak, args.schedule, args.warmup, last)
+        rate = learning_rate(peak, args.schedule, round(args.warmup_epochs * steps), last)
         with crew.scope():
             vae = model.VAE(**network)
             optimizer = adamw(vae.trainable_variables, rate, args.weight_decay)

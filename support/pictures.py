@@ -95,12 +95,16 @@ def bars(path, heights, title, x_label, y_label, threshold, threshold_label):
         axes.set(title=title, xlabel=x_label, ylabel=y_label)
 
 
-def latent_map(path, points, labels, title, x_label, y_label):
+def latent_map(path, points, labels, title, x_label, y_label, gaussians=()):
     """Draws points (n, 2), coloured by the digit in `labels` and named at each digit's median.
 
     Points of a label above 9 are grey dots.
+
+    Args:
+        gaussians: tuples (digit, mean (2,), covariance (2, 2)), each drawn as the ellipse of two
+            standard deviations.
     """
-    from matplotlib import patheffects
+    from matplotlib import patches, patheffects
 
     with figure_of(path, (6, 6)) as figure:
         axes = figure.subplots()
@@ -111,6 +115,13 @@ def latent_map(path, points, labels, title, x_label, y_label):
             # The digit itself as marker: told apart without colour, too.
             look = {"marker": f"${digit}$", "color": DIGIT_COLOURS[digit]}
             axes.scatter(*points[labels == digit].T, s=16, linewidths=0, **look)
+        for digit, mean, covariance in gaussians:
+            variances, directions = np.linalg.eigh(covariance)
+            across, along = 4 * np.sqrt(variances)
+            angle = np.degrees(np.arctan2(directions[1, 0], directions[0, 0]))
+            colour = DIGIT_COLOURS[digit] if digit < 10 else "#777777"
+            look = {"fill": False, "color": colour, "linewidth": 0.8}
+            axes.add_patch(patches.Ellipse(mean, across, along, angle=angle, **look))
         outline = [patheffects.withStroke(linewidth=3, foreground="white")]
         for digit in present:
             x, y = np.median(points[labels == digit], axis=0)

@@ -151,6 +151,7 @@ class Mixture:
 
     Attributes:
         digits: the labels it has components of, ascending, uint8 (C,).
+        gaussians: the components, tuples (digit, mean (A,), covariance (A, A)).
     """
 
     def __init__(self, arrays):
@@ -158,6 +159,8 @@ class Mixture:
         self._active, self._labels = arrays["active"], arrays["labels"]
         self._weights, self._means = arrays["weights"], arrays["means"]
         self._factors = np.linalg.cholesky(arrays["covariances"])
+        columns = (arrays["labels"], arrays["means"], arrays["covariances"])
+        self.gaussians = list(zip(*columns, strict=True))
 
     def log_ratios(self, z):
         """log of p(z, digit) / N(z; 0, I).

@@ -278,7 +278,7 @@ def test_warm_start(trained, tmp_path, capsys):
 
 def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
     argv = ["--epoch", "3", "--learning_rate", "1e6", "--schedule", "constant"]
-    assert train(tmp_path, *argv, "--warmup", "0") == 3
+    assert train(tmp_path, *argv, "--warmup_epochs", "0") == 3
     line = last_line(capsys.readouterr().err)
     assert "no longer finite at step" in line and "the save of step 0 is in" in line
     assert weights.steps(str(tmp_path / "weights")) == [0]
