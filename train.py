@@ -54,6 +54,8 @@ def add_training_flags(parser):
     add("--schedule", choices=("linear", "constant"), default="linear", help=falls)
     rise = "epochs in which the learning rate rises; at most a tenth of the run"
     add("--warmup_epochs", type=amount, default=1.0, help=rise)
+    memory = "of squared gradients; Adam's usual 0.999 is too long a memory for short runs"
+    add("--beta_2", type=cli.number(0, 0.999999), default=0.99, help=memory)
     add("--weight_decay", type=amount, default=0.1, help="of the kernels, decoupled")
 
 
@@ -108,13 +110,11 @@ def update(optimizer, gradients, variables):
     optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
-def adamw(variables, learning_rate, weight_decay=0.0, beta_2=0.99):
+def adamw(variables, learning_rate, weight_decay=0.0, beta_2=0.999):
     """Returns Keras's AdamW, built; biases do not decay (Loshchilov and Hutter 2019, alg. 2).
 
     Args:
         learning_rate: a number or a schedule; the decay of a step is rate * weight_decay.
-        beta_2: decay of the mean of squared gradients. Adam's usual 0.999 remembers ten times as
-            many steps: too many for short runs.
     """
     import keras
 
@@ -213,7 +213,7 @@ def main(args):
         rate = learning_rate(peak, args.schedule, round(args.warmup_epochs * steps), last)
         with crew.scope():
             vae = model.VAE(**network)
-            optimizer = adamw(vae.trainable_variables, rate, args.weight_decay)
+            optimizer = adamw(vae.trainable_variables, rate, args.weight_decay, args.beta_2)
         names = ("objective", *model.TERMS)
         log = curves.Curves(log_dir if chief else None, names, args.log_every)
         step = folder.begin(wanted | {"architecture": network}, vae, optimizer, log.sums, crew)
@@ -268,9 +268,7 @@ def main(args):
             if chief:
                 print("Fitting a prior to where the encoder puts the training images.")
             known, others = (evaluation.encoded(vae, part) for part in (used, validation))
-            active = evaluation.active_units(known[0])
-            labels = dataset.train.labels
-            fitted = prior.fit(known, labels, others, active, args.seed, leave_if_asked)
+            fitted = prior.fit(known, dataset.train.labels, others, args.seed, leave_if_asked)
             folder.finish(vae, evaluation.posterior(*known), *fitted)
             crew.wait()
     if chief:

@@ -24,7 +24,7 @@ import train
 from support import cli
 
 EXIT_ABSENT = 5
-EPSILON, BETA_2 = 1e-7, 0.999
+EPSILON = 1e-7
 MATMUL_SIDE, MATMULS = 2048, 10
 OWN = ("ours", "ours_default", "validation", "nll")
 
@@ -97,7 +97,7 @@ def ours(args, warp=0.0, weight_decay=0.0):
     images = training_images(args)
     keras.utils.set_random_seed(args.seed)
     vae = model.VAE(args.hidden_units, args.latent_dim, args.activation)
-    optimizer = train.adamw(vae.trainable_variables, args.learning_rate, weight_decay, BETA_2)
+    optimizer = train.adamw(vae.trainable_variables, args.learning_rate, weight_decay)
     size = window.size(vae, args.batch, args.samples)
     run = window.compiled(
         lambda x, noise: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
@@ -371,8 +371,8 @@ def jax_scan(args):
         count = count + 1
         # Adam (Kingma and Ba 2015, algorithm 1), with the order of operations that Keras has.
         first = jax.tree.map(lambda m, g: m + 0.1 * (g - m), first, grads)
-        second = jax.tree.map(lambda v, g: v + (1 - BETA_2) * (g * g - v), second, grads)
-        rate = args.learning_rate * jnp.sqrt(1 - BETA_2**count) / (1 - 0.9**count)
+        second = jax.tree.map(lambda v, g: v + 0.001 * (g * g - v), second, grads)
+        rate = args.learning_rate * jnp.sqrt(1 - 0.999**count) / (1 - 0.9**count)
         weights = jax.tree.map(
             lambda w, m, v: w - rate * m / (jnp.sqrt(v) + EPSILON), weights, first, second
         )

@@ -1,7 +1,7 @@
 """The fitted prior: one Gaussian mixture a digit, where the encoder really puts the images.
 
-    arrays, told = prior.fit(known, labels, validation, active, seed)     # by scikit-learn
-    fitted = prior.Mixture(arrays)                                        # without it
+    arrays, told = prior.fit(known, labels, validation, seed)     # by scikit-learn
+    fitted = prior.Mixture(arrays)                                # without it
     z = fitted.draw(noise, uniform)
 
 The ELBO is trained with N(0, I), which has mass where no training image lies: decoded, that looks
@@ -29,14 +29,13 @@ RIDGE, ROUNDS = 1e-3, 20
 CLASSES, LARGEST = 256, 1e6
 
 
-def fit(known, labels, validation, active, seed, between=None):
+def fit(known, labels, validation, seed, between=None):
     """Fits the mixtures, to the same bits whatever the number of threads.
 
     Args:
         known: `mu` and `log_var` of the training images, each (n, latent_dim).
         labels: of them, uint8 (n,).
         validation: `mu` and `log_var` of other images, to judge by.
-        active: the latent dimensions that hold something, int (A,), ascending.
         seed: of the fit, and of the samples of q(z | x), one an image.
         between: a function that is called before each digit; None: none is.
 
@@ -50,6 +49,9 @@ def fit(known, labels, validation, active, seed, between=None):
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
 
+    from support import evaluation
+
+    active = evaluation.active_units(known[0])
     digits, counts = np.unique(labels, return_counts=True)
     if not len(active):
         return None, {"gain": None, "why": "no latent dimension is active"}
