@@ -62,6 +62,8 @@ def main(args):
     files.writable_folder(args.output_dir)
     if args.json:
         files.writable_folder(os.path.dirname(os.path.abspath(args.json)))
+    # What reads the curves would bring it in with all its lines.
+    cli.quiet_tensorflow()
     runs = {}
 
     def keep(name, run):
