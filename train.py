@@ -164,7 +164,7 @@ def main(args):
     with cli.explained("--data_dir: "):
         dataset = data.load(args.dataset, args.data_dir, args.limit)
     if chief:
-        announce(dataset)
+        console.announce(dataset)
     images, validation = dataset.train.images, dataset.validation.images
     batch, peak = recipe(args.epoch, args.batch, args.learning_rate)
     steps = len(images) // batch
@@ -199,6 +199,7 @@ def main(args):
     if chief:
         how = "Starting anew" if args.overwrite else "Continuing" if folder.run else "Starting"
         print(f"{how} in {save_dir}, curves in {log_dir}.")
+        print("TensorFlow loads and compiles the training step ...", flush=True)
 
     joined = team.join(args.strategy, machines, args.cluster_timeout)
     with folder, joined as crew, console.Signals() as signals:
@@ -246,23 +247,23 @@ def main(args):
 
         save_if_due = partial(leave_if_asked, save=True)
 
-        with log.started(step, folder.run):
+        bar = console.Progress(args.epoch, steps, batch, step, chief)
+        with log.started(step, folder.run), bar:
             for epoch in range(step // steps, args.epoch):
                 order = data.batches(len(images), batch, args.seed, epoch)
-                bar = console.Progress(epoch, args.epoch, steps, batch, step % steps, chief)
                 for first in range(step % steps, steps, size):
                     terms = train(order[first : first + size])
                     folder.require_finite(step, terms["objective"])
                     log.train(step, terms, rate)
                     step += len(terms["objective"])
-                    bar.update(step - epoch * steps, terms["loss_total"][-1])
+                    bar.update(step, terms["loss_total"][-1])
                     if step % steps:
                         save_if_due()
                 validated = evaluation.curves(evaluate(validation), args.recon_loss, args.beta)
                 log.validation(step, validated)
                 if step == last or epoch % PICTURE_EPOCHS == 0:
                     log.digits(step, evaluation.pictures(vae, validation, args.seed))
-                bar.finish(log.end_epoch(steps), validated)
+                bar.end_epoch(log.end_epoch(steps), validated)
                 save_if_due()
             used = evaluation.binarized(images, args.seed) if binarize else images
             if chief:
@@ -274,18 +275,7 @@ def main(args):
     if chief:
         print(f"Finished: weights in {save_dir}, curves in {log_dir}.")
         print(next_commands(save_dir))
-        announce(dataset)
-
-
-def announce(dataset):
-    """Says which data a run is on; a fallback so that nobody can miss it."""
-    if dataset.notice:
-        bar = "!" * 78
-        print(f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 small embedded digits.")
-        print(f"MNIST could not be had (--data_dir): {dataset.notice}\n{bar}")
-    parts = ("train", "validation", "test")
-    sizes = ", ".join(f"{len(getattr(dataset, part).images):,} {part}" for part in parts)
-    print(f"Data set {dataset.name}: {sizes} images.")
+        console.warn_of_digits(dataset)
 
 
 def next_commands(folder):

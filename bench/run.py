@@ -308,7 +308,7 @@ class UserRun:
 
     def until_epoch_ends(self):
         """Reads the terminal to the line that ends an epoch, and stops the process there."""
-        while not (line := re.search(rb"train / val .*images/s\r?\n", self.unread)):
+        while not (line := re.search(rb"validation; .*images/s\r?\n", self.unread)):
             try:
                 self.unread += os.read(self.terminal, 65536)
             except OSError:

@@ -11,51 +11,91 @@ import time
 
 from support import Interrupted
 
-# The figures of an epoch's line, with their decimals.
-SHOWN = {"loss_total": 2, "loss_bce": 2, "loss_KLD": 2, "RMSE": 4}
+
+def announce(dataset):
+    """Says which data a run is on, a `data.Dataset`."""
+    warn_of_digits(dataset)
+    parts = ("train", "validation", "test")
+    sizes = ", ".join(f"{len(getattr(dataset, part).images):,} {part}" for part in parts)
+    print(f"Data set {dataset.name}: {sizes} images.")
+
+
+def warn_of_digits(dataset):
+    """Says of a fallback that it is one, so that nobody can miss it."""
+    if dataset.notice:
+        bar = "!" * 78
+        print(f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 small embedded digits.")
+        print(f"MNIST could not be had (--data_dir): {dataset.notice}\n{bar}")
 
 
 class Progress:
-    """What the user sees of an epoch: Keras's bar on a terminal, and one line at its end.
+    """What the user sees of a run: a bar on a terminal, and one line at the end of each epoch.
 
     Args:
-        epoch: counted from 0.
         epochs, steps, batch: of the run, of an epoch, images of a step.
-        done: steps that are done already.
+        done: steps of the run that are done already.
         shown: False: nothing is printed.
     """
 
-    def __init__(self, epoch, epochs, steps, batch, done=0, shown=True):
-        self._title = f"Epoch {epoch + 1}/{epochs}"
-        self._batch, self._first, self._done = batch, done, done
-        self._started = time.monotonic()
+    def __init__(self, epochs, steps, batch, done, shown):
+        self._epochs, self._steps, self._batch = epochs, steps, batch
+        self._first = self._done = self._epoch_first = done
+        self._started = self._epoch_started = time.monotonic()
         self._shown, self._bar = shown, None
         if shown and sys.stdout.isatty():
-            from keras.utils import Progbar
+            from rich import progress
 
-            print(self._title)
-            self._bar = Progbar(steps, stateful_metrics=["loss_total", "images/s"])
+            columns = "{task.description}", progress.BarColumn(20), "{task.fields[told]}"
+            # By hand: nothing else runs beside the training.
+            self._bar = progress.Progress(*columns, transient=True, auto_refresh=False)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self._bar:
+            self._bar.stop()
 
     def update(self, done, loss_total):
-        """Shows that `done` steps of the epoch are done."""
-        self._done = done
-        self._seconds = time.monotonic() - self._started
+        """Shows that `done` steps of the run are done."""
+        self._done, now = done, time.monotonic()
+        self._seconds = now - self._epoch_started
         if self._bar:
-            self._bar.update(done, [("loss_total", loss_total), ("images/s", self._speed())])
+            pace = (now - self._started) / (done - self._first)
+            ends = (-done % self._steps, self._epochs * self._steps - done)
+            epoch, run = (clock(pace * left) for left in ends)
+            told = f"loss_total {loss_total:.1f}, {epoch} left; all: {run}"
+            if not self._bar.tasks:
+                title = f"Epoch {(done - 1) // self._steps + 1}/{self._epochs}"
+                self._bar.add_task(title, total=self._steps, told=told)
+                self._bar.start()
+            task = self._bar.tasks[0].id
+            in_epoch = (done - 1) % self._steps + 1
+            self._bar.update(task, completed=in_epoch, told=told, refresh=True)
 
-    def _speed(self):
-        """Images a second, of training alone."""
-        return self._batch * (self._done - self._first) / max(self._seconds, 1e-9)
-
-    def finish(self, trained, validated):
+    def end_epoch(self, trained, validated):
         """Prints the line of the epoch; both are dicts of means over the epoch's steps and over
         the validation images."""
-        pairs = ", ".join(
-            f"{name} {trained[name]:.{digits}f} / {validated[name]:.{digits}f}"
-            for name, digits in SHOWN.items()
-        )
+        if self._bar:
+            self._bar.stop()
+            self._bar.remove_task(self._bar.tasks[0].id)
         if self._shown:
-            print(f"{self._title}: train / val {pairs}; {self._speed():,.0f} images/s", flush=True)
+            speed = self._batch * (self._done - self._epoch_first) / max(self._seconds, 1e-9)
+            losses = [part["loss_total"] for part in (trained, validated)]
+            print(
+                f"Epoch {self._done // self._steps}/{self._epochs}: loss_total {losses[0]:.2f} "
+                f"train, {losses[1]:.2f} validation; {speed:,.0f} images/s",
+                flush=True,
+            )
+        self._epoch_first, self._epoch_started = self._done, time.monotonic()
+
+
+def clock(seconds):
+    """Seconds as 4 s, 1:05 or 2:03:04."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    hours, rest = divmod(round(seconds), 3600)
+    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
 class Signals:
