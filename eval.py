@@ -57,6 +57,8 @@ def main(args):
     run, arrays = weights.read(folder)
     files.writable_folder(args.output_dir)
     dataset = load_dataset(run["dataset"], args.dataset, args.data_dir)
+    if dataset.notice and args.report:
+        raise UserError(f"--report needs all of MNIST: {dataset.notice}")
     vae = weights.build(run, arrays)
     from support import evaluation
 
@@ -78,23 +80,28 @@ def main(args):
         named = probed(mu, dataset.train.labels, figures["mu"])
         figures["probe_accuracy"] = (named == dataset.test.labels).astype(float)
     active = len(evaluation.active_units(figures["mu"]))
+    whole = " of 10,000" if dataset.notice else ""
     metrics = evaluation.means(figures) | {
         "nll_samples": args.nll_samples,
         "binarize": run["training"]["binarize"],
         "active_units": active,
         "latent_dim": vae.latent_dim,
         "images": len(images),
+        "evaluated_on": f"{len(images):,}{whole} test images of {dataset.name}",
         "dataset": dataset.name,
         "dataset_sha256": dataset.sha256,
         "trained_on": run["dataset"]["name"],
-        "comparable": dataset.sha256 == run["dataset"]["sha256"],
+        "comparable": dataset.sha256 == run["dataset"]["sha256"] and not dataset.notice,
         "prior": "fitted" if fitted else "standard",
         "finished": run["posterior"] is not None,
         "seed": args.seed,
     }
     metrics |= {name: run[name] for name in ("run_id", "step", "epochs_done")}
     print_table(metrics, figures)
-    of = f"test images of {dataset.name}{'' if metrics['comparable'] else ' (not comparable)'}"
+    doubt = "" if metrics["comparable"] else " (not comparable)"
+    of = f"{whole} test images of {dataset.name}{doubt}".strip()
+    if dataset.notice:
+        print(f"MNIST could not be had ({dataset.notice}).")
     with files.disk_errors(args.output_dir):
         files.write_json(os.path.join(args.output_dir, "metrics.json"), metrics)
         names = draw(args.output_dir, vae, images, figures, of)
@@ -120,7 +127,14 @@ def load_dataset(trained_on, name, data_dir):
             return data.load(name, data_dir)
         if trained_on["name"] == "custom" and not data_dir:
             raise UserError("these weights were trained on custom arrays: name them")
-        dataset = data.load("digits" if trained_on["name"] == "digits" else "mnist", data_dir)
+        try:
+            name = "digits" if trained_on["name"] == "digits" else "mnist"
+            dataset = data.load(name, data_dir)
+        except UserError as error:
+            if data_dir or name == "digits":
+                raise
+            # Only where the network does not give the whole set.
+            dataset = data.carried(str(error))
         if dataset.sha256 != trained_on["sha256"]:
             raise UserError(
                 f"{data_dir or 'the download'} holds other arrays than the {trained_on['name']} of "
@@ -160,10 +174,12 @@ def probed(known, labels, mu):
 def print_table(metrics, figures):
     """Prints the figures with the standard error of each mean over images."""
     binary = ", one Bernoulli draw of each" if metrics["binarize"] == "dynamic" else ""
-    size, name = f"{metrics['images']:,}", metrics["dataset"]
-    print(f"{size} test images of {name}{binary}, seed {metrics['seed']}")
+    print(f"{metrics['evaluated_on']}{binary}, seed {metrics['seed']}")
     if not metrics["comparable"]:
-        print(f"NOT COMPARABLE: these weights were trained on {metrics['trained_on']}.")
+        reason = f"these weights were trained on {metrics['trained_on']}"
+        if " of 10,000 " in metrics["evaluated_on"]:
+            reason = "these are only the test images that this repository carries"
+        print(f"NOT COMPARABLE: {reason}.")
     if not metrics["finished"]:
         print(f"A run in progress: the weights of step {metrics['step']}.")
     print(f"{'':<18}{'mean':>10}  {'std. error':>10}  unit")

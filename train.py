@@ -166,6 +166,8 @@ def main(args):
     if chief:
         console.announce(dataset)
     images, validation = dataset.train.images, dataset.validation.images
+    if args.limit and args.limit > len(images):
+        raise UserError(f"--limit {args.limit} is more than the {len(images)} training images")
     batch, peak = recipe(args.epoch, args.batch, args.learning_rate)
     steps = len(images) // batch
     last = args.epoch * steps

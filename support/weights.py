@@ -186,6 +186,9 @@ def read(where, parts=("encoder", "decoder"), training_shapes=None):
 def _newest(where, read_file, notify=False):
     """Returns what `read_file` makes of the finished save, or else of the newest good one; None
     where there is none."""
+    if os.path.isfile(where) and not where.endswith(".keras"):
+        advice = "choose a folder that train.py wrote, or the .keras file in it"
+        raise UserError(f"{where} is neither a weights folder nor a .keras file: {advice}")
     for _ in range(LOOKS):
         folder = os.path.isdir(where)
         if folder and not os.path.exists(finished(where)):

@@ -72,10 +72,17 @@ def test_pretrained_weights_generate_from_any_folder(tmp_path):
     assert generated.returncode == 0, generated.stderr
     with np.load(tmp_path / "result" / "generated.npz") as archive:
         assert archive["images"].shape == (100, 28, 28) and archive["images"].max() > 200
+    # Without MNIST, eval.py takes the 100 test images that come with the repository, and says so.
     evaluated = run_script("eval.py", cwd=tmp_path, **environment)
-    assert evaluated.returncode == 2 and "Traceback" not in evaluated.stderr
-    line = last_line(evaluated.stderr)
-    assert line.startswith("eval.py: error: ") and "--data_dir: the download" in line
+    assert evaluated.returncode == 0 and evaluated.stderr == ""
+    assert "100 of 10,000 test images of mnist" in evaluated.stdout
+    assert "NOT COMPARABLE" in evaluated.stdout and "MNIST could not be had" in evaluated.stdout
+    metrics = json.loads((tmp_path / "result" / "metrics.json").read_text())
+    assert metrics["evaluated_on"] == "100 of 10,000 test images of mnist"
+    assert not metrics["comparable"] and 80 < metrics["loss_total"] < 100
+    report = run_script("eval.py", "--report", cwd=tmp_path, **environment)
+    line = last_line(report.stderr)
+    assert report.returncode == 2 and line.startswith("eval.py: error: --report needs all of MNIST")
 
 
 def test_python_lines_of_the_readme_run(tmp_path):
