@@ -45,8 +45,7 @@ def add_training_flags(parser):
 
     add = parser.add_argument_group("optimizer (AdamW)").add_argument
     add("--epoch", type=cli.integer(1, 100_000), default=100, help="passes over the data")
-    grows = "images a step (default: 50 for 1 or 2 epochs, 100 under 30, else 200)"
-    add("--batch", type=count, help=grows)
+    add("--batch", type=count, help="images a step (default: 100; 50 for 1 or 2 epochs)")
     add("--limit", type=count, default=None, help="train on the first N images only (default: all)")
     rule = "the highest (default: 0.003, times (100 / epoch)^(1/4), times (batch / 100)^(1/2))"
     add("--learning_rate", type=cli.number(0, 1e6, above=True), help=rule)
@@ -128,8 +127,7 @@ def recipe(epochs, batch=None, learning_rate=None):
     """Returns the batch and the highest learning rate, which follow the length of a run unless
     they are given: a short run wants more steps, and larger ones. Found on validation images, for
     1 to 300 epochs."""
-    if batch is None:
-        batch = 50 if epochs <= 2 else 100 if epochs < 30 else 200
+    batch = batch or (50 if epochs <= 2 else 100)
     return batch, learning_rate or 3e-3 * (100 / epochs) ** 0.25 * (batch / 100) ** 0.5
 
 
