@@ -4,6 +4,7 @@
     python eval.py --load_weight_dir weight_train    # one's own
     python eval.py --nll_samples 5000                # and -log p(x), on binarized images
     python eval.py --report                          # a closer look at the latent space
+    python eval.py --images my7.png scans/*.jpg      # pictures of one's own digits
 
 Writes metrics.json, reconstructions.png and extremes.png to --output_dir. The figures are means
 over all test images and do not depend on --batch beyond rounding.
@@ -15,7 +16,7 @@ import sys
 import numpy as np
 
 import data
-from support import UserError, cli, files, pictures, prior, weights
+from support import UserError, cli, files, layout, pictures, prior, report, weights
 
 # Every figure that may stand in the table, with its unit.
 UNITS = {
@@ -43,8 +44,12 @@ def parser():
     add("--batch", type=cli.integer(1), default=1000, help="images computed at a time")
     likelihood = "importance samples of nll = -log p(x), binarized images; 5000 as published"
     add("--nll_samples", type=cli.integer(0, 10**6), default=0, metavar="K", help=likelihood)
-    report = "a map of mu, the KL of each dimension, the extremes, a linear classifier of mu"
-    add("--report", action="store_true", help=report)
+    look = "a closer look: a map of mu, the KL of each dimension, extremes, a linear classifier"
+    add("--report", action="store_true", help=look)
+    layout = "how --report lays mu out: t-SNE keeps neighbours, PCA is linear"
+    add("--map", choices=("tsne", "pca"), default="tsne", help=layout)
+    own = "pictures of one digit each, of any size, dark on light or light on dark"
+    add("--images", nargs="+", metavar="FILE", help=own + " (default: none)")
     cli.add_data_flags(parser, "the data that the weights were trained on")
     cli.add_output_flag(parser)
     return parser
@@ -55,6 +60,8 @@ def main(args):
     """Weights folder -> figures on the whole test set -> table, metrics.json and pictures."""
     folder = cli.weights_folder(args)
     run, arrays = weights.read(folder)
+    with cli.explained("--images: "):
+        own = layout.read(args.images) if args.images else None
     files.writable_folder(args.output_dir)
     dataset = load_dataset(run["dataset"], args.dataset, args.data_dir)
     if dataset.notice and args.report:
@@ -67,7 +74,8 @@ def main(args):
     if binary:
         images = evaluation.binarized(images, args.seed)
     fitted = prior.Mixture(arrays["prior"]) if "prior" in arrays else None
-    figures = evaluation.evaluator(vae, args.seed, args.batch, fitted)(images)
+    evaluate = evaluation.evaluator(vae, args.seed, args.batch, fitted)
+    figures = evaluate(images)
     if fitted:
         right = fitted.named(figures["mu"]) == dataset.test.labels
         figures["prior_accuracy"] = right.astype(float)
@@ -77,14 +85,14 @@ def main(args):
         train = dataset.train.images
         known = evaluation.binarized(train, args.seed) if binary else train
         mu = evaluation.evaluator(vae, 0)(known)["mu"]
-        named = probed(mu, dataset.train.labels, figures["mu"])
+        named = report.probed(mu, dataset.train.labels, figures["mu"])
         figures["probe_accuracy"] = (named == dataset.test.labels).astype(float)
-    active = len(evaluation.active_units(figures["mu"]))
+    active = evaluation.active_units(figures["mu"])
     whole = " of 10,000" if dataset.notice else ""
     metrics = evaluation.means(figures) | {
         "nll_samples": args.nll_samples,
         "binarize": run["training"]["binarize"],
-        "active_units": active,
+        "active_units": len(active),
         "latent_dim": vae.latent_dim,
         "images": len(images),
         "evaluated_on": f"{len(images):,}{whole} test images of {dataset.name}",
@@ -98,6 +106,10 @@ def main(args):
     }
     metrics |= {name: run[name] for name in ("run_id", "step", "epochs_done")}
     print_table(metrics, figures)
+    if own:
+        shown, laid_out = own
+        theirs = evaluate(evaluation.binarized(laid_out, args.seed) if binary else laid_out)
+        metrics["own_images"] = compared(args.images, theirs, figures["loss_total"], fitted)
     doubt = "" if metrics["comparable"] else " (not comparable)"
     of = f"{whole} test images of {dataset.name}{doubt}".strip()
     if dataset.notice:
@@ -105,10 +117,35 @@ def main(args):
     with files.disk_errors(args.output_dir):
         files.write_json(os.path.join(args.output_dir, "metrics.json"), metrics)
         names = draw(args.output_dir, vae, images, figures, of)
+        if own:
+            names.append("own.png")
+            decoded = evaluation.as_digits(vae.decode(theirs["mu"])).numpy()
+            rows = []
+            for part in np.array_split(np.arange(len(decoded)), -(-len(decoded) // 10)):
+                texts = [f"{elbo:.0f} nats" for elbo in theirs["loss_total"][part]]
+                rows += [("as read", shown[part], ()), ("laid out", laid_out[part], ())]
+                rows += [("reconstructed", decoded[part], texts)]
+            title = "Your digits, laid out as MNIST's are, decoded from z = mu, with -ELBO"
+            pictures.digits(os.path.join(args.output_dir, names[-1]), title, rows)
         if args.report:
-            ellipses = fitted.gaussians if fitted and active == vae.latent_dim == 2 else ()
-            labels = dataset.test.labels
-            names += draw_report(args.output_dir, vae, images, labels, figures, of, ellipses)
+            names.append("report.png")
+            if args.map == "tsne":
+                print("Laying out mu by t-SNE, some 20 seconds ...", flush=True)
+            points, axes = report.flattened(figures["mu"], active, args.map, args.seed)
+            named = {"a linear classifier": "probe_accuracy", "the fitted prior": "prior_accuracy"}
+            report.draw(
+                os.path.join(args.output_dir, names[-1]),
+                f"{len(images):,} {of}",
+                points,
+                axes,
+                dataset.test.labels,
+                fitted.gaussians if fitted and len(active) == vae.latent_dim == 2 else (),
+                np.array(evaluation.posterior(*evaluation.encoded(vae, images))["KLD"]),
+                len(active),
+                figures["loss_total"],
+                images,
+                {name: figures[key] for name, key in named.items() if key in figures},
+            )
     print(f"Wrote metrics.json, {', '.join(names)} to {args.output_dir}.")
 
 
@@ -154,23 +191,6 @@ def nll(vae, images, samples, seed, fitted):
     return evaluation.nll(vae, evaluation.binarized(images, seed), samples, seed, fitted, done)
 
 
-def probed(known, labels, mu):
-    """Returns the digits that a linear classifier names from mu, (n,).
-
-    Multinomial logistic regression with scikit-learn's default penalty, on mu as it is: unscaled,
-    a dimension that holds nothing stays small.
-
-    Args:
-        known, labels: mu of the training images and their labels, to fit.
-        mu: (n, latent_dim), to name.
-    """
-    from sklearn.linear_model import LogisticRegression
-
-    if len(set(labels.tolist())) < 2:
-        raise UserError("--report needs labels of two digits at least: drop the flag")
-    return LogisticRegression(max_iter=1000).fit(known, labels).predict(mu)
-
-
 def print_table(metrics, figures):
     """Prints the figures with the standard error of each mean over images."""
     binary = ", one Bernoulli draw of each" if metrics["binarize"] == "dynamic" else ""
@@ -193,6 +213,29 @@ def print_table(metrics, figures):
         if metrics["binarize"] == "none":
             how += "; these weights were trained on GREY images"
         print(f"nll: {metrics['nll_samples']:,} importance samples, {how}.")
+
+
+def compared(paths, theirs, others, fitted):
+    """Prints the figures of one's own pictures, and returns them as a list of dicts.
+
+    Args:
+        paths: of the pictures.
+        theirs: their figures, as `evaluation.evaluator` returns them.
+        others: -ELBO of the test images, (n,).
+        fitted: the `prior.Mixture` that names digits; None: there is none.
+    """
+    named = fitted.named(theirs["mu"]).tolist() if fitted else [None] * len(paths)
+    found = []
+    print(f"{'your images':<28}{'loss_total':>11}{'RMSE_mean':>11}{'harder, %':>11}  named")
+    for i, (path, digit) in enumerate(zip(paths, named, strict=True)):
+        elbo, rmse = float(theirs["loss_total"][i]), float(theirs["RMSE_mean"][i])
+        worse = float(np.mean(others > elbo))
+        found.append({"file": os.path.basename(path), "loss_total": elbo, "RMSE_mean": rmse})
+        found[-1] |= {"share_of_test_images_worse": worse, "named": digit}
+        name = os.path.basename(path)[-27:]
+        print(f"{name:<28}{elbo:>11.2f}{rmse:>11.4f}{100 * worse:>11.1f}  {digit}")
+    print("harder: the share of test images with a worse -ELBO")
+    return found
 
 
 def ends(values):
@@ -226,49 +269,6 @@ def draw(folder, vae, images, figures, of):
     title = f"Best and worst of {len(images):,} {of}, with RMSE_mean"
     pictures.digits(os.path.join(folder, "extremes.png"), title, rows)
     return ["reconstructions.png", "extremes.png"]
-
-
-def draw_report(folder, vae, images, labels, figures, of, ellipses):
-    """Draws the pictures of `--report`; arguments as `draw`. Returns their names.
-
-    Args:
-        ellipses: Gaussians over the map, as `pictures.latent_map` takes them.
-    """
-    from support import evaluation
-
-    every = f"{len(images):,} {of}"
-    names = ["latent_map.png", "kl_per_unit.png", "outliers.png"]
-    map_path, kl_path, outliers_path = (os.path.join(folder, name) for name in names)
-    if vae.latent_dim > 1:
-        points, axes = flattened(figures["mu"])
-        title = f"mu of {every}, by digit"
-        title += "\nand the Gaussians of the fitted prior" if ellipses else ""
-        pictures.latent_map(map_path, points, labels, title, *axes, ellipses)
-    else:
-        names = names[1:]
-    kld = np.sort(evaluation.posterior(*evaluation.encoded(vae, images))["KLD"])[::-1]
-    active = len(evaluation.active_units(figures["mu"]))
-    title = f"KL of each latent dimension; bars: means over {every}"
-    line = f"{active} of {len(kld)} are active"
-    pictures.bars(kl_path, kld, title, "latent dimension, sorted", "KL, nats", active, line)
-    values, rows = figures["loss_total"], []
-    for name, which in zip(("lowest", "highest"), ends(values), strict=True):
-        rows.append((name, images[which], [f"{value:.0f}" for value in values[which]]))
-    title = f"-ELBO of {every}; its ends below, with their -ELBO"
-    pictures.histogram(outliers_path, values, rows, title, "-ELBO, nats", "images")
-    return names
-
-
-def flattened(mu):
-    """Returns mu in two dimensions, its own or the two of largest variance, and their names."""
-    from sklearn.decomposition import PCA
-
-    if mu.shape[1] == 2:
-        return mu, ("mu[0]", "mu[1]")
-    pca = PCA(2, svd_solver="full").fit(mu)
-    shares = 100 * pca.explained_variance_ratio_
-    names = [f"principal component {i + 1}, {shares[i]:.0f} % of the variance" for i in range(2)]
-    return pca.transform(mu), names
 
 
 if __name__ == "__main__":

@@ -78,66 +78,11 @@ def digits(path, title, rows, column_names=(), column_label=""):
         total = figure.get_size_inches()
         place = (left / total[0], bottom / total[1], across / total[0], down / total[1])
         axes = figure.add_axes(place)
-        _show(axes, rows)
+        show(axes, rows)
         _texts(axes, height - 2, column_names)
         figure.text(0.5, 1 - 0.2 / total[1], title, ha="center", va="center", fontsize=10)
         middle = (left + across / 2) / total[0]
         figure.text(middle, 0.15 / total[1], column_label, ha="center", va="center", fontsize=9)
-
-
-def bars(path, heights, title, x_label, y_label, threshold, threshold_label):
-    """Draws one bar for each number of `heights`, and a line at the bar number `threshold`."""
-    with figure_of(path, (7, 3)) as figure:
-        axes = figure.subplots()
-        axes.bar(np.arange(len(heights)), heights, color=INK, width=0.8)
-        axes.axvline(threshold - 0.5, color=ACCENT, linestyle="--", linewidth=1)
-        axes.text(threshold + 0.5, 0.9 * max(heights), threshold_label, color=ACCENT)
-        axes.set(title=title, xlabel=x_label, ylabel=y_label)
-
-
-def latent_map(path, points, labels, title, x_label, y_label, gaussians=()):
-    """Draws points (n, 2), coloured by the digit in `labels` and named at each digit's median.
-
-    Points of a label above 9 are grey dots.
-
-    Args:
-        gaussians: tuples (digit, mean (2,), covariance (2, 2)), each drawn as the ellipse of two
-            standard deviations.
-    """
-    from matplotlib import patches, patheffects
-
-    with figure_of(path, (6, 6)) as figure:
-        axes = figure.subplots()
-        # Custom data may have labels that are no digits.
-        axes.scatter(*points[labels > 9].T, s=4, marker=".", color="#BBBBBB", linewidths=0)
-        present = [digit for digit in range(10) if (labels == digit).any()]
-        for digit in present:
-            # The digit itself as marker: told apart without colour, too.
-            look = {"marker": f"${digit}$", "color": DIGIT_COLOURS[digit]}
-            axes.scatter(*points[labels == digit].T, s=16, linewidths=0, **look)
-        for digit, mean, covariance in gaussians:
-            variances, directions = np.linalg.eigh(covariance)
-            across, along = 4 * np.sqrt(variances)
-            angle = np.degrees(np.arctan2(directions[1, 0], directions[0, 0]))
-            colour = DIGIT_COLOURS[digit] if digit < 10 else "#777777"
-            look = {"fill": False, "color": colour, "linewidth": 0.8}
-            axes.add_patch(patches.Ellipse(mean, across, along, angle=angle, **look))
-        outline = [patheffects.withStroke(linewidth=3, foreground="white")]
-        for digit in present:
-            x, y = np.median(points[labels == digit], axis=0)
-            name = axes.text(x, y, str(digit), color=DIGIT_COLOURS[digit], fontsize=16)
-            name.set(path_effects=outline, ha="center", va="center", weight="bold")
-        axes.set_aspect("equal", adjustable="datalim")
-        axes.set(title=title, xlabel=x_label, ylabel=y_label)
-
-
-def histogram(path, values, rows, title, x_label, y_label):
-    """Draws a histogram of values (n,) over rows of digits, such as its extremes."""
-    with figure_of(path, (7, 4.6)) as figure:
-        above, below = figure.subplots(2, 1, height_ratios=(3, 2))
-        above.hist(values, bins=80, color=INK)
-        above.set(title=title, xlabel=x_label, ylabel=y_label)
-        _show(below, rows)
 
 
 @contextlib.contextmanager
@@ -161,7 +106,7 @@ def _ink(rows):
     return np.vstack(parts)
 
 
-def _show(axes, rows):
+def show(axes, rows):
     """Draws rows of digits on axes, with their names and texts."""
     axes.imshow(255 - _ink(rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
     axes.set_axis_off()

@@ -194,7 +194,7 @@ def test_without_a_fitted_prior_the_script_says_why(trained, copy, tmp_path, cap
 @pytest.fixture
 def drawn(monkeypatch):
     """What each function of pictures.py was given, by the name of the picture; it is drawn, too."""
-    from support import pictures
+    from support import pictures, report
 
     given = {}
 
@@ -205,8 +205,8 @@ def drawn(monkeypatch):
 
         return draw
 
-    for name in ("digits", "bars", "histogram", "latent_map"):
-        monkeypatch.setattr(pictures, name, spy(getattr(pictures, name)))
+    for room, name in ((pictures, "digits"), (report, "draw")):
+        monkeypatch.setattr(room, name, spy(getattr(room, name)))
     return given
 
 
@@ -266,14 +266,14 @@ def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
     looks = ["--report", "--nll_samples", "20"]
     assert eval_script.main([*argv, *looks]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    heights = drawn["kl_per_unit.png"][0]
-    assert len(heights) == 4 and sum(heights) == pytest.approx(metrics["loss_KLD"], rel=1e-4)
-    values, rows, *_ = drawn["outliers.png"]
-    assert np.mean(values) == pytest.approx(metrics["loss_total"], rel=1e-5)
-    (_, _, lowest), (_, _, highest) = rows
-    assert lowest[0] == f"{values.min():.0f}" and highest[0] == f"{values.max():.0f}"
-    points, labels, *_ = drawn["latent_map.png"]
+    _, points, _, labels, _, kld, active, elbo, images, named = drawn["report.png"]
+    assert len(kld) == 4 and sum(kld) == pytest.approx(metrics["loss_KLD"], rel=1e-4)
+    assert active == metrics["active_units"] and images.shape == (300, 784)
+    assert np.mean(elbo) == pytest.approx(metrics["loss_total"], rel=1e-5)
     assert points.shape == (300, 2) and set(labels) == set(range(10))
+    assert [right.mean() for right in named.values()] == pytest.approx(
+        [metrics["probe_accuracy"], metrics["prior_accuracy"]]
+    )
     assert 0.2 < metrics["probe_accuracy"] <= 1  # chance is 0.1
     assert 0 < metrics["nll"] < metrics["loss_total"] + 5
     # Under a better prior both are better.
@@ -283,8 +283,83 @@ def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
     mixture = prior.Mixture(weights.read(str(trained))[1]["prior"])
     right = mixture.named(evaluation.encoded(vae, test.images)[0]) == test.labels
     assert metrics["prior_accuracy"] == pytest.approx(right.mean()) and right.mean() > 0.12
-    for name in ("latent_map", "kl_per_unit", "outliers"):
-        assert is_picture(tmp_path / f"{name}.png")
+    assert is_picture(tmp_path / "report.png")
+
+
+def test_ones_own_digits_are_laid_out_and_judged(trained, tmp_path, capsys):
+    """A digit saved as a picture gives the figures of its array, and so does its negative."""
+    from PIL import Image
+
+    from support import layout
+
+    digits = np.load(data.CARRIED)["x_test"]
+    pictures_of = {"it.png": digits[0], "negative.png": 255 - digits[0]}
+    large = np.pad(255 - np.kron(digits[0], np.ones((9, 9), np.uint8)), 40, constant_values=255)
+    pictures_of["large.png"] = large
+    for name, array in pictures_of.items():
+        Image.fromarray(array).save(tmp_path / name)
+    colour = Image.fromarray(large).convert("RGBA")
+    colour.putalpha(Image.fromarray(np.where(large < 255, np.uint8(255), np.uint8(0))))
+    colour.save(tmp_path / "transparent.png")
+    names = [*pictures_of, "transparent.png"]
+    _, laid_out = layout.read([str(tmp_path / name) for name in names])
+    np.testing.assert_array_equal(laid_out[:2], np.stack([digits[0].reshape(784)] * 2))
+    for image in laid_out[2:]:
+        error = image.astype(float) - digits[0].reshape(784)
+        assert np.sqrt(np.mean(error**2)) < 0.1 * 255
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path), "--images"]
+    assert eval_script.main([*argv, *(str(tmp_path / name) for name in names)]) == 0
+    found = json.loads((tmp_path / "metrics.json").read_text())["own_images"]
+    vae, _ = weights.load(str(trained))
+    expected = evaluation.evaluator(vae, 0)(laid_out)
+    for i, image in enumerate(found):
+        assert image["file"] == names[i] and image["loss_total"] == expected["loss_total"][i]
+        assert image["RMSE_mean"] == expected["RMSE_mean"][i]
+    assert found[0]["RMSE_mean"] == found[1]["RMSE_mean"]  # without noise: the same to the last bit
+    assert is_picture(tmp_path / "own.png")
+    assert "share of test images with a worse -ELBO" in capsys.readouterr().out
+
+
+def bomb(path):
+    """A PNG of 30,000 by 30,000 pixels in a megabyte."""
+    from PIL import Image
+
+    Image.MAX_IMAGE_PIXELS, kept = None, Image.MAX_IMAGE_PIXELS
+    Image.new("1", (30_000, 30_000)).save(path, "png")
+    Image.MAX_IMAGE_PIXELS = kept
+
+
+NO_DIGITS = {
+    "missing": (lambda path: None, "does not exist"),
+    "text": (lambda path: path.write_text("no picture"), "no format that Pillow knows"),
+    "a folder": (lambda path: path.mkdir(), "not a regular file"),
+    "a bomb": (bomb, "exceeds limit"),
+    "large": (lambda path: image_file(path, np.zeros((8000, 8000), np.uint8)), "50 million"),
+    "a page": (lambda path: image_file(path, np.full((99, 99), 250, np.uint8)), "page is even"),
+    "cut": (lambda path: cut_image(path), "cannot be read as a picture"),
+}
+
+
+def image_file(path, array):
+    from PIL import Image
+
+    Image.fromarray(array).save(path, "png")
+
+
+def cut_image(path):
+    image_file(path, np.random.default_rng(0).integers(0, 256, (99, 99), np.uint8))
+    path.write_bytes(path.read_bytes()[:2000])
+
+
+@pytest.mark.parametrize("name", NO_DIGITS)
+def test_what_shows_no_digit_is_one_line(trained, tmp_path, capsys, name):
+    make, line = NO_DIGITS[name]
+    make(tmp_path / "picture")
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "none")]
+    assert eval_script.main([*argv, "--images", str(tmp_path / "picture")]) == 2
+    said = capsys.readouterr().err
+    assert line in said and len(said.splitlines()) == 1
+    assert said.startswith("eval.py: error: --images: ") and not (tmp_path / "none").exists()
 
 
 def test_a_run_in_progress_is_evaluated_by_its_newest_save(trained, copy, tmp_path, capsys):
