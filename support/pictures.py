@@ -17,6 +17,8 @@ from data import SIDE
 from support import files
 
 GAP = 3
+# Fewer digits than that in a row leave the rest of it empty.
+LEAST_COLUMNS = 8
 STEP = SIDE + GAP
 STYLE = {"font.size": 9, "axes.titlesize": 10, "figure.facecolor": "white", "savefig.dpi": 150}
 STYLE |= {"axes.spines.top": False, "axes.spines.right": False}
@@ -99,7 +101,7 @@ def figure_of(path, inches, layout="constrained"):
 
 def _ink(rows):
     """Returns the pixels of rows of digits, with empty ones where texts stand below."""
-    columns = max(len(images) for _, images, _ in rows)
+    columns = max(LEAST_COLUMNS, *(len(images) for _, images, _ in rows))
     parts = []
     for _, images, texts in rows:
         parts.append(np.pad(mosaic(images, columns), ((0, SIDE // 2 if texts else 0), (0, 0))))

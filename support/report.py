@@ -139,6 +139,7 @@ def bars(axes, kld, active):
     shown = kld[: active + 3]
     colours = [pictures.INK] * active + [pictures.ACCENT] * 3
     axes.bar(np.arange(1, len(shown) + 1), shown, color=colours[: len(shown)])
+    axes.set_xticks(np.arange(1, len(shown) + 1, max(1, len(shown) // 10)))
     axes.set(xlabel="latent dimension, by KL", ylabel="KL, nats")
     axes.set_title(f"{active} of {len(kld)} dimensions carry digits, {len(kld) - active} are shut")
 
