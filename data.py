@@ -22,6 +22,7 @@ from support import UserError, download, files
 SIDE = 28
 PIXELS = SIDE * SIDE
 MNIST_SHA256 = "5a4d4600f9ae243d0ab9ee1ff6d948035e6f85a423fdfacf899262ac3ca6f325"
+SAME_SIZES = ("fashion_mnist", "kmnist")
 MOST_IMAGES = 1_000_000
 NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 # The first 100 test images of MNIST, for eval.py without a network.
@@ -44,7 +45,8 @@ class Split(NamedTuple):
 class Dataset(NamedTuple):
     """A data set in its three parts.
 
-    `name` is mnist, custom or digits; `sha256` is of all its arrays, before any `limit`;
+    `name` is mnist, fashion_mnist, kmnist, custom or digits; `sha256` is of all its arrays, before
+    any `limit`;
     `notice` says why a fallback was taken, and is empty otherwise.
     """
 
@@ -60,17 +62,17 @@ def load(dataset="auto", data_dir="", limit=None):
     """Loads a data set.
 
     Args:
-        dataset: `mnist` (never falls back), `digits`, or `auto`: MNIST where it can be had,
-            otherwise digits with a notice.
-        data_dir: a folder with `mnist.npz` or the IDX files, or an `.npz` file; empty: Keras's
-            own cached download.
+        dataset: `mnist`, `fashion_mnist`, `kmnist`, `digits`, or `custom`, which needs `data_dir`;
+            `auto`: what `data_dir` holds, or MNIST where it can be had, or digits with a notice.
+        data_dir: a folder with `mnist.npz` or the IDX files, or an `.npz` file; empty: a download,
+            cached.
         limit: keep the first `limit` training images only; None: all.
 
     Returns:
         A `Dataset`.
 
     Raises:
-        UserError: what is named cannot be read, or MNIST cannot be had.
+        UserError: what is named cannot be read or had, or is another data set.
     """
     notice = ""
     if dataset == "digits":
@@ -78,12 +80,17 @@ def load(dataset="auto", data_dir="", limit=None):
             raise UserError(f"{data_dir} has no use with the data set digits: drop one of them")
         loaded = _digits()
     elif data_dir:
-        loaded = _split(*_read(data_dir))
+        loaded = _split(dataset, *_read(data_dir))
+        if dataset not in ("auto", loaded.name):
+            raise UserError(f"{data_dir} holds {loaded.name} arrays, not {dataset}")
+    elif dataset == "custom":
+        raise UserError(f"the data set custom has no place of its own: {HOW_TO_GET}")
     else:
+        name = "mnist" if dataset == "auto" else dataset
         try:
-            loaded = _split(*_read(download.fetch("mnist")))
+            loaded = _split(name, *_read(download.fetch(name)))
         except UserError as error:
-            if dataset == "mnist":
+            if dataset != "auto":
                 raise UserError(f"{error}: {HOW_TO_GET}") from error
             notice = f"{error}: {HOW_TO_GET}"
             loaded = _digits()
@@ -157,11 +164,18 @@ def warped(images, share, uniform):
     return tf.reshape(moved, tf.shape(images))
 
 
-def _split(x_train, y_train, x_test, y_test):
-    """Names, hashes and splits arrays as the classic TensorFlow tutorial did."""
+def _split(wanted, x_train, y_train, x_test, y_test):
+    """Names, hashes and splits arrays as the classic TensorFlow tutorial did.
+
+    Args:
+        wanted: the name that was asked for. MNIST is known by its hash; other sets of its sizes
+            are taken at their word.
+    """
     digest = _sha256(x_train, y_train, x_test, y_test)
     name = "mnist" if digest == MNIST_SHA256 else "custom"
-    kept = len(x_train) - len(x_train) // (12 if name == "mnist" else 11)
+    if name != "mnist" and wanted in SAME_SIZES and (len(x_train), len(x_test)) == (60_000, 10_000):
+        name = wanted
+    kept = len(x_train) - len(x_train) // (11 if name == "custom" else 12)
     return Dataset(
         name,
         digest,

@@ -162,13 +162,14 @@ def load_dataset(trained_on, name, data_dir):
     with cli.explained("--data_dir: "):
         if name != "auto":
             return data.load(name, data_dir)
-        if trained_on["name"] == "custom" and not data_dir:
+        name = trained_on["name"]
+        if name == "custom" and not data_dir:
             raise UserError("these weights were trained on custom arrays: name them")
         try:
-            name = "digits" if trained_on["name"] == "digits" else "mnist"
-            dataset = data.load(name, data_dir)
+            told = data_dir and name in ("mnist", "custom")
+            dataset = data.load("auto" if told else name, data_dir)
         except UserError as error:
-            if data_dir or name == "digits":
+            if data_dir or name != "mnist":
                 raise
             # Only where the network does not give the whole set.
             dataset = data.carried(str(error))

@@ -107,7 +107,7 @@ def add_data_flags(parser, auto):
         auto: what the default, `auto`, means in this script.
     """
     group = parser.add_argument_group("data")
-    choices = ("auto", "mnist", "digits")
+    choices = ("auto", "mnist", "fashion_mnist", "kmnist", "digits", "custom")
     group.add_argument("--dataset", choices=choices, default="auto", help=f"auto: {auto}")
     place = "a folder with mnist.npz or the IDX files, or an .npz; else MNIST_DIR, else a download"
     group.add_argument("--data_dir", default=os.environ.get("MNIST_DIR", ""), help=place)

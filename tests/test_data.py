@@ -1,8 +1,11 @@
 """data.py: formats, names, splits, and what is refused."""
 
 import gzip
+import hashlib
+import http.server
 import io
-import socket
+import os
+import threading
 import time
 import zipfile
 
@@ -49,7 +52,7 @@ def test_every_format_gives_identical_arrays(tmp_path):
     content = arrays()
     (tmp_path / "npz").mkdir()
     np.savez_compressed(tmp_path / "npz" / "mnist.npz", **content)
-    loaded = data.load("mnist", str(tmp_path / "npz"))
+    loaded = data.load("auto", str(tmp_path / "npz"))
     same(loaded, data.load("auto", str(tmp_path / "npz" / "mnist.npz")))
     same(loaded, data.load("auto", str(write_idx(tmp_path / "plain", content, False))))
     same(loaded, data.load("auto", str(write_idx(tmp_path / "gz", content, True))))
@@ -83,20 +86,96 @@ def test_digits_are_split_evenly_and_laid_out_as_mnist():
     assert np.abs(rows - 13.5).max() < 1.0  # centred by mass
 
 
-def test_an_unanswering_network_is_given_up_on(tmp_path, monkeypatch):
-    """A server that takes the connection and says nothing: digits for auto, one line for mnist."""
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+CONTENT = b"what the data set is"
+FAULTS = {
+    "404": "Not Found",
+    "503": "Service Unavailable",
+    "truncated": "another hash",
+    "other": "another hash",
+    "silent": "no answer within 0.5 s",
+    "stalls": "timed out",
+}
+
+
+@pytest.fixture
+def mirrors(tmp_path, monkeypatch):
+    """A server on this machine whose folders fail in the ways of `FAULTS`, and one that does not;
+    a function of their names that makes them the mirrors of MNIST."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            fault = self.path.split("/")[1]
+            if fault == "silent":
+                return asked.wait(5)
+            if fault in ("404", "503"):
+                return self.send_error(int(fault))
+            self.send_response(200)
+            self.send_header("Content-Length", len(CONTENT))
+            self.end_headers()
+            sent = {"other": CONTENT[::-1], "truncated": CONTENT[:5], "stalls": CONTENT[:5]}
+            self.wfile.write(sent.get(fault, CONTENT))
+            if fault == "stalls":
+                asked.wait(5)
+
+        def log_message(self, *_):
+            pass
+
+    def set_to(*names):
+        url = f"http://127.0.0.1:{server.server_port}"
+        hashes = {"set.npz": hashlib.sha256(CONTENT).hexdigest()}
+        found = tuple(download.Mirror(f"{url}/{name}/", "", hashes) for name in names)
+        monkeypatch.setitem(download.MIRRORS, "mnist", found)
+
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     monkeypatch.setattr(download, "SECONDS", 1)
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        url = f"http://127.0.0.1:{server.getsockname()[1]}/mnist.npz"
-        source = download.SOURCES["mnist"]._replace(url=url)
-        monkeypatch.setitem(download.SOURCES, "mnist", source)
-        started = time.monotonic()
-        fallen_back = data.load("auto")
-        assert time.monotonic() - started < 10
-        assert fallen_back.name == "digits" and "no answer within 1 s" in fallen_back.notice
-        with pytest.raises(UserError, match="name a folder with mnist"):
-            data.load("mnist")
+    asked = threading.Event()
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield set_to
+        asked.set()
+        server.shutdown()
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_mirror_that_fails_gives_way_to_the_next(mirrors, tmp_path, fault):
+    mirrors(fault, "good")
+    path = download.fetch("mnist")
+    assert path == str(tmp_path / "keras" / "datasets" / "set.npz")
+    assert (tmp_path / "keras" / "datasets" / "set.npz").read_bytes() == CONTENT
+    mirrors(fault, fault)
+    assert download.fetch("mnist") == path  # from the cache
+    os.remove(path)
+    with pytest.raises(UserError) as error:
+        download.fetch("mnist")
+    assert str(error.value).count(FAULTS[fault]) == 2
+    assert not os.listdir(os.path.dirname(path))
+
+
+def test_an_unanswering_network_is_given_up_on(mirrors):
+    """Digits for auto, one line for mnist."""
+    mirrors("silent", "silent")
+    started = time.monotonic()
+    fallen_back = data.load("auto")
+    assert time.monotonic() - started < 10
+    assert fallen_back.name == "digits" and "no answer within" in fallen_back.notice
+    with pytest.raises(UserError, match="name a folder with mnist"):
+        data.load("mnist")
+
+
+def test_arrays_have_the_name_that_fits_them(tmp_path):
+    path = str(tmp_path / "arrays.npz")
+    np.savez(path, **arrays())
+    assert data.load("auto", path).name == data.load("custom", path).name == "custom"
+    for name in ("mnist", "kmnist"):
+        with pytest.raises(UserError, match=f"holds custom arrays, not {name}"):
+            data.load(name, path)
+    large = np.zeros((60_000, 784), np.uint8), np.zeros(60_000, np.uint8)
+    large += np.zeros((10_000, 784), np.uint8), np.zeros(10_000, np.uint8)
+    np.savez(path, **dict(zip(data.NPZ_KEYS, large, strict=True)))
+    fashion = data.load("fashion_mnist", path)
+    assert fashion.name == "fashion_mnist" and len(fashion.validation.images) == 5000
+    with pytest.raises(UserError, match="no place of its own"):
+        data.load("custom")
 
 
 def test_batches_are_a_permutation_of_the_epoch():
@@ -158,7 +237,7 @@ def test_a_truncated_npz_is_refused(tmp_path, cut):
     npz(tmp_path / "whole.npz", **GOOD)
     (tmp_path / "cut.npz").write_bytes((tmp_path / "whole.npz").read_bytes()[:cut])
     with pytest.raises(UserError, match=r"cut\.npz"):
-        data.load("mnist", str(tmp_path / "cut.npz"))
+        data.load("auto", str(tmp_path / "cut.npz"))
 
 
 def test_wrong_idx_files_are_refused(tmp_path):
@@ -186,4 +265,4 @@ def test_a_folder_without_data_says_what_to_bring(tmp_path):
     with pytest.raises(UserError, match=r"neither mnist\.npz nor the four IDX files"):
         data.load("auto", str(tmp_path))
     with pytest.raises(UserError, match="does not exist"):
-        data.load("mnist", str(tmp_path / "nowhere"))
+        data.load("auto", str(tmp_path / "nowhere"))

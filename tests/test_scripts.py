@@ -119,7 +119,7 @@ def test_evaluation_is_reproducible_and_marks_other_data(trained, tmp_path, caps
     labels = np.zeros(22, np.uint8)
     np.savez(arrays, x_train=train_images, y_train=labels, x_test=train_images, y_test=labels)
     capsys.readouterr()
-    other = [*argv, str(tmp_path / "c"), "--dataset", "mnist", "--data_dir", str(arrays)]
+    other = [*argv, str(tmp_path / "c"), "--dataset", "custom", "--data_dir", str(arrays)]
     assert eval_script.main(other) == 0
     assert "NOT COMPARABLE" in capsys.readouterr().out
     marked = json.loads((tmp_path / "c" / "metrics.json").read_text())

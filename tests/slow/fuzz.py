@@ -126,7 +126,7 @@ def command(kind, folder, work):
     """The script and flags that read the damaged files."""
     output = ("--output_dir", os.path.join(work, "out"))
     if kind in ("npz", "idx"):
-        data = ("--dataset", "mnist", "--data_dir", folder)
+        data = ("--dataset", "custom", "--data_dir", folder)
         return ("eval.py", "--load_weight_dir", any_weights(work), *data, *output)
     weights_dir = os.path.join(folder, "weights")
     if kind in IN_PROGRESS:

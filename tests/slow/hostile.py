@@ -117,7 +117,7 @@ def data_files(folder, kind):
             path = folder / (name + ".gz" * (kind == "gz"))
             path.write_bytes(gzip.compress(content) if kind == "gz" else content)
         path = folder / (data.IDX_FILES[0] + ".gz" * (kind == "gz"))
-    return path, lambda: data.load("mnist", str(folder))
+    return path, lambda: data.load("auto", str(folder))
 
 
 def mutated(whole, kind, draw):
