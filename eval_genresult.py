@@ -202,8 +202,11 @@ def traverse(path, decoder, start, posterior, of):
     z = np.tile(start, (len(units), STEPS, 1))
     for row, unit in enumerate(units):
         z[row, :, unit] = mean[unit] + moves * std[unit]
-    names = [f"z[{unit}], {kld[unit]:.2f} nats" for unit in units]
-    rows = pictures.in_rows(decoded(decoder, z.reshape(-1, len(start))), STEPS, names)
+    digits, rows = decoded(decoder, z.reshape(-1, len(start))).reshape(len(units), STEPS, -1), []
+    for unit, images in zip(units, digits, strict=True):
+        texts = [""] * STEPS
+        texts[np.abs(mean[unit] + moves * std[unit] - start[unit]).argmin()] = "start"
+        rows.append((f"z[{unit}], {kld[unit]:.2f} nats", images, texts))
     title = f"The {len(units)} dimensions of largest mean KL, around the first draw of {of}"
     label = "standard deviations of mu over the training images, from its mean"
     pictures.digits(path, title, rows, [f"{move:+.1f}" for move in moves], label)

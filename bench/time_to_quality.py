@@ -23,7 +23,7 @@ import tempfile
 
 from bench import charts
 from bench.run import Contender, child, data_flags, heading
-from support import cli, files
+from support import cli, curves, files
 
 CLASSIC = {"batch": 100, "activation": "relu", "learning_rate": 2e-3}
 # Name -> (contender of contenders.py, its options).
@@ -122,9 +122,10 @@ def own_run(args, seed, flags):
         folders = ["--save_weight_dir", f"{work}/weights", "--log_dir", f"{work}/log"]
         argv = ["train.py", *flags, *folders, "--seed", str(seed), *data_flags(args)]
         command = child(argv)[0]
-        curves = EventAccumulator(f"{work}/log/val").Reload()
+        events = EventAccumulator(f"{work}/log/val").Reload()
         # The file is opened when everything is compiled, and the first step follows.
-        first, points = curves.FirstEventTimestamp(), curves.Scalars("loss_total")
+        first = events.FirstEventTimestamp()
+        points = events.Scalars(curves.tag("loss_total"))
         ended = os.stat(f"{work}/weights/vae.keras").st_mtime
     seconds = [point.wall_time - first for point in points]
     start_up = command - (ended - first)

@@ -6,10 +6,13 @@
         log.train(step, terms, rate)                     # a point where one is due
         log.validation(step, points)
 
-Tags, in both parts: `objective`, what is minimized, and the names in `model.TERMS`. In train alone:
+Names, in both parts: `objective`, what is minimized, and those in `model.TERMS`. In train alone:
 `learning_rate`. In val alone: `active_units`, and the pictures `reconstructions` and `prior_draws`.
-TensorBoard's own records and summaries. Each file begins with a `SessionLog.START` event, at which
-every loader drops what an interrupted run had written past the point where this one resumes.
+`tag` puts each in a group, so that TensorBoard opens on the -ELBO and its terms.
+
+Written as TensorBoard's own records and summaries. Each file begins with a `SessionLog.START`
+event, at which every loader drops what an interrupted run had written past the point where this
+one resumes.
 """
 
 import contextlib
@@ -27,8 +30,15 @@ from support import UserError, files, pictures
 OWNER = "owner.json"
 PARTS = ("train", "val")
 EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+# TensorBoard sorts groups and the tags in them: the -ELBO comes first, its terms beside it.
+GROUPS = {"loss_total": "-ELBO/", "loss_bce": "-ELBO/of which ", "loss_KLD": "-ELBO/of which "}
 # What TensorBoard's table shows of run.json.
 SHOWN = ("dataset", "architecture", "training", "versions")
+
+
+def tag(name):
+    """Returns the tag under which TensorBoard shows a curve or picture."""
+    return GROUPS.get(name, "others/") + name
 
 
 def require_free(log_dir, run_id, overwrite):
@@ -169,7 +179,7 @@ class Curves:
         return dict(zip(self._names, means, strict=True))
 
     def validation(self, step, points):
-        """Writes one point of each validation curve, a dict by tag."""
+        """Writes one point of each validation curve, a dict by name."""
         self._scalars("val", step, points)
 
     def _scalars(self, part, step, values):
@@ -177,24 +187,26 @@ class Curves:
 
         # As plain values: of tensors, which tf.summary writes, EventAccumulator purges nothing at
         # a restart.
-        content = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
+        pairs = values.items()
+        content = [Summary.Value(tag=tag(name), simple_value=value) for name, value in pairs]
         self._add(part, step, summary=Summary(value=content))
 
     def digits(self, step, drawn):
         """Writes pictures of validation digits: dark ink on white, row by row.
 
         Args:
-            drawn: dict by tag of digits, uint8 (rows, columns, 784).
+            drawn: dict by name of digits, uint8 (rows, columns, 784).
         """
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        for tag, rows in drawn.items():
+        for name, rows in drawn.items():
             ink = 255 - pictures.mosaic(rows, rows.shape[1])
             height, width = ink.shape
             # Of the plain kind, for the same reason as the scalars.
             picture = Summary.Image(height=height, width=width, colorspace=1)
             picture.encoded_image_string = pictures.as_png(ink)
-            self._add("val", step, summary=Summary(value=[Summary.Value(tag=tag, image=picture)]))
+            value = Summary.Value(tag=tag(name), image=picture)
+            self._add("val", step, summary=Summary(value=[value]))
 
     def _table(self, content):
         """Writes a dict of dicts as a table in TensorBoard's text tab."""

@@ -1,6 +1,7 @@
 """What tests share beside fixtures: small runs, scripts as a user runs them, what is on disk."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import time
 
 import numpy as np
 
-from support import weights
+from support import curves, weights
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SMALL = ["--dataset", "digits", "--hidden_units", "32", "16", "--latent_dim", "4"]
@@ -81,14 +82,16 @@ def same_bits(one, other):
 
 
 def points(folder):
-    """Every scalar of an event folder as {tag: [(step, value), ...]}, by TensorBoard's loader."""
+    """Every scalar of an event folder as {name: [(step, value), ...]}, by TensorBoard's loader."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     accumulator.Reload()
+    names = {re.split("[/ ]", tag)[-1]: tag for tag in accumulator.Tags()["scalars"]}
+    assert all(curves.tag(name) == tag for name, tag in names.items())
     return {
-        tag: [(event.step, event.value) for event in accumulator.Scalars(tag)]
-        for tag in accumulator.Tags()["scalars"]
+        name: [(event.step, event.value) for event in accumulator.Scalars(tag)]
+        for name, tag in names.items()
     }
 
 

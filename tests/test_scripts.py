@@ -234,6 +234,9 @@ def test_a_traversal_changes_one_dimension_at_a_time(trained, tmp_path, drawn):
     rows = drawn["traverse.png"][1]
     rows_of = np.stack([images for _, images, _ in rows])
     assert len(rows) == 4  # all latent dimensions of the small model
+    # Where a walk passes its start it shows nearly the same digit in each row.
+    at_start = rows_of[range(4), [texts.index("start") for *_, texts in rows]].astype(int)
+    assert np.abs(at_start - at_start[0]).mean() < np.abs(rows_of - at_start[:, None]).mean()
     change = np.abs(rows_of[:, 0].astype(int) - rows_of[:, -1]).max(axis=1)
     assert (change > 0).all()
     most = int(np.argmax(weights.read_run(str(trained))["posterior"]["KLD"]))

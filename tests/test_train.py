@@ -10,7 +10,7 @@ import pytest
 
 import model
 import train as script
-from support import cli, evaluation, prior, weights, window
+from support import cli, curves, evaluation, prior, weights, window
 from tests.helpers import (
     SMALL,
     STEPS,
@@ -41,8 +41,8 @@ def test_a_run_writes_curves_and_one_file(whole):
     assert [step for step, _ in trained["loss_bce"]] == list(range(5, 3 * STEPS + 1, 5))
     assert [step for step, _ in validated["RMSE"]] == [STEPS, 2 * STEPS, 3 * STEPS]
     assert trained["loss_total"][-1][1] < trained["loss_total"][0][1]
-    for curves in (trained, validated):
-        total, bce, kld = (np.array(curves[f"loss_{n}"])[:, 1] for n in ("total", "bce", "KLD"))
+    for part in (trained, validated):
+        total, bce, kld = (np.array(part[f"loss_{n}"])[:, 1] for n in ("total", "bce", "KLD"))
         np.testing.assert_allclose(total, bce + kld, rtol=1e-5)
     names = {path.name for path in (whole / "weights").iterdir()}
     assert names == {"vae.keras", ".weights.lock"}
@@ -59,15 +59,16 @@ def test_digits_form_before_ones_eyes(whole):
 
     accumulator = EventAccumulator(str(whole / "log" / "val"))
     accumulator.Reload()
-    assert set(accumulator.Tags()["images"]) == {"reconstructions", "prior_draws"}
-    for tag, rows in (("reconstructions", 8), ("prior_draws", 4)):
-        events = accumulator.Images(tag)
+    names = {"reconstructions": 8, "prior_draws": 4}
+    assert set(accumulator.Tags()["images"]) == {curves.tag(name) for name in names}
+    for name, rows in names.items():
+        events = accumulator.Images(curves.tag(name))
         assert [event.step for event in events] == [STEPS, 3 * STEPS]
         first, last = (
             tf.io.decode_png(event.encoded_image_string).numpy()[..., 0] for event in events
         )
         assert first.shape == (rows * 31, 310) and (first != last).any()
-        if tag == "reconstructions":  # the originals stay
+        if name == "reconstructions":  # the originals stay
             np.testing.assert_array_equal(first[:28], last[:28])
 
 
@@ -316,9 +317,9 @@ def test_a_second_run_on_the_same_folders_is_refused(copy, tmp_path, capsys):
 def test_the_objective_is_what_the_flags_say(tmp_path, recon_loss, beta):
     assert train(tmp_path, "--epoch", "1", "--recon_loss", recon_loss, "--beta", str(beta)) == 0
     for part in ("train", "val"):
-        curves = {tag: np.array(c)[:, 1] for tag, c in points(tmp_path / "log" / part).items()}
-        expected = curves[f"loss_{recon_loss}"] + beta * curves["loss_KLD"]
-        np.testing.assert_allclose(curves["objective"], expected, rtol=1e-5)
+        found = {name: np.array(c)[:, 1] for name, c in points(tmp_path / "log" / part).items()}
+        expected = found[f"loss_{recon_loss}"] + beta * found["loss_KLD"]
+        np.testing.assert_allclose(found["objective"], expected, rtol=1e-5)
 
 
 def test_the_record_of_a_finished_run_fits_its_weights(whole):

@@ -23,6 +23,7 @@ import urllib.request
 
 import numpy as np
 
+from support.curves import tag
 from tests.helpers import ROOT, arrays_of
 
 PARTS = ("train", "val")
@@ -97,7 +98,7 @@ def seconds_to_first_point(folder, started):
 
     events = EventAccumulator(os.path.join(folder, "log", "val"))
     events.Reload()
-    return events.Scalars("loss_total")[0].wall_time - started
+    return events.Scalars(tag("loss_total"))[0].wall_time - started
 
 
 def stray_files(folder):
@@ -140,8 +141,8 @@ def accumulated(log):
     for part in PARTS:
         events = EventAccumulator(os.path.join(log, part), size_guidance={"scalars": 0})
         events.Reload()
-        for tag in events.Tags()["scalars"]:
-            curves[part, tag] = [(event.step, event.value) for event in events.Scalars(tag)]
+        for name in events.Tags()["scalars"]:
+            curves[part, name] = [(event.step, event.value) for event in events.Scalars(name)]
     return curves
 
 
