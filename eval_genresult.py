@@ -6,6 +6,7 @@
     python eval_genresult.py --num 1000000 --seed 7        # a million, in constant memory
     python eval_genresult.py --temperature 0.7             # more alike
     python eval_genresult.py --interpolate --traverse      # walks through the latent space
+    python eval_genresult.py --page explorer.html          # all of that to play with in a browser
 
 z is drawn from the fitted prior (support/prior.py) where the weights have one, and from N(0, I)
 otherwise. Writes generated.png (the first 100 digits) and generated.npz to --output_dir: `images`,
@@ -21,7 +22,7 @@ from functools import partial
 
 import numpy as np
 
-from support import UserError, cli, files, pictures, prior, weights
+from support import UserError, cli, explorer, files, pictures, prior, weights
 
 # Digits come in chunks of one size, so that the first n of a seed are the same for any --num.
 CHUNK = 1000
@@ -52,6 +53,8 @@ def parser():
     add("--traverse", action="store_true", help=moved)
     spread = "all of a two-dimensional z at equal steps of the prior's probability"
     add("--manifold", action="store_true", help=spread)
+    page = "write a page that explores these weights in a browser: one file (default: none)"
+    parser.add_argument("--page", metavar="FILE", help=page)
     cli.add_output_flag(parser)
     return parser
 
@@ -60,16 +63,22 @@ def parser():
 def main(args):
     """Weights folder -> the decoder alone -> digits as pictures and as an array."""
     folder = cli.weights_folder(args)
-    run, arrays = weights.read(folder, parts=("decoder",))
+    parts = ("encoder", "decoder") if args.page else ("decoder",)
+    run, arrays = weights.read(folder, parts)
     latent_dim, posterior = run["architecture"]["latent_dim"], run["posterior"]
     if args.manifold and latent_dim != 2:
         raise UserError(f"--manifold shows a z of two dimensions, not {latent_dim} as in {folder}")
-    if args.traverse and posterior is None:
-        raise UserError(f"--traverse needs a finished run, and that of {folder} is in progress")
+    if (args.traverse or args.page) and posterior is None:
+        flag = "--traverse" if args.traverse else "--page"
+        raise UserError(f"{flag} needs a finished run, and that of {folder} is in progress")
     with cli.explained(f"{folder} "):
         fitted = chosen_prior(args.prior, args.digit, run, arrays)
     files.writable_folder(args.output_dir)
-    decoder = weights.build(run, arrays)
+    if args.page:
+        with cli.explained("--page: "):
+            explorer.write(args.page, run, arrays)
+        print(f"Wrote {args.page}: open it in a browser.")
+    decoder = weights.build(run, {"decoder": arrays["decoder"]})
     draw = partial(chunk_of_z, latent_dim, args.seed, args.temperature, fitted, args.digit)
     of = f"seed {args.seed}, {run['dataset']['name']}"
     names = ["generated.png"]

@@ -166,7 +166,7 @@ def test_a_folder_without_weights_costs_one_line(tmp_path, capsys):
         ("nowhere", "does not exist"),
         ("empty", "holds no weights"),
         ("old", "of an older version"),
-        ("file.h5", "damaged or not what it should be"),
+        ("file.h5", "neither a weights folder nor a .keras file"),
     ):
         assert eval_genresult.main(["--load_weight_dir", str(tmp_path / name)]) == 2
         assert says in last_line(capsys.readouterr().err)

@@ -1,0 +1,640 @@
+"use strict";
+/* The explorer: a decoder, an encoder and a prior in plain JavaScript, and what one does with them.
+   Digits are Float32Array(784) in [0, 1], ink bright; z is Float32Array(latent_dim). */
+
+const model = JSON.parse(document.getElementById("model").textContent);
+const $ = (id) => document.getElementById(id);
+const SIDE = 28;
+const PIXELS = SIDE * SIDE;
+const WALL = 100;
+// Milliseconds of decoding between two frames: the rest of the wall waits for the next one.
+const SLICE = 12;
+
+// Numbers ------------------------------------------------------------------------------------
+
+function bytes(base64) {
+  return Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+}
+
+/** Half floats (IEEE 754 binary16) as Float32Array. */
+function halves(base64) {
+  const words = new Uint16Array(bytes(base64).buffer);
+  const table = new Float32Array(1 << 16);
+  for (let word = 0; word < table.length; word++) {
+    const sign = word & 0x8000 ? -1 : 1;
+    const exponent = (word >> 10) & 31;
+    const fraction = word & 1023;
+    table[word] = exponent
+      ? sign * 2 ** (exponent - 15) * (1 + fraction / 1024)
+      : sign * 2 ** -14 * (fraction / 1024);
+  }
+  return Float32Array.from(words, (word) => table[word]);
+}
+
+/** A generator of uniform numbers in (0, 1), the same for the same seed (mulberry32). */
+function uniforms(seed) {
+  let state = seed >>> 0;
+  return () => {
+    state = (state + 0x6d2b79f5) >>> 0;
+    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
+    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
+    return (((mixed ^ (mixed >>> 14)) >>> 0) + 0.5) / 2 ** 32;
+  };
+}
+
+/** Standard normal numbers of such a generator (Box and Muller). */
+function normals(next, count) {
+  return Float32Array.from({ length: count }, () => {
+    return Math.sqrt(-2 * Math.log(next())) * Math.cos(2 * Math.PI * next());
+  });
+}
+
+// The network --------------------------------------------------------------------------------
+
+/** The error function, to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
+function erf(x) {
+  const t = 1 / (1 + 0.3275911 * Math.abs(x));
+  const sum = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 +
+    t * (-1.453152027 + t * 1.061405429))));
+  return Math.sign(x) * (1 - sum * Math.exp(-x * x));
+}
+
+const ACTIVATIONS = {
+  silu: (x) => x / (1 + Math.exp(-x)),
+  relu: (x) => Math.max(0, x),
+  gelu: (x) => 0.5 * x * (1 + erf(x / Math.SQRT2)),
+  elu: (x) => (x > 0 ? x : Math.expm1(x)),
+  tanh: Math.tanh,
+};
+
+const weights = halves(model.weights);
+let taken = 0;
+function layers(sizes) {
+  return sizes.slice(1).map((outputs, index) => {
+    const inputs = sizes[index];
+    const kernel = weights.subarray(taken, (taken += inputs * outputs));
+    const bias = weights.subarray(taken, (taken += outputs));
+    return { inputs, outputs, kernel, bias };
+  });
+}
+const encoder = layers(model.encoder);
+const decoder = layers(model.decoder);
+
+function through(network, input) {
+  const activation = ACTIVATIONS[model.activation];
+  network.forEach(({ inputs, outputs, kernel, bias }, index) => {
+    const sums = Float32Array.from(bias);
+    for (let i = 0; i < inputs; i++) {
+      const value = input[i];
+      if (value === 0) continue;
+      for (let j = 0, at = i * outputs; j < outputs; j++, at++) sums[j] += value * kernel[at];
+    }
+    if (index < network.length - 1) {
+      for (let j = 0; j < outputs; j++) sums[j] = activation(sums[j]);
+    }
+    input = sums;
+  });
+  return input;
+}
+
+const sigmoid = (x) => 1 / (1 + Math.exp(-x));
+const decode = (z) => through(decoder, z).map(sigmoid);
+
+/** q(z | x) of a digit: mu and log_var. */
+function encode(digit) {
+  const both = through(encoder, digit);
+  return { mu: both.slice(0, model.latent_dim), logVar: both.slice(model.latent_dim) };
+}
+
+/** What a digit costs, in nats: KL, and -ELBO as a mean over 16 draws of z. */
+function cost(digit) {
+  const { mu, logVar } = encode(digit);
+  let kld = 0;
+  mu.forEach((m, i) => (kld += 0.5 * (Math.exp(logVar[i]) + m * m - logVar[i] - 1)));
+  const next = uniforms(1);
+  let bce = 0;
+  for (let draw = 0; draw < 16; draw++) {
+    const noise = normals(next, mu.length);
+    const logits = through(decoder, mu.map((m, i) => m + Math.exp(0.5 * logVar[i]) * noise[i]));
+    for (let i = 0; i < PIXELS; i++) {
+      const x = logits[i];
+      bce += (Math.max(x, 0) - x * digit[i] + Math.log1p(Math.exp(-Math.abs(x)))) / 16;
+    }
+  }
+  return { mu, kld, elbo: bce + kld };
+}
+
+// The fitted prior ---------------------------------------------------------------------------
+
+const prior = model.prior && {
+  ...model.prior,
+  means: halves(model.prior.means),
+  factors: halves(model.prior.factors),
+};
+const digits = prior ? [...new Set(prior.labels)] : [];
+
+/** A draw of z: of the fitted prior, of one digit of it, or of N(0, I). */
+function drawn(next, kind, digit, temperature) {
+  const z = normals(next, model.latent_dim).map((value) => value * temperature);
+  let place = next();
+  if (kind !== "fitted") return z;
+  const fits = prior.labels.map((label, m) => (digit === "" || label === +digit ? m : -1));
+  const chosen = fits.filter((m) => m >= 0);
+  place *= chosen.reduce((sum, m) => sum + prior.weights[m], 0);
+  const component = chosen.find((m) => (place -= prior.weights[m]) < 0) ?? chosen.at(-1);
+  const size = prior.active.length;
+  const noise = prior.active.map((unit) => z[unit]);
+  prior.active.forEach((unit, i) => {
+    z[unit] = prior.means[component * size + i];
+    const row = (component * size + i) * size;
+    for (let j = 0; j <= i; j++) z[unit] += prior.factors[row + j] * noise[j];
+  });
+  return z;
+}
+
+/** The digit that p(digit | z = mu) names, and how sure it is. */
+function named(mu) {
+  const size = prior.active.length;
+  const sums = new Map();
+  const logs = prior.weights.map((weight, m) => {
+    const white = new Float64Array(size);
+    let log = Math.log(weight);
+    for (let i = 0; i < size; i++) {
+      const row = (m * size + i) * size;
+      let rest = mu[prior.active[i]] - prior.means[m * size + i];
+      for (let j = 0; j < i; j++) rest -= prior.factors[row + j] * white[j];
+      white[i] = rest / prior.factors[row + i];
+      log -= 0.5 * white[i] ** 2 + Math.log(prior.factors[row + i]);
+    }
+    return log;
+  });
+  const top = Math.max(...logs);
+  logs.forEach((log, m) => {
+    sums.set(prior.labels[m], (sums.get(prior.labels[m]) ?? 0) + Math.exp(log - top));
+  });
+  const total = [...sums.values()].reduce((a, b) => a + b);
+  const [digit, share] = [...sums].reduce((a, b) => (b[1] > a[1] ? b : a));
+  return { digit, share: share / total };
+}
+
+// A drawn digit laid out as MNIST's are ------------------------------------------------------
+
+/** Scales the ink's box to 20 by 20, and centres its mass in 28 by 28; null without ink.
+    As support/layout.py does. */
+function laidOut(ink, side) {
+  let [top, left, bottom, right] = [side, side, -1, -1];
+  ink.forEach((value, at) => {
+    if (value <= 0.3) return;
+    const [row, column] = [Math.floor(at / side), at % side];
+    [top, left] = [Math.min(top, row), Math.min(left, column)];
+    [bottom, right] = [Math.max(bottom, row), Math.max(right, column)];
+  });
+  if (bottom < 0) return null;
+  const [height, width] = [bottom - top + 1, right - left + 1];
+  const scale = 20 / Math.max(height, width);
+  const rows = Math.max(1, Math.round(height * scale));
+  const columns = Math.max(1, Math.round(width * scale));
+  const small = new Float32Array(rows * columns);
+  const counts = new Float32Array(rows * columns);
+  for (let y = 0; y < height; y++) {
+    for (let x = 0; x < width; x++) {
+      const cell = Math.floor((y * rows) / height) * columns + Math.floor((x * columns) / width);
+      small[cell] += ink[(top + y) * side + left + x];
+      counts[cell]++;
+    }
+  }
+  let [mass, down, across, brightest] = [0, 0, 0, 0];
+  small.forEach((sum, cell) => {
+    const value = (small[cell] = counts[cell] ? sum / counts[cell] : 0);
+    mass += value;
+    down += value * Math.floor(cell / columns);
+    across += value * (cell % columns);
+    brightest = Math.max(brightest, value);
+  });
+  const clip = (shift, room) => Math.min(Math.max(Math.round(shift), 0), room);
+  const y0 = clip(SIDE / 2 - down / mass, SIDE - rows);
+  const x0 = clip(SIDE / 2 - across / mass, SIDE - columns);
+  const digit = new Float32Array(PIXELS);
+  small.forEach((value, cell) => {
+    const at = (y0 + Math.floor(cell / columns)) * SIDE + x0 + (cell % columns);
+    digit[at] = value / brightest;
+  });
+  return digit;
+}
+
+// What is shown ------------------------------------------------------------------------------
+
+function paint(canvas, digit) {
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(SIDE, SIDE);
+  for (let i = 0; i < PIXELS; i++) {
+    image.data.fill(Math.round(255 * (1 - digit[i])), 4 * i, 4 * i + 3);
+    image.data[4 * i + 3] = 255;
+  }
+  context.putImageData(image, 0, 0);
+}
+
+/** All that a link keeps; `edits` are moved dimensions, in standard deviations. */
+const state = {
+  seed: 0, prior: prior ? "fitted" : "standard", digit: "", temperature: 1, pick: 0, edits: {},
+  share: 0.5,
+};
+let wall = [];
+let base = null;
+let ends = [];
+const deviations = model.posterior ? model.posterior.mu_std : Array(model.latent_dim).fill(1);
+const kld = model.posterior ? model.posterior.KLD : Array(model.latent_dim).fill(0);
+const units = [...kld.keys()].sort((a, b) => kld[b] - kld[a]).slice(0, model.shown);
+
+function remember() {
+  const moved = Object.entries(state.edits).map(([unit, value]) => `${unit}:${value}`).join(",");
+  const kept = new URLSearchParams({ ...state, edits: moved });
+  history.replaceState(null, "", `#${kept}`);
+}
+
+function recall() {
+  const kept = new URLSearchParams(location.hash.slice(1));
+  for (const name of ["seed", "temperature", "pick", "share"]) {
+    const value = parseFloat(kept.get(name));
+    if (Number.isFinite(value)) state[name] = Math.abs(value);
+  }
+  state.pick = Math.min(Math.floor(state.pick), WALL - 1);
+  if (prior && kept.get("prior") === "standard") state.prior = "standard";
+  if (digits.includes(parseInt(kept.get("digit"), 10))) state.digit = kept.get("digit");
+  for (const pair of (kept.get("edits") ?? "").split(",")) {
+    const [unit, value] = pair.split(":").map(Number);
+    if (units.includes(unit) && Number.isFinite(value)) state.edits[unit] = value;
+  }
+}
+
+function current() {
+  const z = Float32Array.from(base);
+  for (const [unit, value] of Object.entries(state.edits)) z[unit] += value * deviations[unit];
+  return z;
+}
+
+function showPicked() {
+  const z = current();
+  const digit = decode(z);
+  paint($("picked"), digit);
+  if (base === wall[state.pick]) paint($("wall").children[state.pick].firstChild, digit);
+  remember();
+}
+
+function showSliders() {
+  for (const unit of units) {
+    const input = $(`unit-${unit}`);
+    input.value = state.edits[unit] ?? 0;
+    input.previousElementSibling.textContent = (+input.value).toFixed(2);
+  }
+}
+
+function pick(index, keepEdits = false) {
+  state.pick = index;
+  if (!keepEdits) {
+    if (base && base !== wall[index] && wall.includes(base)) {
+      paint($("wall").children[wall.indexOf(base)].firstChild, decode(base));
+    }
+    state.edits = {};
+  }
+  base = wall[index];
+  [...$("wall").children].forEach((button, i) => {
+    button.setAttribute("aria-pressed", i === index);
+    button.tabIndex = i === index ? 0 : -1;
+  });
+  showSliders();
+  showPicked();
+}
+
+let filling = 0;
+function fillWall(keepEdits = false) {
+  const next = uniforms(state.seed + 1);
+  wall = Array.from({ length: WALL }, () => {
+    return drawn(next, state.prior, state.digit, state.temperature);
+  });
+  const turn = ++filling;
+  let index = 0;
+  const some = () => {
+    const until = performance.now() + SLICE;
+    while (index < WALL && performance.now() < until && turn === filling) {
+      paint($("wall").children[index].firstChild, decode(wall[index]));
+      index++;
+    }
+    if (turn !== filling) return;
+    if (index < WALL) requestAnimationFrame(some);
+    else $("wall").dataset.full = "yes";
+  };
+  delete $("wall").dataset.full;
+  requestAnimationFrame(some);
+  $("digit").disabled = state.prior !== "fitted";
+  $("draws-text").textContent = state.prior === "fitted"
+    ? "The fitted prior knows where the encoder puts real digits: nearly every draw is one."
+    : "N(0, I) is what training aimed at. It has mass where no digit lies: look for the blots.";
+  pick(state.pick, keepEdits);
+}
+
+// Between two digits -------------------------------------------------------------------------
+
+/** Spherical interpolation (Shoemake 1985), as eval_genresult.py does it. */
+function between(a, b, share) {
+  const dot = (u, v) => u.reduce((sum, value, i) => sum + value * v[i], 0);
+  const lengths = Math.sqrt(dot(a, a) * dot(b, b));
+  const angle = Math.acos(Math.min(1, Math.max(-1, dot(a, b) / Math.max(lengths, 1e-30))));
+  let shares = [1 - share, share];
+  if (Math.sin(angle) >= 1e-6) {
+    shares = shares.map((part) => Math.sin(part * angle) / Math.sin(angle));
+  }
+  return a.map((value, i) => shares[0] * value + shares[1] * b[i]);
+}
+
+function showWalk() {
+  paint($("walk-from"), decode(ends[0]));
+  paint($("walk-to"), decode(ends[1]));
+  showShare();
+}
+
+function showShare() {
+  $("share").value = state.share;
+  $("share-value").textContent = (+state.share).toFixed(2);
+  paint($("walked"), decode(between(ends[0], ends[1], +state.share)));
+  remember();
+}
+
+// Draw your own ------------------------------------------------------------------------------
+
+const pad = $("pad");
+const pen = pad.getContext("2d", { willReadFrequently: true });
+let last = null;
+let own = null;
+
+function clearPad() {
+  pen.fillStyle = "#fff";
+  pen.fillRect(0, 0, pad.width, pad.height);
+  own = null;
+  $("take").disabled = true;
+  $("own-figures").textContent = "Nothing drawn yet.";
+  const empty = new Float32Array(PIXELS);
+  paint($("laid"), empty);
+  paint($("mirrored"), empty);
+}
+
+function stroke(from, to) {
+  pen.lineWidth = 24;
+  pen.lineCap = "round";
+  pen.strokeStyle = "#000";
+  pen.beginPath();
+  pen.moveTo(from.x, from.y);
+  pen.lineTo(to.x + 0.01, to.y);
+  pen.stroke();
+}
+
+function judgeOwn() {
+  const { data } = pen.getImageData(0, 0, pad.width, pad.height);
+  const ink = Float32Array.from({ length: data.length / 4 }, (_, i) => 1 - data[4 * i] / 255);
+  const digit = laidOut(ink, pad.width);
+  if (!digit) return;
+  const found = cost(digit);
+  own = found.mu;
+  paint($("laid"), digit);
+  paint($("mirrored"), decode(found.mu));
+  let text = `-ELBO ${found.elbo.toFixed(1)} nats, of which KL ${found.kld.toFixed(1)}.`;
+  if (prior) {
+    const { digit: name, share } = named(found.mu);
+    text += ` The fitted prior names it ${name} (${(100 * share).toFixed(0)} %).`;
+  }
+  $("own-figures").textContent = text;
+  $("take").disabled = false;
+}
+
+function padPoint(event) {
+  const box = pad.getBoundingClientRect();
+  return {
+    x: ((event.clientX - box.left) * pad.width) / box.width,
+    y: ((event.clientY - box.top) * pad.height) / box.height,
+  };
+}
+
+// The map ------------------------------------------------------------------------------------
+
+const map = $("map");
+let point = [0, 0];
+
+function toCanvas([x, y]) {
+  const { low, high } = model.plane;
+  return [
+    (map.width * (x - low[0])) / (high[0] - low[0]),
+    map.height * (1 - (y - low[1]) / (high[1] - low[1])),
+  ];
+}
+
+function showMap() {
+  if (!model.plane) return;
+  const context = map.getContext("2d");
+  const style = getComputedStyle(document.documentElement);
+  context.clearRect(0, 0, map.width, map.height);
+  context.font = "13px system-ui, sans-serif";
+  context.textAlign = "center";
+  context.textBaseline = "middle";
+  context.fillStyle = style.getPropertyValue("--ink");
+  model.plane.points.forEach(([x, y], m) => context.fillText(prior.labels[m], ...toCanvas([x, y])));
+  const [x, y] = toCanvas(point);
+  context.strokeStyle = style.getPropertyValue("--accent");
+  context.lineWidth = 2;
+  context.beginPath();
+  context.arc(x, y, 7, 0, 2 * Math.PI);
+  context.stroke();
+}
+
+/** Bends the digit that lies at a point of the map: the plane's z, all else at rest. */
+function pointAt(x, y) {
+  const { low, high, origin, axes, units: active } = model.plane;
+  point = [x, y].map((value, i) => Math.min(Math.max(value, low[i]), high[i]));
+  const z = new Float32Array(model.latent_dim);
+  active.forEach((unit, i) => (z[unit] = origin[i] + point[0] * axes[0][i] + point[1] * axes[1][i]));
+  bend(z);
+  showMap();
+}
+
+function bend(z) {
+  base = z;
+  state.edits = {};
+  showSliders();
+  showPicked();
+}
+
+// Controls -----------------------------------------------------------------------------------
+
+function build() {
+  for (let i = 0; i < WALL; i++) {
+    const button = document.createElement("button");
+    button.type = "button";
+    button.setAttribute("aria-label", `Draw ${i + 1} of ${WALL}`);
+    const canvas = document.createElement("canvas");
+    canvas.width = canvas.height = SIDE;
+    button.append(canvas);
+    button.addEventListener("click", () => pick(i));
+    $("wall").append(button);
+  }
+  $("wall").addEventListener("keydown", (event) => {
+    const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10 };
+    const buttons = [...$("wall").children];
+    const index = buttons.indexOf(document.activeElement) + moves[event.key];
+    if (!(index >= 0 && index < WALL)) return;
+    event.preventDefault();
+    buttons[index].focus();
+  });
+  $("digit").append(new Option("all", ""), ...digits.map((digit) => new Option(digit, digit)));
+  for (const unit of units) {
+    const label = document.createElement("label");
+    const input = document.createElement("input");
+    const value = document.createElement("output");
+    Object.assign(input, { type: "range", id: `unit-${unit}`, min: -3, max: 3, step: 0.05 });
+    label.append(`z[${unit}], KL ${kld[unit].toFixed(2)} nats`, value, input);
+    const move = (to) => {
+      state.edits[unit] = to;
+      if (to === 0) delete state.edits[unit];
+      showSliders();
+      showPicked();
+    };
+    input.addEventListener("input", () => move(+input.value));
+    input.addEventListener("dblclick", () => move(0));
+    input.addEventListener("keydown", (event) => {
+      if (event.key === "Delete" || event.key === "Backspace") move(0);
+    });
+    $("sliders").append(label);
+  }
+}
+
+function listen() {
+  for (const radio of document.getElementsByName("prior")) {
+    radio.checked = radio.value === state.prior;
+    radio.disabled = !prior;
+    radio.addEventListener("change", () => {
+      state.prior = radio.value;
+      fillWall();
+    });
+  }
+  $("digit").value = state.digit;
+  $("digit").addEventListener("change", (event) => {
+    state.digit = event.target.value;
+    fillWall();
+  });
+  const warm = () => ($("temperature-value").textContent = (+state.temperature).toFixed(2));
+  $("temperature").value = state.temperature;
+  warm();
+  $("temperature").addEventListener("input", (event) => {
+    state.temperature = +event.target.value;
+    warm();
+    fillWall();
+  });
+  $("again").addEventListener("click", () => {
+    state.seed++;
+    fillWall();
+  });
+  $("reset").addEventListener("click", () => bend(base));
+  $("save").addEventListener("click", () => {
+    const large = Object.assign(document.createElement("canvas"), { width: 280, height: 280 });
+    const context = large.getContext("2d");
+    context.imageSmoothingEnabled = false;
+    context.drawImage($("picked"), 0, 0, 280, 280);
+    const link = document.createElement("a");
+    Object.assign(link, { href: large.toDataURL("image/png"), download: "digit.png" }).click();
+  });
+  $("from").addEventListener("click", () => {
+    ends[0] = current();
+    showWalk();
+  });
+  $("to").addEventListener("click", () => {
+    ends[1] = current();
+    showWalk();
+  });
+  $("share").addEventListener("input", (event) => {
+    state.share = +event.target.value;
+    showShare();
+  });
+  $("clear").addEventListener("click", clearPad);
+  $("take").addEventListener("click", () => bend(Float32Array.from(own)));
+  listenToPad();
+  if (model.plane) listenToMap();
+  else map.hidden = true;
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showMap);
+}
+
+function listenToPad() {
+  pad.addEventListener("pointerdown", (event) => {
+    pad.setPointerCapture(event.pointerId);
+    last = padPoint(event);
+    stroke(last, last);
+  });
+  pad.addEventListener("pointermove", (event) => {
+    if (!last) return;
+    const to = padPoint(event);
+    stroke(last, to);
+    last = to;
+  });
+  const lift = () => {
+    if (last) judgeOwn();
+    last = null;
+  };
+  pad.addEventListener("pointerup", lift);
+  pad.addEventListener("pointercancel", lift);
+  const key = { x: 140, y: 140, down: false };
+  pad.addEventListener("keydown", (event) => {
+    const moves = {
+      ArrowLeft: [-12, 0], ArrowRight: [12, 0], ArrowUp: [0, -12], ArrowDown: [0, 12], " ": [0, 0],
+    };
+    const move = moves[event.key];
+    if (!move) return;
+    event.preventDefault();
+    if (event.key === " ") key.down = !key.down;
+    const to = {
+      x: Math.min(Math.max(key.x + move[0], 20), 260),
+      y: Math.min(Math.max(key.y + move[1], 20), 260),
+    };
+    if (key.down) {
+      stroke(key, to);
+      judgeOwn();
+    }
+    Object.assign(key, to);
+  });
+}
+
+function listenToMap() {
+  const at = (event) => {
+    const box = map.getBoundingClientRect();
+    const { low, high } = model.plane;
+    const [x, y] = [(event.clientX - box.left) / box.width, (event.clientY - box.top) / box.height];
+    pointAt(low[0] + x * (high[0] - low[0]), high[1] - y * (high[1] - low[1]));
+  };
+  let held = false;
+  map.addEventListener("pointerdown", (event) => {
+    map.setPointerCapture(event.pointerId);
+    held = true;
+    at(event);
+  });
+  map.addEventListener("pointermove", (event) => held && at(event));
+  map.addEventListener("pointerup", () => (held = false));
+  map.addEventListener("keydown", (event) => {
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, 1], ArrowDown: [0, -1] };
+    const move = moves[event.key];
+    if (!move) return;
+    event.preventDefault();
+    const { low, high } = model.plane;
+    pointAt(...point.map((value, i) => value + (move[i] * (high[i] - low[i])) / 40));
+  });
+}
+
+$("about").textContent = model.about;
+$("map-text").textContent = model.plane
+  ? model.plane.text
+  : "These weights have no fitted prior, and so no map.";
+recall();
+build();
+listen();
+clearPad();
+fillWall(true);
+ends = [wall[0], wall[1]];
+showWalk();
+showMap();
+// For tests, and for the curious: what the page computes with.
+window.explorer = { model, decode, encode, named, cost, laidOut, drawn, uniforms };
