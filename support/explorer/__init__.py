@@ -101,8 +101,8 @@ def plane(prior, latent_dim):
         points = (means - origin) @ axes.T
         edge = 1.1 * np.abs(points).max() + 0.1
         low, high = [-edge, -edge], [edge, edge]
-        text = "Where the fitted prior's Gaussians lie, each named by its digit, on the plane on "
-        text += "which they differ most. Point into it; the other directions of z rest."
+        text = "The fitted prior's Gaussians, each named by its digit, on the plane in which they "
+        text += "differ most. Point into it; other directions of z rest."
     found = {"units": units, "low": low, "high": high, "text": text}
     return found | {
         name: np.round(array, 4).tolist()

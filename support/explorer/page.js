@@ -379,7 +379,7 @@ function clearPad() {
 }
 
 function stroke(from, to) {
-  pen.lineWidth = 24;
+  pen.lineWidth = 20;
   pen.lineCap = "round";
   pen.strokeStyle = "#000";
   pen.beginPath();
