@@ -31,7 +31,7 @@ def opened(browser, tmp_path):
     seen = []
 
     def watch(page, address):
-        page.on("console", lambda message: seen.append(message.text))
+        page.on("console", lambda said: said.type == "error" and seen.append(said.text))
         page.on("pageerror", lambda error: seen.append(str(error)))
         page.on("request", lambda request: request.url == address or seen.append(request.url))
 
@@ -51,8 +51,8 @@ def opened(browser, tmp_path):
 
 def grey(page, canvas):
     """The pixels of a canvas as the page drew them, 0 black to 255."""
-    code = "c => [...c.getContext('2d').getImageData(0, 0, 28, 28).data].filter((_, i) => i % 4 == 0)"
-    return np.array(page.eval_on_selector(canvas, code))
+    code = "canvas => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data]"
+    return np.array(page.eval_on_selector(canvas, code))[::4]
 
 
 @pytest.mark.parametrize("folder", ["better_weight", "trained"])
