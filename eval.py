@@ -69,10 +69,12 @@ def main(args):
     vae = weights.build(run, arrays)
     from support import evaluation
 
-    binary = run["training"]["binarize"] == "dynamic"
-    images = dataset.test.images
-    if binary:
-        images = evaluation.binarized(images, args.seed)
+    def seen(images):
+        """Images as these weights know them."""
+        binary = run["training"]["binarize"] == "dynamic"
+        return evaluation.binarized(images, args.seed) if binary else images
+
+    images = seen(dataset.test.images)
     fitted = prior.Mixture(arrays["prior"]) if "prior" in arrays else None
     evaluate = evaluation.evaluator(vae, args.seed, args.batch, fitted)
     figures = evaluate(images)
@@ -82,9 +84,7 @@ def main(args):
     if args.nll_samples:
         figures |= nll(vae, images, args.nll_samples, args.seed, fitted)
     if args.report:
-        train = dataset.train.images
-        known = evaluation.binarized(train, args.seed) if binary else train
-        mu = evaluation.evaluator(vae, 0)(known)["mu"]
+        mu, _ = evaluation.encoded(vae, seen(dataset.train.images))
         named = report.probed(mu, dataset.train.labels, figures["mu"])
         figures["probe_accuracy"] = (named == dataset.test.labels).astype(float)
     active = evaluation.active_units(figures["mu"])
@@ -108,7 +108,7 @@ def main(args):
     print_table(metrics, figures)
     if own:
         shown, laid_out = own
-        theirs = evaluate(evaluation.binarized(laid_out, args.seed) if binary else laid_out)
+        theirs = evaluate(seen(laid_out))
         metrics["own_images"] = compared(args.images, theirs, figures["loss_total"], fitted)
     doubt = "" if metrics["comparable"] else " (not comparable)"
     of = f"{whole} test images of {dataset.name}{doubt}".strip()
@@ -119,33 +119,18 @@ def main(args):
         names = draw(args.output_dir, vae, images, figures, of)
         if own:
             names.append("own.png")
-            decoded = evaluation.as_digits(vae.decode(theirs["mu"])).numpy()
-            rows = []
-            for part in np.array_split(np.arange(len(decoded)), -(-len(decoded) // 10)):
-                texts = [f"{elbo:.0f} nats" for elbo in theirs["loss_total"][part]]
-                rows += [("as read", shown[part], ()), ("laid out", laid_out[part], ())]
-                rows += [("reconstructed", decoded[part], texts)]
-            title = "Your digits, laid out as MNIST's are, decoded from z = mu, with -ELBO"
-            pictures.digits(os.path.join(args.output_dir, names[-1]), title, rows)
+            draw_own(os.path.join(args.output_dir, names[-1]), vae, shown, laid_out, theirs)
         if args.report:
             names.append("report.png")
             if args.map == "tsne":
                 print("Laying out mu by t-SNE, some 20 seconds ...", flush=True)
             points, axes = report.flattened(figures["mu"], active, args.map, args.seed)
-            named = {"a linear classifier": "probe_accuracy", "the fitted prior": "prior_accuracy"}
-            report.draw(
-                os.path.join(args.output_dir, names[-1]),
-                f"{len(images):,} {of}",
-                points,
-                axes,
-                dataset.test.labels,
-                fitted.gaussians if fitted and len(active) == vae.latent_dim == 2 else (),
-                np.array(evaluation.posterior(*evaluation.encoded(vae, images))["KLD"]),
-                len(active),
-                figures["loss_total"],
-                images,
-                {name: figures[key] for name, key in named.items() if key in figures},
-            )
+            whole_plane = fitted and len(active) == vae.latent_dim == 2
+            gaussians = fitted.gaussians if whole_plane else ()
+            kld = np.array(evaluation.posterior(*evaluation.encoded(vae, images))["KLD"])
+            path, what = os.path.join(args.output_dir, names[-1]), f"{len(images):,} {of}"
+            labels = dataset.test.labels
+            report.draw(path, what, images, labels, figures, points, axes, gaussians, kld, active)
     print(f"Wrote metrics.json, {', '.join(names)} to {args.output_dir}.")
 
 
@@ -237,6 +222,19 @@ def compared(paths, theirs, others, fitted):
         print(f"{name:<28}{elbo:>11.2f}{rmse:>11.4f}{100 * worse:>11.1f}  {digit}")
     print("harder: the share of test images with a worse -ELBO")
     return found
+
+
+def draw_own(path, vae, shown, laid_out, theirs):
+    """Draws one's own pictures as read, laid out, and reconstructed; `theirs` as `compared`."""
+    from support import evaluation
+
+    decoded, rows = evaluation.as_digits(vae.decode(theirs["mu"])).numpy(), []
+    for part in np.array_split(np.arange(len(decoded)), -(-len(decoded) // 10)):
+        texts = [f"{elbo:.0f} nats" for elbo in theirs["loss_total"][part]]
+        rows += [("as read", shown[part], ()), ("laid out", laid_out[part], ())]
+        rows += [("reconstructed", decoded[part], texts)]
+    title = "Your digits, laid out as MNIST's are, decoded from z = mu, with -ELBO"
+    pictures.digits(path, title, rows)
 
 
 def ends(values):

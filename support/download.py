@@ -10,6 +10,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import pathlib
 import sys
 import threading
 import urllib.request
@@ -92,14 +93,14 @@ def _place(mirror, name=None):
 
 def _cached(mirror, name):
     """Whether a file is in the cache, with its hash."""
-    with contextlib.suppress(FileNotFoundError), open(_place(mirror, name), "rb") as file:
-        kind = _kind(mirror.hashes[name])
-        return hashlib.file_digest(file, kind).hexdigest() == mirror.hashes[name]
-    return False
+    with contextlib.suppress(FileNotFoundError):
+        return _fits(pathlib.Path(_place(mirror, name)).read_bytes(), mirror.hashes[name])
 
 
-def _kind(digest):
-    return "md5" if len(digest) == 32 else "sha256"
+def _fits(content, digest):
+    """Whether bytes have this SHA-256 or MD5."""
+    kind = "md5" if len(digest) == 32 else "sha256"
+    return hashlib.new(kind, content).hexdigest() == digest
 
 
 def _download(mirror, name, seconds):
@@ -113,16 +114,11 @@ def _download(mirror, name, seconds):
         print(f"Downloading {mirror.url}{name}", file=sys.stderr)
         with _with_bar(response) as content:
             found = content.read(MOST_BYTES)
-    if hashlib.new(_kind(mirror.hashes[name]), found).hexdigest() != mirror.hashes[name]:
+    if not _fits(found, mirror.hashes[name]):
         raise ValueError(f"{name} came with another hash, {len(found):,} bytes")
-
-    def write(written):
-        with open(written, "wb") as file:
-            file.write(found)
-
     path = os.path.abspath(_place(mirror, name))
     files.make_folder(os.path.dirname(path))
-    files.write_whole(path, write)
+    files.write_whole(path, lambda written: pathlib.Path(written).write_bytes(found))
 
 
 def _answer(url, seconds):

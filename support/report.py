@@ -12,6 +12,7 @@ from support import UserError, pictures
 
 # t-SNE takes half a minute for so many points.
 MAPPED = 5000
+CLASSIFIERS = {"probe_accuracy": "a linear classifier", "prior_accuracy": "the fitted prior"}
 # Digits at each end of the -ELBO.
 ENDS = 8
 
@@ -64,21 +65,21 @@ def flattened(mu, active, how, seed):
     return pca.transform(mu), names
 
 
-def draw(path, of, points, axes_names, labels, gaussians, kld, active, elbo, images, accuracies):
+def draw(path, of, images, labels, figures, points, axes_names, gaussians, kld, active):
     """Draws the picture.
 
     Args:
         path: the PNG to write.
         of: what the images are.
+        images, labels: uint8 (n, 784) and (n,).
+        figures: of the images, (n,) each, by the names in eval.py's table.
         points: (m, 2), as `flattened` returns them with `axes_names`, of the first images.
-        labels: of all images, (n,).
         gaussians: of the fitted prior where z has two dimensions; else none.
         kld: mean KL of each latent dimension, nats, (latent_dim,).
-        active: how many dimensions are active.
-        elbo: -ELBO of each image, nats, (n,).
-        images: uint8 (n, 784).
-        accuracies: dict of a classifier's name -> whether it named each image right, (n,).
+        active: the dimensions that are.
     """
+    elbo = figures["loss_total"]
+    accuracies = {name: figures[key] for key, name in CLASSIFIERS.items() if key in figures}
     with pictures.figure_of(path, (11, 10)) as figure:
         figure.suptitle(f"A closer look at {of}", fontsize=12)
         grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 1), width_ratios=(5, 4))
@@ -87,7 +88,7 @@ def draw(path, of, points, axes_names, labels, gaussians, kld, active, elbo, ima
         axes.set(xlabel=axes_names[0], ylabel=axes_names[1])
         what = "mu of the first" if len(points) < len(labels) else "mu of all"
         axes.set_title(f"Where the encoder puts digits: {what} {len(points):,} images")
-        bars(figure.add_subplot(grid[0, 1]), np.sort(kld)[::-1], active)
+        bars(figure.add_subplot(grid[0, 1]), np.sort(kld)[::-1], len(active))
         per_digit(figure.add_subplot(grid[1, 1]), labels, accuracies)
         axes = figure.add_subplot(grid[2, 0])
         axes.hist(elbo, bins=80, color=pictures.INK)

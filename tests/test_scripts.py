@@ -269,14 +269,12 @@ def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
     looks = ["--report", "--nll_samples", "20"]
     assert eval_script.main([*argv, *looks]) == 0
     metrics = json.loads((tmp_path / "metrics.json").read_text())
-    _, points, _, labels, _, kld, active, elbo, images, named = drawn["report.png"]
+    _, images, labels, figures, points, _, _, kld, active = drawn["report.png"]
+    elbo = figures["loss_total"]
     assert len(kld) == 4 and sum(kld) == pytest.approx(metrics["loss_KLD"], rel=1e-4)
-    assert active == metrics["active_units"] and images.shape == (300, 784)
+    assert len(active) == metrics["active_units"] and images.shape == (300, 784)
     assert np.mean(elbo) == pytest.approx(metrics["loss_total"], rel=1e-5)
     assert points.shape == (300, 2) and set(labels) == set(range(10))
-    assert [right.mean() for right in named.values()] == pytest.approx(
-        [metrics["probe_accuracy"], metrics["prior_accuracy"]]
-    )
     assert 0.2 < metrics["probe_accuracy"] <= 1  # chance is 0.1
     assert 0 < metrics["nll"] < metrics["loss_total"] + 5
     # Under a better prior both are better.
