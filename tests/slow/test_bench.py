@@ -6,7 +6,7 @@ import tensorflow as tf
 
 import model
 import train
-from bench import contenders, run, samples, scaling
+from bench import contenders, run, samples, scaling, time_to_quality
 
 
 def test_frechet_distance_of_gaussians_that_share_their_axes():
@@ -51,6 +51,33 @@ def test_the_flops_of_the_limit_are_those_of_the_graph(hidden_units, draws):
             inner = op.inputs[0].shape[0 if op.get_attr("transpose_a") else 1]
             counted += 2 * inner * op.outputs[0].shape.num_elements()
     assert run.flops_of_training(hidden_units, draws) * images == counted
+
+
+def test_time_to_quality_is_when_every_seed_is_there(capsys):
+    """A peer counts from the first epoch that is good enough, a run of ours at its end; who fails
+    with one seed does not count at all."""
+
+    def peer(*elbo):
+        return {"start_up": 5.0, "seconds": [10.0, 20.0, 30.0], "elbo": elbo}
+
+    def own(elbo, seconds):
+        return {"start_up": 8.0, "seconds": [1.0, seconds], "elbo": [200.0, elbo], "command": 9.0}
+
+    runs = {
+        time_to_quality.EXAMPLE: [peer(120, 110, 106), peer(120, 108, 104)],
+        "another": [peer(105, 100, 99), peer(106, 104, 99)],
+        time_to_quality.ours_of(1): [own(104, 2.0), own(106, 2.0)],
+        time_to_quality.ours_of(2): [own(103, 3.0), own(104, 4.0)],
+    }
+    args = time_to_quality.parser().parse_args(["--long_seeds", "0"])
+    found = time_to_quality.judged(runs, args, None)
+    (label,) = found["thresholds"]
+    assert found["thresholds"][label] == 105  # the mean of 106 and 104
+    reached = found["reached"][label]
+    assert set(reached) == {"another", time_to_quality.ours_of(2)}
+    assert reached["another"] == {"training": 15.0, "range": [10.0, 20.0], "command": 20.0}
+    assert reached[time_to_quality.ours_of(2)]["training"] == 3.5
+    assert "4.3 and 2.2 times sooner than another" in capsys.readouterr().out
 
 
 def test_contenders_of_this_installation_learn_the_same():
