@@ -75,8 +75,10 @@ def load(dataset="auto", data_dir="", limit=None):
         UserError: what is named cannot be read or had, or is another data set.
     """
     notice = ""
+    if dataset in ("digits", *SAME_SIZES) and data_dir == os.environ.get("MNIST_DIR"):
+        data_dir = ""
     if dataset == "digits":
-        if data_dir and data_dir != os.environ.get("MNIST_DIR"):
+        if data_dir:
             raise UserError(f"{data_dir} has no use with the data set digits: drop one of them")
         loaded = _digits()
     elif data_dir:

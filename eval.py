@@ -6,8 +6,9 @@
     python eval.py --report                          # a closer look at the latent space
     python eval.py --images my7.png scans/*.jpg      # pictures of one's own digits
 
-Writes metrics.json, reconstructions.png and extremes.png to --output_dir. The figures are means
-over all test images and do not depend on --batch beyond rounding.
+Writes metrics.json, reconstructions.png and extremes.png to --output_dir, and report.png and
+own.png where they are asked for. The figures are means over all test images and do not depend on
+--batch beyond rounding.
 """
 
 import os
@@ -79,8 +80,7 @@ def main(args):
     evaluate = evaluation.evaluator(vae, args.seed, args.batch, fitted)
     figures = evaluate(images)
     if fitted:
-        right = fitted.named(figures["mu"]) == dataset.test.labels
-        figures["prior_accuracy"] = right.astype(float)
+        figures["prior_accuracy"] = (figures["named"] == dataset.test.labels).astype(float)
     if args.nll_samples:
         figures |= nll(vae, images, args.nll_samples, args.seed, fitted)
     if args.report:
@@ -109,7 +109,7 @@ def main(args):
     if own:
         shown, laid_out = own
         theirs = evaluate(seen(laid_out))
-        metrics["own_images"] = compared(args.images, theirs, figures["loss_total"], fitted)
+        metrics["own_images"] = compared(args.images, theirs, figures["loss_total"])
     doubt = "" if metrics["comparable"] else " (not comparable)"
     of = f"{whole} test images of {dataset.name}{doubt}".strip()
     if dataset.notice:
@@ -122,7 +122,7 @@ def main(args):
             draw_own(os.path.join(args.output_dir, names[-1]), vae, shown, laid_out, theirs)
         if args.report:
             names.append("report.png")
-            if args.map == "tsne":
+            if args.map == "tsne" and len(active) > 2:
                 print("Laying out mu by t-SNE, some 20 seconds ...", flush=True)
             points, axes = report.flattened(figures["mu"], active, args.map, args.seed)
             whole_plane = fitted and len(active) == vae.latent_dim == 2
@@ -201,16 +201,15 @@ def print_table(metrics, figures):
         print(f"nll: {metrics['nll_samples']:,} importance samples, {how}.")
 
 
-def compared(paths, theirs, others, fitted):
+def compared(paths, theirs, others):
     """Prints the figures of one's own pictures, and returns them as a list of dicts.
 
     Args:
         paths: of the pictures.
         theirs: their figures, as `evaluation.evaluator` returns them.
         others: -ELBO of the test images, (n,).
-        fitted: the `prior.Mixture` that names digits; None: there is none.
     """
-    named = fitted.named(theirs["mu"]).tolist() if fitted else [None] * len(paths)
+    named = theirs["named"].tolist() if "named" in theirs else [None] * len(paths)
     found = []
     print(f"{'your images':<28}{'loss_total':>11}{'RMSE_mean':>11}{'harder, %':>11}  named")
     for i, (path, digit) in enumerate(zip(paths, named, strict=True)):

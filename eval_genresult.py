@@ -51,7 +51,7 @@ def parser():
     add("--interpolate", action="store_true", help=joined)
     moved = f"the {ROWS} most active dimensions of z, one by one, around the seed's first draw"
     add("--traverse", action="store_true", help=moved)
-    spread = "all of a two-dimensional z at equal steps of the prior's probability"
+    spread = "all of a two-dimensional z at equal steps of the probability under N(0, I)"
     add("--manifold", action="store_true", help=spread)
     page = "write a page that explores these weights in a browser: one file (default: none)"
     parser.add_argument("--page", metavar="FILE", help=page)
@@ -229,7 +229,7 @@ def manifold(path, decoder):
     z = np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1).reshape(-1, 2)
     columns = [f"{quantile:+.1f}" for quantile in quantiles]
     rows = pictures.in_rows(decoded(decoder, z), GRID, [f"z[1] {n}" for n in columns[::-1]])
-    title = f"{GRID}x{GRID} values of z, at equal steps of the prior's probability"
+    title = f"{GRID}x{GRID} values of z, at equal steps of N(0, I)'s probability"
     pictures.digits(path, title, rows, columns, "z[0]")
 
 

@@ -245,8 +245,6 @@ def main(args):
                 message = f"interrupted; saved in {save_dir}: {again} continues the run"
                 raise Interrupted(message, signals.received or signal.SIGTERM)
 
-        save_if_due = partial(leave_if_asked, save=True)
-
         bar = console.Progress(args.epoch, steps, batch, step, chief)
         with log.started(step, folder.run), bar:
             for epoch in range(step // steps, args.epoch):
@@ -258,13 +256,13 @@ def main(args):
                     step += len(terms["objective"])
                     bar.update(step, terms["loss_total"][-1])
                     if step % steps:
-                        save_if_due()
+                        leave_if_asked(save=True)
                 validated = evaluation.curves(evaluate(validation), args.recon_loss, args.beta)
                 log.validation(step, validated)
                 if step == last or epoch % PICTURE_EPOCHS == 0:
                     log.digits(step, evaluation.pictures(vae, validation, args.seed))
                 bar.end_epoch(log.end_epoch(steps), validated)
-                save_if_due()
+                leave_if_asked(save=True)
             used = evaluation.binarized(images, args.seed) if binarize else images
             if chief:
                 print("Fitting a prior to where the encoder puts the training images.")

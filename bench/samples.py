@@ -37,7 +37,7 @@ def parser():
     parser.add_argument(
         "--num", type=cli.integer(1000), default=10_000, help="draws of each folder"
     )
-    cli.add_data_flags(parser, "MNIST where it can be had, otherwise the embedded digits")
+    cli.add_data_flags(parser, "MNIST, which the classifier is of")
     cli.add_output_flag(parser)
     return parser
 
@@ -48,8 +48,8 @@ def main(args):
     for folder in args.folders:
         weights.read(folder)
     files.writable_folder(args.output_dir)
-    if args.dataset == "digits":
-        raise UserError("--dataset digits: this classifier is of MNIST, drop the flag")
+    if args.dataset not in ("auto", "mnist"):
+        raise UserError(f"--dataset {args.dataset}: this classifier is of MNIST, drop the flag")
     dataset = data.load("mnist", args.data_dir)
     cli.quiet_tensorflow()
     classifier, accuracy = trained_classifier(dataset)
@@ -202,7 +202,6 @@ def frechet_distance(first, second):
 
     |m1 - m2|^2 + tr(C1 + C2 - 2 (C1 C2)^(1/2)), Dowson and Landau 1982.
     """
-    import numpy as np
     from scipy import linalg
 
     (m1, c1), (m2, c2) = first, second

@@ -12,7 +12,7 @@ example, as it is and with its images in memory, and keras-io's with dense layer
 recipe (ReLU, Adam at a constant 2e-3, one z) in Keras, PyTorch and JAX. The clock of a peer stands
 still while it is validated, after each epoch. Thresholds: what PyTorch's example reaches after its
 10 epochs; the classic recipe after --long_epochs, in the fastest peer; the default of train.py. A
-schedule ends with its run, so for each threshold the shortest run of ours counts that reaches it
+schedule ends with its run, so for each threshold the quickest run of ours counts that reaches it
 with every seed. Draws quality.png to --output_dir.
 """
 
@@ -187,7 +187,7 @@ def judged(runs, args, fastest):
         own = [name for name in found if OURS in name]
         if own:
             best = min(own, key=lambda name: found[name]["training"])
-            for name in found.keys() - set(own):
+            for name in [name for name in found if name not in own]:
                 sooner, in_all = (
                     found[name][clock] / found[best][clock] for clock in ("training", "command")
                 )

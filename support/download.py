@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 from support import UserError, files
 
-# Of waiting for an answer, in all; and of silence in the middle of a file.
+# Of waiting for all mirrors' first answers; and of silence in the middle of a file.
 SECONDS = 15
 MOST_BYTES = 100_000_000
 IDX = ("train-images", "train-labels", "t10k-images", "t10k-labels")
@@ -93,7 +93,7 @@ def _place(mirror, name=None):
 
 def _cached(mirror, name):
     """Whether a file is in the cache, with its hash."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         return _fits(pathlib.Path(_place(mirror, name)).read_bytes(), mirror.hashes[name])
 
 
@@ -128,7 +128,7 @@ def _answer(url, seconds):
     def ask():
         try:
             answer["response"] = urllib.request.urlopen(url, timeout=SECONDS)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, http.client.HTTPException) as error:
             answer["error"] = error
 
     thread = threading.Thread(target=ask, daemon=True)

@@ -41,7 +41,7 @@ def evaluator(vae, seed, batch=1000, fitted=None):
     Returns:
         A function of images, uint8 (n, 784), that returns a dict of float32 (n,) by the names in
         `model.TERMS` plus `RMSE_mean` (z = mu), and `mu` (n, latent_dim); with `fitted` also
-        `loss_total_fitted`, the -ELBO under that prior.
+        `loss_total_fitted`, the -ELBO under that prior, and `named`, the digits it names, uint8.
     """
 
     @tf.function(reduce_retracing=True, autograph=False)
@@ -52,6 +52,7 @@ def evaluator(vae, seed, batch=1000, fitted=None):
         terms = model.loss_terms(x, mu, log_var, vae.decode(z))
         if fitted:
             terms["loss_total_fitted"] = terms["loss_total"] - fitted.log_ratio(z)
+            terms["named"] = fitted.named(mu)
         return terms | {"RMSE_mean": model.rmse(model.loss_l2(x, vae.decode(mu))), "mu": mu}
 
     def evaluate(images):
@@ -94,11 +95,11 @@ def active_units(mu):
 
 
 def means(figures):
-    """Means over images of what `evaluator` returned, as floats; `mu` is left out."""
+    """Means over images of what `evaluator` returned, as floats, without `mu` and `named`."""
     return {
         name: float(np.mean(values, dtype=np.float64))
         for name, values in figures.items()
-        if name != "mu"
+        if name not in ("mu", "named")
     }
 
 

@@ -51,12 +51,9 @@ def _read(path):
                 grey = as_grey(ImageOps.exif_transpose(picture))
     except FileNotFoundError:
         raise UserError(f"{path} does not exist: name a picture of a digit") from None
-    except (
-        *files.DAMAGE,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        reason = "no format that Pillow knows" if isinstance(error, OSError) else error
+    except (*files.DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        unknown = isinstance(error, Image.UnidentifiedImageError)
+        reason = "no format that Pillow knows" if unknown else error
         raise UserError(f"{path} cannot be read as a picture ({reason!s:.150})") from error
     negative = Image.fromarray(np.uint8(np.rint(255 * (1 - grey))))
     small = ImageOps.pad(negative, (SIDE, SIDE), color=int(np.median(negative)))
@@ -73,7 +70,10 @@ def as_grey(picture):
 
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture, float)
-        return np.clip(values / (65535 if values.max() > 255 else 255), 0, 1)
+        if not np.isfinite(values).all():
+            raise ValueError("pixels that are not finite")
+        whites = (most for most in (1, 255, 65535) if values.max() <= most)
+        return np.clip(values / min(whites, default=values.max()), 0, 1)
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
         picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
@@ -110,6 +110,8 @@ def laid_out(grey):
     box = np.where(ink < FAINTEST, 0, ink)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     height, width = np.maximum(1, np.rint(INK_SIDE * np.array(box.shape) / max(box.shape)))
     scaled = Image.fromarray(np.uint8(np.rint(255 * box))).resize((int(width), int(height)))
+    if not np.max(scaled):
+        raise ValueError("there is nothing but dust")
     scaled = np.asarray(scaled, float) / np.max(scaled)
     return framed(np.uint8(np.rint(255 * scaled)))
 

@@ -26,7 +26,8 @@ COMPONENTS = 10
 # An image more for each dimension leaves no covariance to chance.
 IMAGES_A_DIMENSION = 10
 RIDGE, ROUNDS = 1e-3, 20
-CLASSES, LARGEST = 256, 1e6
+# So that every mean and covariance stays in the range that readers accept.
+FARTHEST, CLASSES, LARGEST, LEAST_SPREAD = 900.0, 256, 1e6, 1e-3
 
 
 def fit(known, labels, validation, seed, between=None):
@@ -60,7 +61,9 @@ def fit(known, labels, validation, seed, between=None):
         return None, {"gain": None, "why": why}
     random = np.random.default_rng(seed)
     z, other = (_sampled(*part, random) for part in (known, validation))
-    parts = []
+    if not np.abs(z).max() < FARTHEST:
+        return None, {"gain": None, "why": f"z reaches beyond {FARTHEST:g}"}
+    mixtures = []
     with threadpool_limits(1), warnings.catch_warnings():
         # So few rounds are meant: the validation images gain nothing from more.
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -75,16 +78,12 @@ def fit(known, labels, validation, seed, between=None):
                 init_params="k-means++",
                 random_state=seed,
             )
-            mixture.fit(z[labels == digit][:, active].astype(np.float64))
-            parts.append((digit, count / len(labels), mixture))
-    arrays = {
-        "active": np.asarray(active, np.int64),
-        "labels": np.concatenate([[digit] * len(m.weights_) for digit, _, m in parts]),
-        "weights": np.concatenate([share * mixture.weights_ for _, share, mixture in parts]),
-        "means": np.concatenate([mixture.means_ for *_, mixture in parts]),
-        "covariances": np.concatenate([mixture.covariances_ for *_, mixture in parts]),
-    }
-    arrays["labels"] = arrays["labels"].astype(np.uint8)
+            mixtures.append(mixture.fit(z[labels == digit][:, active].astype(np.float64)))
+    components = [len(mixture.weights_) for mixture in mixtures]
+    arrays = {"active": np.asarray(active, np.int64), "labels": np.repeat(digits, components)}
+    for name in ("weights", "means", "covariances"):
+        arrays[name] = np.concatenate([getattr(mixture, f"{name}_") for mixture in mixtures])
+    arrays["weights"] *= np.repeat(counts / len(labels), components)
     gain = float(np.mean(Mixture(arrays).log_ratio(other)))
     if not gain > 0:
         return None, {"gain": gain, "why": "N(0, I) is as good for the validation images"}
@@ -121,14 +120,8 @@ def read(file, what, latent_dim):
     with files.damage(what):
         if not 1 <= a <= latent_dim or not 1 <= m <= COMPONENTS * CLASSES:
             raise ValueError(f"{m} components of {a} dimensions")
-        if not arrays["labels"].shape + arrays["means"].shape + covariances.shape == (
-            m,
-            m,
-            a,
-            m,
-            a,
-            a,
-        ):
+        shapes = [arrays[name].shape for name in ("labels", "means", "covariances")]
+        if shapes != [(m,), (m, a), (m, a, a)]:
             raise ValueError("shapes that disagree")
         if active[0] < 0 or active[-1] >= latent_dim or (np.diff(active) <= 0).any():
             raise ValueError("dimensions out of order or range")
@@ -141,7 +134,9 @@ def read(file, what, latent_dim):
         if not np.allclose(covariances, covariances.swapaxes(1, 2), rtol=1e-6, atol=1e-9):
             raise ValueError("covariances that are not symmetric")
         # Raises where one is not positive definite.
-        np.linalg.cholesky(covariances)
+        factors = np.linalg.cholesky(covariances)
+        if factors.diagonal(axis1=1, axis2=2).min() < LEAST_SPREAD:
+            raise ValueError("covariances that are next to nothing")
     return arrays
 
 
@@ -161,7 +156,7 @@ class Mixture:
         self._active, self._labels = arrays["active"], arrays["labels"]
         self._weights, self._means = arrays["weights"], arrays["means"]
         self._factors = np.linalg.cholesky(arrays["covariances"])
-        columns = (arrays["labels"], arrays["means"], arrays["covariances"])
+        columns = self._labels, self._means, arrays["covariances"]
         self.gaussians = list(zip(*columns, strict=True))
 
     def log_ratios(self, z):
@@ -197,7 +192,9 @@ class Mixture:
 
     def named(self, mu):
         """Returns the digits that p(digit | z = mu) names: mu (n, latent_dim) -> uint8 (n,)."""
-        return self.digits[np.argmax(self.log_ratios(mu), axis=1)]
+        import tensorflow as tf
+
+        return tf.gather(self.digits, tf.argmax(self.log_ratios(mu), axis=1))
 
     def draw(self, noise, uniform, digits=None):
         """Draws z.

@@ -241,8 +241,9 @@ def _check(run, path):
     if run["format"] != FORMAT:
         raise UserError(f"{path} has format {run['format']!r:.20}, this version reads {FORMAT}")
     architecture, posterior = run["architecture"], run["posterior"]
+    finished, told = posterior is not None, run.get("prior", {"why": ""})["why"]
     widths = [*architecture["hidden_units"], architecture["latent_dim"]]
-    columns = [posterior[name] for name in ("mu_mean", "mu_std", "KLD")] if posterior else []
+    columns = [posterior[name] for name in ("mu_mean", "mu_std", "KLD")] if finished else []
     steps_done = run["step"], run["epochs_done"]
     texts = run["run_id"], run["dataset"]["sha256"], run["dataset"]["name"]
     checks = {
@@ -253,6 +254,7 @@ def _check(run, path):
         "dataset or run_id": all(re.fullmatch("[a-z_0-9]{1,64}", text) for text in texts),
         "step": all(type(done) is int and 0 <= done <= STEP_LIMIT for done in steps_done),
         "training": run["training"]["binarize"] in ("none", "dynamic"),
+        "prior": type(told) is str and len(told) < 200 and (told.isprintable() or not told),
         "posterior": all(
             len(column) == architecture["latent_dim"]
             and all(type(n) is float and abs(n) < POSTERIOR_LIMIT for n in column)

@@ -110,6 +110,10 @@ def test_the_fit_has_the_same_bits_for_any_number_of_threads():
 
 def test_where_the_standard_normal_is_as_good_it_stays():
     mu, log_var, labels = posterior_of(40, 0)
+    for far in ((1e4 * mu, log_var), (mu, log_var + 400)):
+        with np.errstate(over="ignore"):
+            arrays, told = prior.fit(far, labels, far, 0)
+        assert arrays is None and "reaches beyond" in told["why"]
     shut = (0 * mu, 0 * log_var)
     assert "active" in prior.fit(shut, labels, shut, 0)[1]["why"]
     labels[:] = 0
@@ -145,6 +149,7 @@ BAD = {
     "a negative weight": changed(weights=lambda a: a * [1, 2, -1, -1]),
     "not symmetric": changed(covariances=lambda a: a + np.triu(np.ones((3, 3)), 1)),
     "not positive definite": changed(covariances=lambda a: -a),
+    "next to nothing": changed(covariances=lambda a: 1e-90 * a),
 }
 
 

@@ -162,7 +162,7 @@ def test_digits_come_from_the_prior_and_of_the_class_that_was_asked_for(trained,
     vae, _ = weights.load(str(trained))
     mixture = prior.Mixture(weights.read(str(trained))[1]["prior"])
     mu, _ = evaluation.encoded(vae, asked.reshape(-1, 784))
-    agreed = (mixture.named(mu) == np.resize([6, 0, 1], 1500)).mean()
+    agreed = np.mean(mixture.named(mu) == np.resize([6, 0, 1], 1500))
     assert agreed > 0.25  # a small model of two epochs; chance is 0.1
     cold = generated(trained, tmp_path, "--num", "9", "--digit", "4", "--temperature", "0")
     assert len(np.unique(cold, axis=0)) == 1  # one component, whose mean it is
@@ -282,7 +282,7 @@ def test_a_closer_look_says_what_the_figures_say(trained, tmp_path, drawn):
     assert metrics["loss_total_fitted"] < metrics["loss_total"]
     test, (vae, _) = data.load("digits").test, weights.load(str(trained))
     mixture = prior.Mixture(weights.read(str(trained))[1]["prior"])
-    right = mixture.named(evaluation.encoded(vae, test.images)[0]) == test.labels
+    right = mixture.named(evaluation.encoded(vae, test.images)[0]).numpy() == test.labels
     assert metrics["prior_accuracy"] == pytest.approx(right.mean()) and right.mean() > 0.12
     assert is_picture(tmp_path / "report.png")
 
@@ -337,7 +337,9 @@ NO_DIGITS = {
     "a bomb": (bomb, "exceeds limit"),
     "large": (lambda path: image_file(path, np.zeros((8000, 8000), np.uint8)), "50 million"),
     "a page": (lambda path: image_file(path, np.full((99, 99), 250, np.uint8)), "page is even"),
-    "cut": (lambda path: cut_image(path), "cannot be read as a picture"),
+    "cut": (lambda path: cut_image(path), "cannot be read as a picture (image file is truncated"),
+    "not finite": (lambda path: tiff(path, np.full((30, 30), np.nan)), "that are not finite"),
+    "dust": (lambda path: image_file(path, dust()), "nothing but dust"),
 }
 
 
@@ -345,6 +347,18 @@ def image_file(path, array):
     from PIL import Image
 
     Image.fromarray(array).save(path, "png")
+
+
+def tiff(path, array):
+    from PIL import Image
+
+    Image.fromarray(array.astype(np.float32)).save(path, "tiff")
+
+
+def dust():
+    page = np.full((3000, 3000), 255, np.uint8)
+    page[10, 10] = page[2990, 2990] = 0
+    return page
 
 
 def cut_image(path):

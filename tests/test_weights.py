@@ -127,6 +127,9 @@ DAMAGE = {
         lambda p: rewrite(p, (members_of(p) | {weights.RUN: b"[" * 10**5}).items()),
         "run.json is damaged",
     ),
+    "an empty posterior": (lambda p: with_run(p, posterior={}), "damaged"),
+    "no reason for no prior": (lambda p: with_run(p, prior=5), "damaged"),
+    "a reason that rings": (lambda p: with_run(p, prior={"why": "\a"}), "unexpected prior"),
     "posterior": (
         lambda p: with_run(p, posterior={"mu_mean": [1e300], "mu_std": [0], "KLD": [0]}),
         "unexpected posterior",

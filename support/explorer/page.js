@@ -195,17 +195,19 @@ function laidOut(ink, side) {
   const rows = Math.max(1, Math.round(height * scale));
   const columns = Math.max(1, Math.round(width * scale));
   const small = new Float32Array(rows * columns);
-  const counts = new Float32Array(rows * columns);
-  for (let y = 0; y < height; y++) {
-    for (let x = 0; x < width; x++) {
-      const cell = Math.floor((y * rows) / height) * columns + Math.floor((x * columns) / width);
-      small[cell] += ink[(top + y) * side + left + x];
-      counts[cell]++;
-    }
-  }
+  // Each cell is the mean of the pixels it covers, one at least.
+  const range = (cell, cells, length) => {
+    const from = Math.floor((cell * length) / cells);
+    return [from, Math.max(from + 1, Math.floor(((cell + 1) * length) / cells))];
+  };
   let [mass, down, across, brightest] = [0, 0, 0, 0];
-  small.forEach((sum, cell) => {
-    const value = (small[cell] = counts[cell] ? sum / counts[cell] : 0);
+  small.forEach((_, cell) => {
+    const [y0, y1] = range(Math.floor(cell / columns), rows, height);
+    const [x0, x1] = range(cell % columns, columns, width);
+    for (let y = y0; y < y1; y++) {
+      for (let x = x0; x < x1; x++) small[cell] += ink[(top + y) * side + left + x];
+    }
+    const value = (small[cell] /= (y1 - y0) * (x1 - x0));
     mass += value;
     down += value * Math.floor(cell / columns);
     across += value * (cell % columns);
@@ -242,13 +244,15 @@ const state = {
 let wall = [];
 let base = null;
 let ends = [];
-const deviations = model.posterior ? model.posterior.mu_std : Array(model.latent_dim).fill(1);
-const kld = model.posterior ? model.posterior.KLD : Array(model.latent_dim).fill(0);
+const deviations = model.posterior.mu_std;
+const kld = model.posterior.KLD;
 const units = [...kld.keys()].sort((a, b) => kld[b] - kld[a]).slice(0, model.shown);
 
 function remember() {
   const moved = Object.entries(state.edits).map(([unit, value]) => `${unit}:${value}`).join(",");
   const kept = new URLSearchParams({ ...state, edits: moved });
+  // What came from the pad or the map is no draw that a link could find again.
+  if (!wall.includes(base)) ["pick", "edits"].forEach((name) => kept.delete(name));
   history.replaceState(null, "", `#${kept}`);
 }
 
@@ -260,7 +264,9 @@ function recall() {
   }
   state.pick = Math.min(Math.floor(state.pick), WALL - 1);
   if (prior && kept.get("prior") === "standard") state.prior = "standard";
-  if (digits.includes(parseInt(kept.get("digit"), 10))) state.digit = kept.get("digit");
+  if (kept.get("digit") && digits.includes(Number(kept.get("digit")))) {
+    state.digit = kept.get("digit");
+  }
   for (const pair of (kept.get("edits") ?? "").split(",")) {
     const [unit, value] = pair.split(":").map(Number);
     if (units.includes(unit) && Number.isFinite(value)) state.edits[unit] = value;
