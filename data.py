@@ -86,7 +86,7 @@ def load(dataset="auto", data_dir="", limit=None):
         if dataset not in ("auto", loaded.name):
             raise UserError(f"{data_dir} holds {loaded.name} arrays, not {dataset}")
     elif dataset == "custom":
-        raise UserError(f"the data set custom has no place of its own: {HOW_TO_GET}")
+        raise UserError("the data set custom has no place of its own: name your .npz or folder")
     else:
         name = "mnist" if dataset == "auto" else dataset
         try:

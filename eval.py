@@ -108,7 +108,9 @@ def main(args):
     print_table(metrics, figures)
     if own:
         shown, laid_out = own
-        theirs = evaluate(seen(laid_out))
+        # One by one: the same picture has the same noise wherever it stands in the list.
+        each = [evaluate(seen(image[None])) for image in laid_out]
+        theirs = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
         metrics["own_images"] = compared(args.images, theirs, figures["loss_total"])
     doubt = "" if metrics["comparable"] else " (not comparable)"
     of = f"{whole} test images of {dataset.name}{doubt}".strip()
@@ -209,7 +211,7 @@ def compared(paths, theirs, others):
         theirs: their figures, as `evaluation.evaluator` returns them.
         others: -ELBO of the test images, (n,).
     """
-    named = theirs["named"].tolist() if "named" in theirs else [None] * len(paths)
+    named = theirs["named"].tolist() if "named" in theirs else ["-"] * len(paths)
     found = []
     print(f"{'your images':<28}{'loss_total':>11}{'RMSE_mean':>11}{'harder, %':>11}  named")
     for i, (path, digit) in enumerate(zip(paths, named, strict=True)):
@@ -219,7 +221,7 @@ def compared(paths, theirs, others):
         found[-1] |= {"share_of_test_images_worse": worse, "named": digit}
         name = os.path.basename(path)[-27:]
         print(f"{name:<28}{elbo:>11.2f}{rmse:>11.4f}{100 * worse:>11.1f}  {digit}")
-    print("harder: the share of test images with a worse -ELBO")
+    print("harder: how many of the test images have a worse -ELBO")
     return found
 
 

@@ -1,7 +1,7 @@
 """Generates digits with the decoder alone: no encoder, no data, no network.
 
     python eval_genresult.py                               # 100 digits of the pretrained weights
-    python eval_genresult.py --digit 7                     # sevens
+    python eval_genresult.py --digit 7                     # sevens, of weights with a fitted prior
     python eval_genresult.py --prior standard              # z of N(0, I), as the model was trained
     python eval_genresult.py --num 1000000 --seed 7        # a million, in constant memory
     python eval_genresult.py --temperature 0.7             # more alike
@@ -98,6 +98,8 @@ def main(args):
             ),
         )
         source = "the fitted prior" if fitted else "z ~ N(0, I)"
+        if args.digit:
+            source += f" of {cli.spelled(args.digit)}"
         if args.temperature != 1:
             source += f" at temperature {args.temperature:g}"
         title = f"{len(shown[0])} draws of {source}, {of}"

@@ -193,7 +193,7 @@ def main(args):
         with folder:
             folder.tidy()
         print(f"{save_dir} holds this run, finished after {args.epoch} epochs: nothing to do.")
-        return print(next_commands(save_dir))
+        return print(next_commands(save_dir, dataset.name == "custom" and args.data_dir))
     with cli.explained("--load_weight_dir: "):
         network = folder.starting_point(args.load_weight_dir, network, typed)
     if chief:
@@ -268,18 +268,20 @@ def main(args):
                 print("Fitting a prior to where the encoder puts the training images.")
             known, others = (evaluation.encoded(vae, part) for part in (used, validation))
             fitted = prior.fit(known, dataset.train.labels, others, args.seed, leave_if_asked)
+            if chief and fitted[1]["why"]:
+                print(f"There is no fitted prior: {fitted[1]['why']}.")
             folder.finish(vae, evaluation.posterior(*known), *fitted)
             crew.wait()
     if chief:
         print(f"Finished: weights in {save_dir}, curves in {log_dir}.")
-        print(next_commands(save_dir))
+        print(next_commands(save_dir, dataset.name == "custom" and args.data_dir))
         console.warn_of_digits(dataset)
 
 
-def next_commands(folder):
-    """Returns the two commands that look at a finished run."""
-    flag = f"--load_weight_dir {folder}"
-    return f"Next: python eval.py {flag}\n      python eval_genresult.py {flag}"
+def next_commands(folder, data_dir):
+    """Returns the two commands that look at a finished run; `data_dir` of custom data, or none."""
+    flag, data_flag = f"--load_weight_dir {folder}", f" --data_dir {data_dir}" if data_dir else ""
+    return f"Next: python eval.py {flag}{data_flag}\n      python eval_genresult.py {flag}"
 
 
 if __name__ == "__main__":

@@ -123,7 +123,8 @@ def weights_folder(args):
     """Returns what `--load_weight_dir` names; its default stands beside the scripts."""
     if "load_weight_dir" in args.given:
         return args.load_weight_dir
-    return os.path.join(os.path.dirname(os.path.dirname(__file__)), args.load_weight_dir)
+    root = os.path.dirname(os.path.dirname(__file__))
+    return os.path.normpath(os.path.join(root, args.load_weight_dir))
 
 
 def add_output_flag(parser):

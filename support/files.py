@@ -29,15 +29,8 @@ PIECE = 1 << 24
 JSON_LIMIT = 1_000_000
 # What Python's own readers raise for files that are not what they should be.
 DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, OSError)
-DAMAGE += (
-    LookupError,
-    MemoryError,
-    OverflowError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-)
+DAMAGE += (LookupError, MemoryError, OverflowError, RuntimeError)
+DAMAGE += (SyntaxError, TypeError, ValueError)
 
 
 def write_whole(path, write, before_commit=None):

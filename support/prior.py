@@ -92,7 +92,8 @@ def fit(known, labels, validation, seed, between=None):
 
 def _sampled(mu, log_var, random):
     """Returns one z of q(z | x) for each image, float32 (n, latent_dim)."""
-    return mu + np.exp(0.5 * log_var) * random.standard_normal(mu.shape, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return mu + np.exp(0.5 * log_var) * random.standard_normal(mu.shape, np.float32)
 
 
 def read(file, what, latent_dim):

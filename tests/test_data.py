@@ -92,6 +92,7 @@ FAULTS = {
     "503": "Service Unavailable",
     "truncated": "another hash",
     "other": "another hash",
+    "garbage": "no protocol",
     "silent": "no answer within 0.5 s",
     "stalls": "timed out",
 }
@@ -107,6 +108,8 @@ def mirrors(tmp_path, monkeypatch):
             fault = self.path.split("/")[1]
             if fault == "silent":
                 return asked.wait(5)
+            if fault == "garbage":
+                return self.wfile.write(b"no protocol\r\n")
             if fault in ("404", "503"):
                 return self.send_error(int(fault))
             self.send_response(200)
