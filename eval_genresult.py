@@ -90,20 +90,17 @@ def main(args):
         return os.path.join(args.output_dir, name)
 
     with files.disk_errors(args.output_dir):
-        shown = []
-        files.write_whole(
-            path("generated.npz"),
-            lambda name: shown.append(
-                write_npz(name, generate(decoder, draw, args.num), args.num, about)
-            ),
+        chunks = generate(decoder, draw, args.num)
+        shown = files.write_whole(
+            path("generated.npz"), lambda name: write_npz(name, chunks, args.num, about)
         )
         source = "the fitted prior" if fitted else "z ~ N(0, I)"
         if args.digit:
             source += f" of {cli.spelled(args.digit)}"
         if args.temperature != 1:
             source += f" at temperature {args.temperature:g}"
-        title = f"{len(shown[0])} draws of {source}, {of}"
-        pictures.digits(path("generated.png"), title, pictures.in_rows(shown[0], 10))
+        title = f"{len(shown)} draws of {source}, {of}"
+        pictures.digits(path("generated.png"), title, pictures.in_rows(shown, 10))
         drawn = draw(0).numpy()
         if args.interpolate:
             names.append("interpolate.png")

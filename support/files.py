@@ -41,17 +41,21 @@ def write_whole(path, write, before_commit=None):
         write: a function that fills the file whose name it is given. That file has the name of
             `path` in a private folder beside it, where anything else that is left goes, too.
         before_commit: called when everything is written, just before the one step that counts.
+
+    Returns:
+        What `write` returned.
     """
     folder, name = os.path.split(os.path.abspath(path))
     private = tempfile.mkdtemp(prefix=WRITING, dir=folder)
     try:
         written = os.path.join(private, name)
-        write(written)
+        result = write(written)
         sync(written)
         if before_commit:
             before_commit()
         os.replace(written, path)
         sync(folder)
+        return result
     finally:
         shutil.rmtree(private, ignore_errors=True)
 
@@ -72,10 +76,14 @@ def sweep(folder):
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
+def write_text(path, text):
+    """Writes text to `path`, whole or not at all."""
+    write_whole(path, lambda written: pathlib.Path(written).write_text(text, encoding="utf-8"))
+
+
 def write_json(path, content):
     """Writes `content` as JSON to `path`, whole or not at all; NaN is refused."""
-    text = as_json(content)
-    write_whole(path, lambda written: pathlib.Path(written).write_text(text, encoding="utf-8"))
+    write_text(path, as_json(content))
 
 
 def as_json(content):

@@ -8,7 +8,6 @@ folder; weights go into it as half floats in base64. Nothing here needs TensorFl
 
 import base64
 import json
-import os
 import pathlib
 
 import numpy as np
@@ -16,7 +15,7 @@ import numpy as np
 from data import PIXELS
 from support import UserError, files
 
-HERE = os.path.dirname(__file__)
+HERE = pathlib.Path(__file__).parent
 LARGEST_HALF = 65504
 SLIDERS = 20
 # As evaluation.py counts active units, without its TensorFlow.
@@ -56,22 +55,11 @@ def write(path, run, arrays):
         model["prior"] = plain | {"means": halves(prior["means"]), "factors": halves(factors)}
     if prior or latent_dim == 2:
         model["plane"] = plane(prior, latent_dim)
-    page = read("page.html")
-    for name, text in (
-        ("page.css", read("page.css")),
-        ("model", json.dumps(model)),
-        ("page.js", read("page.js")),
-    ):
-        page = page.replace(f"/* {name} */", text)
+    page = HERE.joinpath("page.html").read_text(encoding="utf-8")
+    for name in ("page.css", "page.js"):
+        page = page.replace(f"/* {name} */", HERE.joinpath(name).read_text(encoding="utf-8"))
     with files.disk_errors(path):
-        files.write_whole(
-            path, lambda written: pathlib.Path(written).write_text(page, encoding="utf-8")
-        )
-
-
-def read(name):
-    """Returns the text of a file in this folder."""
-    return pathlib.Path(HERE, name).read_text(encoding="utf-8")
+        files.write_text(path, page.replace("/* model */", json.dumps(model)))
 
 
 def halves(*arrays):
