@@ -58,23 +58,27 @@ def main(args):
     )
     real = moments(classifier(dataset.train.images)[1])
     measured = {"real test images": judged(classifier, dataset.test.images, real)}
+    tables = {}
     for folder in args.folders:
-        for name, images in drawn(folder, args.num, args.seed, dataset.train.images).items():
+        run, arrays = weights.read(folder)
+        vae = weights.build(run, arrays)
+        fitted = prior.Mixture(arrays["prior"]) if "prior" in arrays else None
+        for name, images in drawn(vae, fitted, args.num, args.seed, dataset.train.images).items():
             measured[f"{folder}: {name}"] = judged(classifier, images, real)
+        if fitted:
+            asked = generated(vae, fitted, args.num, args.seed, list(range(10)))
+            tables[folder] = confusion(classifier, asked)
     print(f"{'':<38}{'Frechet':>9}{'unsure %':>10}   share of each digit, %")
     for name, figures in measured.items():
         shares = " ".join(f"{100 * share:4.1f}" for share in figures["share_of_digit"])
         distance, unsure = figures["frechet_distance"], 100 * figures["unsure"]
         print(f"{name:<38}{distance:>9.2f}{unsure:>10.2f}   {shares}")
     content = {"classifier_accuracy": accuracy, "num": args.num, "seed": args.seed} | measured
-    for folder in args.folders:
-        images = asked(folder, args.num, args.seed)
-        if images is not None:
-            table = confusion(classifier, images)
-            content[f"{folder}: confusion"] = table.tolist()
-            share = 100 * table.trace() / table.sum()
-            print(f"{folder}: {share:.2f} % of digits by class are named as asked; asked, named:")
-            print("\n".join(" ".join(f"{n:5}" for n in row) for row in table))
+    for folder, table in tables.items():
+        content[f"{folder}: confusion"] = table.tolist()
+        share = 100 * table.trace() / table.sum()
+        print(f"{folder}: {share:.2f} % of digits by class are named as asked; asked, named:")
+        print("\n".join(" ".join(f"{n:5}" for n in row) for row in table))
     with files.disk_errors(args.output_dir):
         files.write_json(os.path.join(args.output_dir, "samples.json"), content)
 
@@ -132,7 +136,7 @@ def trained_classifier(dataset):
     return classifier, accuracy
 
 
-def drawn(folder, num, seed, images):
+def drawn(vae, fitted, num, seed, images):
     """Returns dict of name -> `num` digits, uint8 (num, 784), by what z was drawn from.
 
     `N(0, I)` and, where there is one, `fitted prior`, as eval_genresult.py draws them; `posterior`
@@ -140,31 +144,15 @@ def drawn(folder, num, seed, images):
     """
     from support import evaluation, window
 
-    vae, arrays = with_arrays(folder)
     found = {"N(0, I)": generated(vae, None, num, seed)}
-    if "prior" in arrays:
-        found["fitted prior"] = generated(vae, prior.Mixture(arrays["prior"]), num, seed)
+    if fitted:
+        found["fitted prior"] = generated(vae, fitted, num, seed)
     chosen = np.random.default_rng(seed).choice(len(images), num)
     mu, log_var = evaluation.encoded(vae, images[chosen])
     noise = window.normal(mu.shape, seed, window.EVALUATION_STREAM, 0)
     z = np.array_split(mu + np.exp(0.5 * log_var) * noise, -(-num // 1000))
     parts = [evaluation.as_digits(vae.decode(part)) for part in z]
     return found | {"posterior": np.concatenate(parts)}
-
-
-def asked(folder, num, seed):
-    """Returns `num` digits, 0 to 9 in turn, uint8 (num, 784); None where a folder has no prior to
-    draw them from."""
-    vae, arrays = with_arrays(folder)
-    if "prior" not in arrays:
-        return None
-    return generated(vae, prior.Mixture(arrays["prior"]), num, seed, list(range(10)))
-
-
-def with_arrays(folder):
-    """Returns the `model.VAE` of a folder, and its arrays."""
-    run, arrays = weights.read(folder)
-    return weights.build(run, arrays), arrays
 
 
 def generated(vae, fitted, num, seed, digits=None):

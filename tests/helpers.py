@@ -1,5 +1,7 @@
 """What tests share beside fixtures: small runs, scripts as a user runs them, what is on disk."""
 
+import contextlib
+import io
 import os
 import re
 import signal
@@ -29,6 +31,26 @@ def train(folder, *argv):
     import train as script
 
     return script.main([*SMALL, *folders(folder), *argv])
+
+
+def quietly(folder, *argv):
+    """The same; the exit code and all that was printed."""
+    printed = io.StringIO()
+    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
+        code = train(folder, *argv)
+    return code, printed.getvalue()
+
+
+def lost_by_rerun(folder, whole, *argv):
+    """Gives the command of the run `whole` again, on `folder`; what was lost there, or ''."""
+    code, printed = quietly(folder, *argv)
+    if code:
+        return f"the same command ended with {code}: {printed}"
+    try:
+        same_run(whole, folder)
+    except AssertionError as error:
+        return f"another run: {error}"
+    return ""
 
 
 def start(folder, *argv, **kwargs):

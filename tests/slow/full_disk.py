@@ -9,8 +9,6 @@ total; exit code 1 where one was lost.
 """
 
 import argparse
-import contextlib
-import io
 import pathlib
 import random
 import subprocess
@@ -19,7 +17,7 @@ import tempfile
 from unittest import mock
 
 from support import weights, window
-from tests.helpers import last_line, same_run, train
+from tests.helpers import last_line, lost_by_rerun, quietly
 
 ARGV = ("--epoch", "2", "--save_every", "0")
 
@@ -40,7 +38,7 @@ def soak(work, disks, seed=0):
     """Runs on `disks` small disks below `work`; returns how many were lost."""
     draw, lost, filled = random.Random(seed), 0, 0
     with mock.patch.object(window, "size", lambda *_: 6):
-        quietly(work / "whole")
+        quietly(work / "whole", *ARGV)
         for number in range(disks):
             disk = work / f"disk{number}"
             disk.mkdir()
@@ -59,29 +57,14 @@ def soak(work, disks, seed=0):
 
 def on(disk, whole):
     """Runs on one disk, then with more room; returns the first exit code and what was lost."""
-    code, printed = quietly(disk)
+    code, printed = quietly(disk, *ARGV)
     if code not in (0, 2) or "Traceback" in printed:
         return code, f"ended with {code}: {printed}"
     if code == 2 and "cannot be written" not in last_line(printed):
         return code, f"says: {last_line(printed)}"
     weights.read_run(str(disk / "weights"))
     subprocess.run(["mount", "-o", "remount,size=30m", disk], check=True)
-    again, printed = quietly(disk)
-    if again:
-        return code, f"with more room: {printed}"
-    try:
-        same_run(whole, disk)
-    except AssertionError as error:
-        return code, f"another run: {error}"
-    return code, ""
-
-
-def quietly(folder):
-    """Runs train.py on `folder` in this process; returns its exit code and all it printed."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        code = train(folder, *ARGV)
-    return code, printed.getvalue()
+    return code, lost_by_rerun(disk, whole, *ARGV)
 
 
 if __name__ == "__main__":

@@ -11,8 +11,6 @@ last line. Prints a line for each kill and a total; exit code 1 where one was lo
 """
 
 import argparse
-import contextlib
-import io
 import pathlib
 import random
 import signal
@@ -21,7 +19,7 @@ import sys
 import tempfile
 import time
 
-from tests.helpers import ROOT, SMALL, folders, last_line, same_run, train
+from tests.helpers import ROOT, SMALL, folders, last_line, lost_by_rerun
 
 ARGV = ("--epoch", "2", "--save_every", "0")
 # Runs train.py and dies before the call whose number is the first argument.
@@ -118,15 +116,9 @@ def said(ended, signum):
 
 def judged(folder, whole):
     """Gives the same command again; returns what was lost, or ''."""
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
-        code = train(folder, *ARGV)
-    if code:
-        return f"the same command ended with {code}: {printed.getvalue()}"
-    try:
-        same_run(whole, folder)
-    except AssertionError as error:
-        return f"another run: {error}"
+    complaint = lost_by_rerun(folder, whole, *ARGV)
+    if complaint:
+        return complaint
     left = {path.name for path in (folder / "weights").iterdir()}
     left |= {path.name for path in (folder / "log").iterdir()}
     left -= {"vae.keras", ".weights.lock", ".log.lock", "owner.json", "train", "val"}

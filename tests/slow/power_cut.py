@@ -19,7 +19,7 @@ import sys
 import tempfile
 
 from support import UserError, weights
-from tests.helpers import ROOT, SMALL, folders, points, same_run, train
+from tests.helpers import ROOT, SMALL, folders, lost_by_rerun, points
 
 CALLS = "openat,write,pwrite64,lseek,ftruncate,rename,renameat,renameat2,unlink,unlinkat,rmdir"
 CALLS += ",mkdir,mkdirat,fsync,fdatasync,close"
@@ -202,14 +202,7 @@ def judged(place, whole, disk):
             due = [point for point in curve if point[0] <= run["step"]]
             if [point for point in found.get(tag, []) if point[0] <= run["step"]] != due:
                 return f"points of {part} {tag} up to step {run['step']} are missing"
-    code = train(place, *ARGV)
-    if code:
-        return f"the same command ended with {code}"
-    try:
-        same_run(whole, place)
-    except AssertionError as error:
-        return f"another run: {error}"
-    return ""
+    return lost_by_rerun(place, whole, *ARGV)
 
 
 if __name__ == "__main__":
