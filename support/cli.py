@@ -224,7 +224,9 @@ def script(parser):
                 code, message = UserError.code, "error: out of memory: try a smaller --batch"
             except OSError as error:
                 where = f"{error.filename}: " if error.filename else ""
-                message = f"error: {where}{error.strerror or error}: check space and permissions"
+                gone = isinstance(error, BrokenPipeError)
+                what = "whoever read the output has gone" if gone else "check space and permissions"
+                message = f"error: {where}{error.strerror or error}: {what}"
                 code = UserError.code
             sys.stdout.flush()
             print(f"{flags.prog}: {' '.join(message.split())}", file=sys.stderr, flush=True)

@@ -486,3 +486,21 @@ def test_a_path_that_is_no_utf8_costs_one_line(trained, tmp_path):
     run = subprocess.run(command, capture_output=True, timeout=100)
     assert run.returncode == 2 and b"--output_dir is not valid UTF-8" in run.stderr
     assert run.stderr.count(b"\n") == 1
+
+
+def test_output_that_nobody_reads_costs_one_line():
+    """As under `| head`, of a script that prints more than a pipe holds."""
+    toy = "import sys; from support import cli; toy = lambda: cli.Parser('toy', 'a toy')\n"
+    toy += "sys.exit(cli.script(toy)(lambda args: print('a line\\n' * 100_000))([]))"
+    with subprocess.Popen(
+        [sys.executable, "-c", toy],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        run.stdout.readline()
+        run.stdout.close()
+        said = run.stderr.read()
+    assert run.returncode == 2
+    assert said == "toy: error: Broken pipe: whoever read the output has gone\n"

@@ -284,6 +284,7 @@ function showPicked() {
   const digit = decode(z);
   paint($("picked"), digit);
   if (base === wall[state.pick]) paint($("wall").children[state.pick].firstChild, digit);
+  showMap();
   remember();
 }
 
@@ -435,6 +436,7 @@ function toCanvas([x, y]) {
 
 function showMap() {
   if (!model.plane) return;
+  point = placeOf(current());
   const context = map.getContext("2d");
   const style = getComputedStyle(document.documentElement);
   context.clearRect(0, 0, map.width, map.height);
@@ -454,11 +456,18 @@ function showMap() {
 /** Bends the digit that lies at a point of the map: the plane's z, all else at rest. */
 function pointAt(x, y) {
   const { low, high, origin, axes, units: active } = model.plane;
-  point = [x, y].map((value, i) => Math.min(Math.max(value, low[i]), high[i]));
+  const [a, b] = [x, y].map((value, i) => Math.min(Math.max(value, low[i]), high[i]));
   const z = new Float32Array(model.latent_dim);
-  active.forEach((unit, i) => (z[unit] = origin[i] + point[0] * axes[0][i] + point[1] * axes[1][i]));
+  active.forEach((unit, i) => (z[unit] = origin[i] + a * axes[0][i] + b * axes[1][i]));
   bend(z);
-  showMap();
+}
+
+/** Where a z lies on the map: its projection on the plane. */
+function placeOf(z) {
+  const { origin, axes, units: active } = model.plane;
+  return axes.map((axis) => {
+    return active.reduce((sum, unit, i) => sum + (z[unit] - origin[i]) * axis[i], 0);
+  });
 }
 
 function bend(z) {
@@ -641,6 +650,5 @@ clearPad();
 fillWall(true);
 ends = [wall[0], wall[1]];
 showWalk();
-showMap();
 // For tests, and for the curious: what the page computes with.
 window.explorer = { model, decode, encode, named, cost, laidOut, drawn, uniforms };
