@@ -59,7 +59,7 @@ def write(path, run, arrays):
     for name in ("page.css", "page.js"):
         page = page.replace(f"/* {name} */", HERE.joinpath(name).read_text(encoding="utf-8"))
     with files.disk_errors(path):
-        files.write_text(path, page.replace("/* model */", json.dumps(model)))
+        files.write_text(path, page.replace('"the model"', json.dumps(model)))
 
 
 def halves(*arrays):

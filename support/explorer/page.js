@@ -1,4 +1,3 @@
-"use strict";
 /* The explorer: a decoder, an encoder and a prior in plain JavaScript, and what one does with them.
    Digits are Float32Array(784) in [0, 1], ink bright; z is Float32Array(latent_dim). */
 
@@ -54,8 +53,9 @@ function normals(next, count) {
 /** The error function, to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
 function erf(x) {
   const t = 1 / (1 + 0.3275911 * Math.abs(x));
-  const sum = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 +
-    t * (-1.453152027 + t * 1.061405429))));
+  const sum =
+    t *
+    (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
   return Math.sign(x) * (1 - sum * Math.exp(-x * x));
 }
 
@@ -69,12 +69,14 @@ const ACTIVATIONS = {
 
 const weights = halves(model.weights);
 let taken = 0;
+function take(count) {
+  taken += count;
+  return weights.subarray(taken - count, taken);
+}
 function layers(sizes) {
   return sizes.slice(1).map((outputs, index) => {
     const inputs = sizes[index];
-    const kernel = weights.subarray(taken, (taken += inputs * outputs));
-    const bias = weights.subarray(taken, (taken += outputs));
-    return { inputs, outputs, kernel, bias };
+    return { inputs, outputs, kernel: take(inputs * outputs), bias: take(outputs) };
   });
 }
 const encoder = layers(model.encoder);
@@ -110,12 +112,15 @@ function encode(digit) {
 function cost(digit) {
   const { mu, logVar } = encode(digit);
   let kld = 0;
-  mu.forEach((m, i) => (kld += 0.5 * (Math.exp(logVar[i]) + m * m - logVar[i] - 1)));
+  for (let i = 0; i < mu.length; i++) {
+    kld += 0.5 * (Math.exp(logVar[i]) + mu[i] ** 2 - logVar[i] - 1);
+  }
   const next = uniforms(1);
   let bce = 0;
   for (let draw = 0; draw < 16; draw++) {
     const noise = normals(next, mu.length);
-    const logits = through(decoder, mu.map((m, i) => m + Math.exp(0.5 * logVar[i]) * noise[i]));
+    const z = mu.map((m, i) => m + Math.exp(0.5 * logVar[i]) * noise[i]);
+    const logits = through(decoder, z);
     for (let i = 0; i < PIXELS; i++) {
       const x = logits[i];
       bce += (Math.max(x, 0) - x * digit[i] + Math.log1p(Math.exp(-Math.abs(x)))) / 16;
@@ -141,7 +146,11 @@ function drawn(next, kind, digit, temperature) {
   const fits = prior.labels.map((label, m) => (digit === "" || label === +digit ? m : -1));
   const chosen = fits.filter((m) => m >= 0);
   place *= chosen.reduce((sum, m) => sum + prior.weights[m], 0);
-  const component = chosen.find((m) => (place -= prior.weights[m]) < 0) ?? chosen.at(-1);
+  const passes = (m) => {
+    place -= prior.weights[m];
+    return place < 0;
+  };
+  const component = chosen.find(passes) ?? chosen.at(-1);
   const size = prior.active.length;
   const noise = prior.active.map((unit) => z[unit]);
   prior.active.forEach((unit, i) => {
@@ -207,7 +216,8 @@ function laidOut(ink, side) {
     for (let y = y0; y < y1; y++) {
       for (let x = x0; x < x1; x++) small[cell] += ink[(top + y) * side + left + x];
     }
-    const value = (small[cell] /= (y1 - y0) * (x1 - x0));
+    small[cell] /= (y1 - y0) * (x1 - x0);
+    const value = small[cell];
     mass += value;
     down += value * Math.floor(cell / columns);
     across += value * (cell % columns);
@@ -238,7 +248,12 @@ function paint(canvas, digit) {
 
 /** All that a link keeps; `edits` are moved dimensions, in standard deviations. */
 const state = {
-  seed: 0, prior: prior ? "fitted" : "standard", digit: "", temperature: 1, pick: 0, edits: {},
+  seed: 0,
+  prior: prior ? "fitted" : "standard",
+  digit: "",
+  temperature: 1,
+  pick: 0,
+  edits: {},
   share: 0.5,
 };
 let wall = [];
@@ -249,10 +264,15 @@ const kld = model.posterior.KLD;
 const units = [...kld.keys()].sort((a, b) => kld[b] - kld[a]).slice(0, model.shown);
 
 function remember() {
-  const moved = Object.entries(state.edits).map(([unit, value]) => `${unit}:${value}`).join(",");
+  const moved = Object.entries(state.edits)
+    .map(([unit, value]) => `${unit}:${value}`)
+    .join(",");
   const kept = new URLSearchParams({ ...state, edits: moved });
   // What came from the pad or the map is no draw that a link could find again.
-  if (!wall.includes(base)) ["pick", "edits"].forEach((name) => kept.delete(name));
+  if (!wall.includes(base)) {
+    kept.delete("pick");
+    kept.delete("edits");
+  }
   history.replaceState(null, "", `#${kept}`);
 }
 
@@ -334,9 +354,10 @@ function fillWall(keepEdits = false) {
   delete $("wall").dataset.full;
   requestAnimationFrame(some);
   $("digit").disabled = state.prior !== "fitted";
-  $("draws-text").textContent = state.prior === "fitted"
-    ? "The fitted prior knows where the encoder puts real digits: nearly every draw is one."
-    : "N(0, I) is what training aimed at. It has mass where no digit lies: look for the blots.";
+  $("draws-text").textContent =
+    state.prior === "fitted"
+      ? "The fitted prior knows where the encoder puts real digits: nearly every draw is one."
+      : "N(0, I) is what training aimed at. It has mass where no digit lies: look for the blots.";
   pick(state.pick, keepEdits);
 }
 
@@ -444,7 +465,9 @@ function showMap() {
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.fillStyle = style.getPropertyValue("--ink");
-  model.plane.points.forEach(([x, y], m) => context.fillText(prior.labels[m], ...toCanvas([x, y])));
+  model.plane.points.forEach((place, m) => {
+    context.fillText(prior.labels[m], ...toCanvas(place));
+  });
   const [x, y] = toCanvas(point);
   context.strokeStyle = style.getPropertyValue("--accent");
   context.lineWidth = 2;
@@ -458,7 +481,9 @@ function pointAt(x, y) {
   const { low, high, origin, axes, units: active } = model.plane;
   const [a, b] = [x, y].map((value, i) => Math.min(Math.max(value, low[i]), high[i]));
   const z = new Float32Array(model.latent_dim);
-  active.forEach((unit, i) => (z[unit] = origin[i] + a * axes[0][i] + b * axes[1][i]));
+  active.forEach((unit, i) => {
+    z[unit] = origin[i] + a * axes[0][i] + b * axes[1][i];
+  });
   bend(z);
 }
 
@@ -596,7 +621,11 @@ function listenToPad() {
   const key = { x: 140, y: 140, down: false };
   pad.addEventListener("keydown", (event) => {
     const moves = {
-      ArrowLeft: [-12, 0], ArrowRight: [12, 0], ArrowUp: [0, -12], ArrowDown: [0, 12], " ": [0, 0],
+      ArrowLeft: [-12, 0],
+      ArrowRight: [12, 0],
+      ArrowUp: [0, -12],
+      ArrowDown: [0, 12],
+      " ": [0, 0],
     };
     const move = moves[event.key];
     if (!move) return;
