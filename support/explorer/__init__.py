@@ -36,8 +36,8 @@ def write(path, run, arrays):
     latent_dim, hidden = architecture["latent_dim"], architecture["hidden_units"]
     carried = int(np.sum(np.array(posterior["mu_std"]) ** 2 > ACTIVE_VARIANCE))
     model = {
-        "about": f"It was trained on {run['dataset']['name']} for {run['epochs_done']} epochs; "
-        f"{carried} of the {latent_dim} dimensions of z carry anything.",
+        "about": f"Its weights come from {run['epochs_done']} epochs of {run['dataset']['name']}, "
+        f"and use {carried} of the {latent_dim} dimensions of z.",
         "activation": architecture["activation"],
         "latent_dim": latent_dim,
         "encoder": [PIXELS, *hidden, 2 * latent_dim],
@@ -81,7 +81,7 @@ def plane(prior, latent_dim):
         whole = prior and len(prior["active"]) == 2
         points = prior["means"] if whole else np.zeros((0, 2))
         low, high = [-3.0, -3.0], [3.0, 3.0]
-        text = "All of z: every digit that this decoder can draw has its place here. Point into it."
+        text = "All of z, out to 3 on each side. Click or drag: the ring is the digit on show."
     else:
         units, weights, means = prior["active"].tolist(), prior["weights"], prior["means"]
         origin = weights @ means
@@ -90,8 +90,8 @@ def plane(prior, latent_dim):
         points = (means - origin) @ axes.T
         edge = 1.1 * np.abs(points).max() + 0.1
         low, high = [-edge, -edge], [edge, edge]
-        text = "The fitted prior's Gaussians, each named by its digit, on the plane in which they "
-        text += "differ most. Point into it; other directions of z rest."
+        text = "The fitted prior's Gaussians, named by their digits, on the plane where they differ "
+        text += "most. Click or drag: the ring is the digit on show."
     found = {"units": units, "low": low, "high": high, "text": text}
     return found | {
         name: np.round(array, 4).tolist()

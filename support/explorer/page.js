@@ -246,51 +246,66 @@ function paint(canvas, digit) {
   context.putImageData(image, 0, 0);
 }
 
-/** All that a link keeps; `edits` are moved dimensions, in standard deviations. */
-const state = {
+/** All that a link keeps. The digit on show is draw `pick` of the wall, or `z` where that is not
+    empty; `edits` are its moved dimensions, in standard deviations. `from` and `to` end the walk:
+    the first two draws where they are empty. A z is written in thousandths. */
+const START = {
   seed: 0,
   prior: prior ? "fitted" : "standard",
   digit: "",
   temperature: 1,
   pick: 0,
+  z: "",
   edits: {},
+  from: "",
+  to: "",
   share: 0.5,
 };
+let state;
+let origin = "";
 let wall = [];
 let base = null;
-let ends = [];
 const deviations = model.posterior.mu_std;
 const kld = model.posterior.KLD;
 const units = [...kld.keys()].sort((a, b) => kld[b] - kld[a]).slice(0, model.shown);
 
+const written = (z) => Array.from(z, (value) => Math.round(1000 * value)).join("_");
+const readAgain = (text) => Float32Array.from(text.split("_"), (value) => value / 1000);
+
 function remember() {
-  const moved = Object.entries(state.edits)
-    .map(([unit, value]) => `${unit}:${value}`)
-    .join(",");
-  const kept = new URLSearchParams({ ...state, edits: moved });
-  // What came from the pad or the map is no draw that a link could find again.
-  if (!wall.includes(base)) {
-    kept.delete("pick");
-    kept.delete("edits");
+  const moved = Object.entries(state.edits).map(([unit, value]) => `${unit}:${value}`);
+  const kept = new URLSearchParams({ ...state, edits: moved.join(",") });
+  for (const [name, value] of [...kept]) {
+    if (!value) kept.delete(name);
   }
   history.replaceState(null, "", `#${kept}`);
 }
 
+/** Takes over what the link says, as far as it fits these weights. */
 function recall() {
+  state = { ...START, edits: {} };
   const kept = new URLSearchParams(location.hash.slice(1));
-  for (const name of ["seed", "temperature", "pick", "share"]) {
+  const most = { seed: 2 ** 31, temperature: 1.5, pick: WALL - 1, share: 1 };
+  for (const [name, limit] of Object.entries(most)) {
     const value = parseFloat(kept.get(name));
-    if (Number.isFinite(value)) state[name] = Math.abs(value);
+    if (Number.isFinite(value)) state[name] = Math.min(Math.max(value, 0), limit);
   }
-  state.pick = Math.min(Math.floor(state.pick), WALL - 1);
+  state.pick = Math.floor(state.pick);
+  state.seed = Math.floor(state.seed);
+  for (const name of ["z", "from", "to"]) {
+    const text = kept.get(name) ?? "";
+    const z = readAgain(text);
+    if (z.length === model.latent_dim && z.every(Number.isFinite)) state[name] = text;
+  }
   if (prior && kept.get("prior") === "standard") state.prior = "standard";
   if (kept.get("digit") && digits.includes(Number(kept.get("digit")))) {
     state.digit = kept.get("digit");
   }
   for (const pair of (kept.get("edits") ?? "").split(",")) {
     const [unit, value] = pair.split(":").map(Number);
-    if (units.includes(unit) && Number.isFinite(value)) state.edits[unit] = value;
+    if (units.includes(unit) && Math.abs(value) <= 3) state.edits[unit] = value;
   }
+  origin = "Of the link";
 }
 
 function current() {
@@ -300,10 +315,11 @@ function current() {
 }
 
 function showPicked() {
-  const z = current();
-  const digit = decode(z);
+  const digit = decode(current());
   paint($("picked"), digit);
-  if (base === wall[state.pick]) paint($("wall").children[state.pick].firstChild, digit);
+  paint($("here"), digit);
+  if (!state.z) paint($("wall").children[state.pick].firstChild, digit);
+  $("origin").textContent = state.z ? origin : `Draw ${state.pick + 1}`;
   showMap();
   remember();
 }
@@ -316,25 +332,29 @@ function showSliders() {
   }
 }
 
-function pick(index, keepEdits = false) {
-  state.pick = index;
-  if (!keepEdits) {
-    if (base && base !== wall[index] && wall.includes(base)) {
-      paint($("wall").children[wall.indexOf(base)].firstChild, decode(base));
-    }
-    state.edits = {};
-  }
-  base = wall[index];
+/** Puts a digit on show: a draw of the wall, or any z, which comes from `origin`. */
+function show(index, z = null, from = "") {
+  // The wall's cell was bent along with the digit.
+  if (base && !state.z) paint($("wall").children[state.pick].firstChild, decode(base));
+  if (z) state.z = written(z);
+  else Object.assign(state, { pick: index, z: "" });
+  origin = from;
+  state.edits = {};
+  showBase();
+}
+
+function showBase() {
+  base = state.z ? readAgain(state.z) : wall[state.pick];
   [...$("wall").children].forEach((button, i) => {
-    button.setAttribute("aria-pressed", i === index);
-    button.tabIndex = i === index ? 0 : -1;
+    button.setAttribute("aria-pressed", i === state.pick && !state.z);
+    button.tabIndex = i === state.pick ? 0 : -1;
   });
   showSliders();
   showPicked();
 }
 
 let filling = 0;
-function fillWall(keepEdits = false) {
+function fillWall() {
   const next = uniforms(state.seed + 1);
   wall = Array.from({ length: WALL }, () => {
     return drawn(next, state.prior, state.digit, state.temperature);
@@ -344,7 +364,8 @@ function fillWall(keepEdits = false) {
   const some = () => {
     const until = performance.now() + SLICE;
     while (index < WALL && performance.now() < until && turn === filling) {
-      paint($("wall").children[index].firstChild, decode(wall[index]));
+      const bent = index === state.pick && !state.z;
+      paint($("wall").children[index].firstChild, decode(bent ? current() : wall[index]));
       index++;
     }
     if (turn !== filling) return;
@@ -353,12 +374,20 @@ function fillWall(keepEdits = false) {
   };
   delete $("wall").dataset.full;
   requestAnimationFrame(some);
-  $("digit").disabled = state.prior !== "fitted";
-  $("draws-text").textContent =
-    state.prior === "fitted"
-      ? "The fitted prior knows where the encoder puts real digits: nearly every draw is one."
-      : "N(0, I) is what training aimed at. It has mass where no digit lies: look for the blots.";
-  pick(state.pick, keepEdits);
+  const fitted = state.prior === "fitted";
+  $("digit").disabled = !fitted;
+  $("digit").value = fitted ? state.digit : "";
+  $("draws-text").textContent = fitted
+    ? "z from where the encoder puts real digits: at temperature 1 nearly all draws look like digits."
+    : "z from N(0, I), at which training aims: it has mass where no digit lies, so some draws are none.";
+  showBase();
+  showWalk();
+}
+
+/** Draws the wall anew; what was bent of it goes. */
+function drawAnew() {
+  if (!state.z) state.edits = {};
+  fillWall();
 }
 
 // Between two digits -------------------------------------------------------------------------
@@ -375,16 +404,21 @@ function between(a, b, share) {
   return a.map((value, i) => shares[0] * value + shares[1] * b[i]);
 }
 
+function walkEnds() {
+  return [state.from, state.to].map((text, i) => (text ? readAgain(text) : wall[i]));
+}
+
 function showWalk() {
-  paint($("walk-from"), decode(ends[0]));
-  paint($("walk-to"), decode(ends[1]));
+  const [from, to] = walkEnds();
+  paint($("walk-from"), decode(from));
+  paint($("walk-to"), decode(to));
   showShare();
 }
 
 function showShare() {
   $("share").value = state.share;
-  $("share-value").textContent = (+state.share).toFixed(2);
-  paint($("walked"), decode(between(ends[0], ends[1], +state.share)));
+  $("share-value").textContent = state.share.toFixed(2);
+  paint($("walked"), decode(between(...walkEnds(), state.share)));
   remember();
 }
 
@@ -425,10 +459,11 @@ function judgeOwn() {
   own = found.mu;
   paint($("laid"), digit);
   paint($("mirrored"), decode(found.mu));
-  let text = `-ELBO ${found.elbo.toFixed(1)} nats, of which KL ${found.kld.toFixed(1)}.`;
+  let text = `−ELBO ${found.elbo.toFixed(1)} nats, of which KL ${found.kld.toFixed(1)}.`;
   if (prior) {
     const { digit: name, share } = named(found.mu);
-    text += ` The fitted prior names it ${name} (${(100 * share).toFixed(0)} %).`;
+    const unsure = share < 0.995 ? `, ${(100 * share).toFixed(0)} % sure` : "";
+    text += ` The fitted prior names it ${name}${unsure}.`;
   }
   $("own-figures").textContent = text;
   $("take").disabled = false;
@@ -465,7 +500,10 @@ function showMap() {
   context.textAlign = "center";
   context.textBaseline = "middle";
   context.fillStyle = style.getPropertyValue("--ink");
+  context.strokeStyle = style.getPropertyValue("--paper");
+  context.lineWidth = 3;
   model.plane.points.forEach((place, m) => {
+    context.strokeText(prior.labels[m], ...toCanvas(place));
     context.fillText(prior.labels[m], ...toCanvas(place));
   });
   const [x, y] = toCanvas(point);
@@ -484,7 +522,7 @@ function pointAt(x, y) {
   active.forEach((unit, i) => {
     z[unit] = origin[i] + a * axes[0][i] + b * axes[1][i];
   });
-  bend(z);
+  show(0, z, "Of the map");
 }
 
 /** Where a z lies on the map: its projection on the plane. */
@@ -493,13 +531,6 @@ function placeOf(z) {
   return axes.map((axis) => {
     return active.reduce((sum, unit, i) => sum + (z[unit] - origin[i]) * axis[i], 0);
   });
-}
-
-function bend(z) {
-  base = z;
-  state.edits = {};
-  showSliders();
-  showPicked();
 }
 
 // Controls -----------------------------------------------------------------------------------
@@ -512,7 +543,7 @@ function build() {
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = SIDE;
     button.append(canvas);
-    button.addEventListener("click", () => pick(i));
+    button.addEventListener("click", () => show(i));
     $("wall").append(button);
   }
   $("wall").addEventListener("keydown", (event) => {
@@ -521,6 +552,9 @@ function build() {
     const index = buttons.indexOf(document.activeElement) + moves[event.key];
     if (!(index >= 0 && index < WALL)) return;
     event.preventDefault();
+    buttons.forEach((button, i) => {
+      button.tabIndex = i === index ? 0 : -1;
+    });
     buttons[index].focus();
   });
   $("digit").append(new Option("all", ""), ...digits.map((digit) => new Option(digit, digit)));
@@ -529,6 +563,7 @@ function build() {
     const input = document.createElement("input");
     const value = document.createElement("output");
     Object.assign(input, { type: "range", id: `unit-${unit}`, min: -3, max: 3, step: 0.05 });
+    label.htmlFor = input.id;
     label.append(`z[${unit}], KL ${kld[unit].toFixed(2)} nats`, value, input);
     const move = (to) => {
       state.edits[unit] = to;
@@ -545,59 +580,85 @@ function build() {
   }
 }
 
-function listen() {
+function showControls() {
   for (const radio of document.getElementsByName("prior")) {
     radio.checked = radio.value === state.prior;
     radio.disabled = !prior;
+  }
+  $("temperature").value = state.temperature;
+  $("temperature-value").textContent = state.temperature.toFixed(2);
+}
+
+/** Everything as the link has it. */
+function open() {
+  recall();
+  showControls();
+  fillWall();
+}
+
+function listen() {
+  for (const radio of document.getElementsByName("prior")) {
     radio.addEventListener("change", () => {
       state.prior = radio.value;
-      fillWall();
+      drawAnew();
     });
   }
-  $("digit").value = state.digit;
   $("digit").addEventListener("change", (event) => {
     state.digit = event.target.value;
-    fillWall();
+    drawAnew();
   });
-  const warm = () => ($("temperature-value").textContent = (+state.temperature).toFixed(2));
-  $("temperature").value = state.temperature;
-  warm();
   $("temperature").addEventListener("input", (event) => {
     state.temperature = +event.target.value;
-    warm();
-    fillWall();
+    showControls();
+    drawAnew();
   });
   $("again").addEventListener("click", () => {
     state.seed++;
-    fillWall();
+    drawAnew();
   });
-  $("reset").addEventListener("click", () => bend(base));
+  $("reset").addEventListener("click", () => {
+    state.edits = {};
+    showBase();
+  });
   $("save").addEventListener("click", () => {
     const large = Object.assign(document.createElement("canvas"), { width: 280, height: 280 });
-    const context = large.getContext("2d");
-    context.imageSmoothingEnabled = false;
-    context.drawImage($("picked"), 0, 0, 280, 280);
+    large.getContext("2d").drawImage($("picked"), 0, 0, 280, 280);
     const link = document.createElement("a");
     Object.assign(link, { href: large.toDataURL("image/png"), download: "digit.png" }).click();
   });
-  $("from").addEventListener("click", () => {
-    ends[0] = current();
-    showWalk();
-  });
-  $("to").addEventListener("click", () => {
-    ends[1] = current();
-    showWalk();
-  });
+  for (const end of ["from", "to"]) {
+    $(end).addEventListener("click", () => {
+      state[end] = written(current());
+      showWalk();
+    });
+  }
   $("share").addEventListener("input", (event) => {
     state.share = +event.target.value;
     showShare();
   });
+  for (const slider of document.querySelectorAll("input[type=range]")) forgiveScrolling(slider);
   $("clear").addEventListener("click", clearPad);
-  $("take").addEventListener("click", () => bend(Float32Array.from(own)));
+  $("take").addEventListener("click", () => {
+    show(0, own, "Your drawing");
+    $("picked").scrollIntoView({ block: "nearest" });
+  });
   listenToPad();
   if (model.plane) listenToMap();
-  else map.hidden = true;
+  else $("map-row").hidden = true;
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", showMap);
+  window.addEventListener("hashchange", open);
+}
+
+/** A finger that scrolls the page past a slider leaves it as it was. */
+function forgiveScrolling(slider) {
+  let before = slider.value;
+  slider.addEventListener("pointerdown", () => {
+    before = slider.value;
+  });
+  slider.addEventListener("pointercancel", () => {
+    slider.value = before;
+    slider.dispatchEvent(new Event("input"));
+  });
 }
 
 function listenToPad() {
@@ -619,6 +680,12 @@ function listenToPad() {
   pad.addEventListener("pointerup", lift);
   pad.addEventListener("pointercancel", lift);
   const key = { x: 140, y: 140, down: false };
+  const showPen = () => {
+    $("pen").style.left = `${key.x / 2.8}%`;
+    $("pen").style.top = `${key.y / 2.8}%`;
+    $("pen").classList.toggle("down", key.down);
+  };
+  showPen();
   pad.addEventListener("keydown", (event) => {
     const moves = {
       ArrowLeft: [-12, 0],
@@ -640,6 +707,7 @@ function listenToPad() {
       judgeOwn();
     }
     Object.assign(key, to);
+    showPen();
   });
 }
 
@@ -672,12 +740,9 @@ $("about").textContent = model.about;
 $("map-text").textContent = model.plane
   ? model.plane.text
   : "These weights have no fitted prior, and so no map.";
-recall();
 build();
 listen();
 clearPad();
-fillWall(true);
-ends = [wall[0], wall[1]];
-showWalk();
+open();
 // For tests, and for the curious: what the page computes with.
 window.explorer = { model, decode, encode, named, cost, laidOut, drawn, uniforms };

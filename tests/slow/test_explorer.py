@@ -96,19 +96,30 @@ def test_every_control_works_by_keyboard(opened, trained):
     assert (grey(page, "#walked") != before).any()
     page.focus("#map")
     page.keyboard.press("ArrowUp")
-    assert (grey(page, "#picked") != picked).any()
+    pointed = grey(page, "#picked")
+    assert (pointed != picked).any() and page.inner_text("#origin") == "Of the map"
+    page.click("#to")
+    np.testing.assert_array_equal(grey(page, "#walk-to"), pointed)
+    map_link = page.url
     page.focus("#pad")
     for key in [" ", *["ArrowDown"] * 8, " "]:
         page.keyboard.press(key)
     assert "The fitted prior names it" in page.inner_text("#own-figures")
     page.click("#clear")
     assert page.inner_text("#own-figures") == "Nothing drawn yet."
-    # A link shows the same digit.
+    for name in ("Temperature", "Share of the way", "z["):
+        assert page.get_by_role("slider", name=name).first.is_visible()
+    # A link shows the same digit, in a new page and in an open one.
     page = opened(trained, "#" + link.partition("#")[2])
     np.testing.assert_array_equal(grey(page, "#picked"), bent)
+    page.goto(map_link)
+    page.wait_for_function("document.getElementById('origin').textContent === 'Of the link'")
+    np.testing.assert_array_equal(grey(page, "#picked"), pointed)
+    np.testing.assert_array_equal(grey(page, "#walk-to"), pointed)
+    np.testing.assert_array_equal(grey(page, "#walked"), grey(page, "#walk-from"))
     page.check("input[value=standard]")
     page.wait_for_selector("#wall[data-full]")
-    assert "N(0, I) is what training aimed at" in page.inner_text("#draws-text")
+    assert "z from N(0, I)" in page.inner_text("#draws-text")
 
 
 def test_a_drawn_digit_is_laid_out_and_reconstructed(opened):
