@@ -106,9 +106,7 @@ def carried(notice):
     Args:
         notice: why not all.
     """
-    with files.open_regular(CARRIED) as file:
-        accepted = dict.fromkeys(NPZ_KEYS[2:], _accepts)
-        images, labels = files.read_npz(file, CARRIED, accepted, compressed=True).values()
+    images, labels = _read_npz(CARRIED, NPZ_KEYS[2:])
     nothing = Split(np.zeros((0, PIXELS), np.uint8), np.zeros(0, np.uint8))
     test = Split(images.reshape(-1, PIXELS), labels)
     return Dataset("mnist", MNIST_SHA256, nothing, nothing, test, notice)
@@ -166,6 +164,21 @@ def warped(images, share, uniform):
     return tf.reshape(moved, tf.shape(images))
 
 
+def framed(image, middle):
+    """Returns an image, uint8 (height, width), in 28x28, centred by mass at `middle`."""
+    frame, sides = np.zeros((SIDE, SIDE), np.uint8), np.array(image.shape)
+    top, left = np.clip(np.rint(middle - mass(image)).astype(int), 0, SIDE - sides)
+    frame[top : top + sides[0], left : left + sides[1]] = image
+    return frame
+
+
+def mass(image):
+    """The centre of mass of an image, in pixels from its first: (row, column)."""
+    from scipy import ndimage
+
+    return np.array(ndimage.center_of_mass(image))
+
+
 def _split(wanted, x_train, y_train, x_test, y_test):
     """Names, hashes and splits arrays as the classic TensorFlow tutorial did.
 
@@ -205,31 +218,22 @@ def _digits():
     images = images.reshape(-1, 8, 8) * (255 / 16)
     scaled = ndimage.zoom(images, (1, 2.5, 2.5), order=3, mode="nearest", grid_mode=True)
     scaled = np.clip(np.rint(scaled), 0, 255).astype(np.uint8)
-    framed = np.zeros((len(scaled), SIDE, SIDE), np.uint8)
-    border = (SIDE - 20) // 2
-    for frame, image in zip(framed, scaled, strict=True):
-        shift = np.rint(9.5 - np.array(ndimage.center_of_mass(image))).astype(int)
-        row, column = border + np.clip(shift, -border, border)
-        frame[row : row + 20, column : column + 20] = image
-    framed = framed.reshape(-1, PIXELS)
+    images = np.stack([framed(image, (SIDE - 1) / 2) for image in scaled]).reshape(-1, PIXELS)
     labels = labels.astype(np.uint8)
     # A fixed draw: the split is part of the data set and does not follow --seed.
     rest, test = train_test_split(
         np.arange(len(labels)), test_size=300, stratify=labels, random_state=0
     )
     train, validation = train_test_split(rest, test_size=200, stratify=labels[rest], random_state=0)
-    parts = (Split(framed[part], labels[part]) for part in (train, validation, test))
-    return Dataset("digits", _sha256(framed, labels), *parts)
+    parts = (Split(images[part], labels[part]) for part in (train, validation, test))
+    return Dataset("digits", _sha256(images, labels), *parts)
 
 
 def _read(path):
     """Returns the four arrays of an `.npz` file, or of a folder with one or with IDX files."""
     npz = os.path.join(path, "mnist.npz") if os.path.isdir(path) else path
     if os.path.exists(npz):
-        with files.open_regular(npz) as file:
-            accepted = dict.fromkeys(NPZ_KEYS, _accepts)
-            arrays = files.read_npz(file, npz, accepted, compressed=True)
-        return _checked(npz, *(arrays[key] for key in NPZ_KEYS))
+        return _checked(npz, *_read_npz(npz, NPZ_KEYS))
     if not os.path.isdir(path):
         raise UserError(f"{path} does not exist: {HOW_TO_GET}")
     found = []
@@ -239,6 +243,12 @@ def _read(path):
     if len(found) < len(IDX_FILES):
         raise UserError(f"{path} holds neither mnist.npz nor the four IDX files: {HOW_TO_GET}")
     return _checked(path, *map(_read_idx, found))
+
+
+def _read_npz(path, keys):
+    """Returns the arrays of an `.npz` file, in the order of `keys`."""
+    with files.open_regular(path) as file:
+        return files.read_npz(file, path, dict.fromkeys(keys, _accepts), compressed=True).values()
 
 
 def _accepts(shape, dtype):

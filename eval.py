@@ -87,7 +87,9 @@ def main(args):
         mu, _ = evaluation.encoded(vae, seen(dataset.train.images))
         named = report.probed(mu, dataset.train.labels, figures["mu"])
         figures["probe_accuracy"] = (named == dataset.test.labels).astype(float)
-    active = evaluation.active_units(figures["mu"])
+    if not np.isfinite(list(evaluation.means(figures).values())).all():
+        raise UserError(f"{folder}: the figures of these weights are not finite: train them anew")
+    active = prior.active_units(figures["mu"])
     whole = " of 10,000" if dataset.notice else ""
     metrics = evaluation.means(figures) | {
         "nll_samples": args.nll_samples,
@@ -124,8 +126,6 @@ def main(args):
             draw_own(os.path.join(args.output_dir, names[-1]), vae, shown, laid_out, theirs)
         if args.report:
             names.append("report.png")
-            if args.map == "tsne" and len(active) > 2:
-                print("Laying out mu by t-SNE, some 20 seconds ...", flush=True)
             points, axes = report.flattened(figures["mu"], active, args.map, args.seed)
             whole_plane = fitted and len(active) == vae.latent_dim == 2
             gaussians = fitted.gaussians if whole_plane else ()

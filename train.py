@@ -39,7 +39,7 @@ def add_training_flags(parser):
     add("--beta", type=amount, default=1.0, help="weight of the KL term")
     drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
-    add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="z an image, antithetic pairs")
+    add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="draws of z for each image")
     warp = "share of images seen slightly turned, stretched and moved; falls with the learning rate"
     add("--warp", type=cli.number(0, 1), default=1.0, help=warp)
 
@@ -48,7 +48,7 @@ def add_training_flags(parser):
     add("--batch", type=count, help="images a step (default: 100; 50 for 1 or 2 epochs)")
     add("--limit", type=count, default=None, help="train on the first N images only (default: all)")
     rule = "the highest (default: 0.003, times (100 / epoch)^(1/4), times (batch / 100)^(1/2))"
-    add("--learning_rate", type=cli.number(0, 1e6, above=True), help=rule)
+    add("--learning_rate", type=cli.number(1e-30, 1e6), help=rule)
     falls = "linear: the learning rate falls to 0 at the last step"
     add("--schedule", choices=("linear", "constant"), default="linear", help=falls)
     rise = "epochs in which the learning rate rises; at most a tenth of the run"
@@ -68,7 +68,7 @@ def parser():
     shared = "mirrored: all devices here; multi_worker: all machines that TF_CONFIG names"
     add("--strategy", choices=team.STRATEGIES, default="auto", help=shared)
     wait = "seconds that workers wait for each other"
-    add("--cluster_timeout", type=cli.number(0, 1e6, above=True), default=120.0, help=wait)
+    add("--cluster_timeout", type=cli.number(1e-30, 1e6), default=120.0, help=wait)
     add = parser.add_argument_group("folders and records").add_argument
     add("--save_weight_dir", default="./weight_train", help="the weights, and saves on the way")
     add("--log_dir", default="./log", help="TensorBoard's event files")
@@ -258,7 +258,7 @@ def main(args):
                     if step % steps:
                         leave_if_asked(save=True)
                 validated = evaluation.curves(evaluate(validation), args.recon_loss, args.beta)
-                log.validation(step, validated)
+                log.scalars("val", step, validated)
                 if step == last or epoch % PICTURE_EPOCHS == 0:
                     log.digits(step, evaluation.pictures(vae, validation, args.seed))
                 bar.end_epoch(log.end_epoch(steps), validated)

@@ -17,7 +17,7 @@ class NotFinite(Exception):
     code = 3
 
 
-class Interrupted(Exception):
+class Interrupted(BaseException):
     """A signal that ends a script early, which is no error.
 
     Args:

@@ -11,7 +11,6 @@ import argparse
 import contextlib
 import difflib
 import functools
-import operator
 import os
 import signal
 import sys
@@ -28,20 +27,18 @@ KNOWN_AS = {"--lr": "--learning_rate", "--z_dim": "--latent_dim", "--num_samples
 
 def integer(minimum, maximum=LARGEST):
     """A type for argparse: a whole number from `minimum` to `maximum`."""
-    return _within(int, "a whole number from", minimum, maximum, operator.le)
+    return _within(int, "a whole number from", minimum, maximum)
 
 
-def number(minimum, maximum, *, above=False):
-    """A type for argparse: a number from `minimum` (`above`: above it) to `maximum`."""
-    if above:
-        return _within(float, "a number above", minimum, maximum, operator.lt)
-    return _within(float, "a number from", minimum, maximum, operator.le)
+def number(minimum, maximum):
+    """A type for argparse: a number from `minimum` to `maximum`."""
+    return _within(float, "a number from", minimum, maximum)
 
 
-def _within(kind, name, minimum, maximum, below):
+def _within(kind, name, minimum, maximum):
     def parse(text):
         with contextlib.suppress(ValueError):
-            if below(minimum, kind(text)) and kind(text) <= maximum:
+            if minimum <= kind(text) <= maximum:
                 return kind(text)
         raise argparse.ArgumentTypeError(f"expected {name} {minimum} to {maximum}, got {text!r}")
 
@@ -78,7 +75,7 @@ class Parser(argparse.ArgumentParser):
         args.given = frozenset(name for name, value in typed.items() if value is not None)
         for name, value in vars(args).items():
             # TensorFlow takes no other names of files.
-            if isinstance(value, str) and value != value.encode(errors="replace").decode():
+            if spelled(value) != spelled(value).encode(errors="replace").decode():
                 self.error(f"--{name} is not valid UTF-8: rename the file or folder")
         return args
 
@@ -184,9 +181,7 @@ def quiet_tensorflow(first=None):
             keras.config.set_floatx("float32")
             # Touching the devices here makes the lines about absent GPUs come now.
             return (first or tf.config.list_logical_devices)()
-        except (Interrupted, KeyboardInterrupt):
-            raise
-        except BaseException:
+        except Exception:
             aside.seek(0)
             os.write(kept, aside.read())
             raise

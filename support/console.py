@@ -8,6 +8,7 @@ with console.Signals() as signals:
 import signal
 import sys
 import time
+from datetime import timedelta
 
 from support import Interrupted
 
@@ -45,9 +46,10 @@ class Progress:
         if shown and sys.stdout.isatty():
             from rich import progress
 
-            columns = "{task.description}", progress.BarColumn(20), "{task.fields[told]}"
+            columns = "{task.description}", progress.BarColumn(16), "{task.fields[told]}"
             # By hand: nothing else runs beside the training.
             self._bar = progress.Progress(*columns, transient=True, auto_refresh=False)
+            self._task = self._bar.add_task("", total=steps, told="")
 
     def __enter__(self):
         return self
@@ -63,22 +65,18 @@ class Progress:
         if self._bar:
             pace = (now - self._started) / (done - self._first)
             ends = (-done % self._steps, self._epochs * self._steps - done)
-            epoch, run = (clock(pace * left) for left in ends)
+            epoch, run = (timedelta(seconds=round(pace * left)) for left in ends)
             told = f"loss_total {loss_total:.1f}, {epoch} left; all: {run}"
-            if not self._bar.tasks:
-                title = f"Epoch {(done - 1) // self._steps + 1}/{self._epochs}"
-                self._bar.add_task(title, total=self._steps, told=told)
-                self._bar.start()
-            task = self._bar.tasks[0].id
-            in_epoch = (done - 1) % self._steps + 1
-            self._bar.update(task, completed=in_epoch, told=told, refresh=True)
+            before, last = divmod(done - 1, self._steps)
+            look = {"description": f"Epoch {before + 1}/{self._epochs}", "told": told}
+            self._bar.update(self._task, completed=last + 1, refresh=True, **look)
+            self._bar.start()
 
     def end_epoch(self, trained, validated):
         """Prints the line of the epoch; both are dicts of means over the epoch's steps and over
         the validation images."""
         if self._bar:
             self._bar.stop()
-            self._bar.remove_task(self._bar.tasks[0].id)
         if self._shown:
             speed = self._batch * (self._done - self._epoch_first) / max(self._seconds, 1e-9)
             losses = [part["loss_total"] for part in (trained, validated)]
@@ -88,14 +86,6 @@ class Progress:
                 flush=True,
             )
         self._epoch_first, self._epoch_started = self._done, time.monotonic()
-
-
-def clock(seconds):
-    """Seconds as 4 s, 1:05 or 2:03:04."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    hours, rest = divmod(round(seconds), 3600)
-    return f"{hours}:{rest // 60:02}:{rest % 60:02}" if hours else f"{rest // 60}:{rest % 60:02}"
 
 
 class Signals:

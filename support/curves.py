@@ -4,7 +4,7 @@
     log = curves.Curves("log", names=("loss_total", ...), every=50)
     with log.started(step, run):
         log.train(step, terms, rate)                     # a point where one is due
-        log.validation(step, points)
+        log.scalars("val", step, points)
 
 Names, in both parts: `objective`, what is minimized, and those in `model.TERMS`. In train alone:
 `learning_rate`. In val alone: `active_units`, and the pictures `reconstructions` and `prior_draws`.
@@ -20,7 +20,6 @@ import glob
 import json
 import os
 import re
-import socket
 import time
 
 import numpy as np
@@ -89,29 +88,6 @@ def _owner(log_dir):
         return None
 
 
-def new_event_file(folder, step):
-    """Opens a new event file, which begins with a restart: points from `step` on are dropped.
-
-    Loaders read files in the order of their names, which begin with the time: that of a clock
-    that was set back gives way to the one after the newest file's.
-
-    Returns:
-        The open file, and TensorBoard's writer of records into it.
-    """
-    from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-    from tensorboard.summary.writer.record_writer import RecordWriter
-
-    times = [int(match[1]) for match in map(EVENT_FILE.match, os.listdir(folder)) if match]
-    now = max(int(time.time()), *(before + 1 for before in times), 0)
-    name = f"events.out.tfevents.{now:010d}.{socket.gethostname()}.{os.getpid()}"
-    file = open(os.path.join(folder, name), "xb")  # noqa: SIM115, closed with the others
-    writer = RecordWriter(file)
-    start = SessionLog(status=SessionLog.START)
-    for content in ({"file_version": "brain.Event:2"}, {"step": step, "session_log": start}):
-        writer.write(Event(wall_time=time.time(), **content).SerializeToString())
-    return file, writer
-
-
 class Curves:
     """Writes scalars, pictures and text of a run, and keeps the running sums of its steps.
 
@@ -141,8 +117,7 @@ class Curves:
         try:
             with files.disk_errors(self._log_dir):
                 for part in PARTS if self._log_dir else ():
-                    folder = os.path.join(self._log_dir, part)
-                    self._files[part], self._writers[part] = new_event_file(folder, step + 1)
+                    self._begin(part, step + 1)
             if not step:
                 self._table({name: run[name] for name in SHOWN})
             yield
@@ -150,6 +125,24 @@ class Curves:
             with files.disk_errors(self._log_dir):
                 for file in self._files.values():
                     file.close()
+
+    def _begin(self, part, step):
+        """Opens a new event file, which begins with a restart: points from `step` on are dropped.
+
+        Loaders read files in the order of their names, which begin with the time: that of a clock
+        that was set back gives way to the one after the newest file's.
+        """
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        folder = os.path.join(self._log_dir, part)
+        times = [int(match[1]) for match in map(EVENT_FILE.match, os.listdir(folder)) if match]
+        now = max(int(time.time()), *(before + 1 for before in times), 0)
+        name = f"events.out.tfevents.{now:010d}.{os.uname().nodename}.{os.getpid()}"
+        self._files[part] = open(os.path.join(folder, name), "xb")  # noqa: SIM115, closed by `started`
+        self._writers[part] = RecordWriter(self._files[part])
+        self._add(part, 0, file_version="brain.Event:2")
+        self._add(part, step, session_log=SessionLog(status=SessionLog.START))
 
     def train(self, step, terms, rate):
         """Adds the means of a window of steps; writes the points that are due.
@@ -169,7 +162,7 @@ class Curves:
                 means = self.sums["log_sum"] / self.sums["logged"]
                 point = dict(zip(self._names, means, strict=True))
                 point["learning_rate"] = float(rate(done - 1))
-                self._scalars("train", done, point)
+                self.scalars("train", done, point)
                 self.sums |= {"logged": np.int64(0), "log_sum": np.zeros(len(self._names))}
 
     def end_epoch(self, steps):
@@ -178,11 +171,8 @@ class Curves:
         self.sums["epoch_sum"] = np.zeros(len(self._names))
         return dict(zip(self._names, means, strict=True))
 
-    def validation(self, step, points):
-        """Writes one point of each validation curve, a dict by name."""
-        self._scalars("val", step, points)
-
-    def _scalars(self, part, step, values):
+    def scalars(self, part, step, values):
+        """Writes one point of each curve of a part, a dict by name."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         # As plain values: of tensors, which tf.summary writes, EventAccumulator purges nothing at
@@ -197,6 +187,7 @@ class Curves:
         Args:
             drawn: dict by name of digits, uint8 (rows, columns, 784).
         """
+        import tensorflow as tf
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         for name, rows in drawn.items():
@@ -204,7 +195,7 @@ class Curves:
             height, width = ink.shape
             # Of the plain kind, for the same reason as the scalars.
             picture = Summary.Image(height=height, width=width, colorspace=1)
-            picture.encoded_image_string = pictures.as_png(ink)
+            picture.encoded_image_string = tf.io.encode_png(ink[..., None]).numpy()
             value = Summary.Value(tag=tag(name), image=picture)
             self._add("val", step, summary=Summary(value=[value]))
 

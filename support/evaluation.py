@@ -11,9 +11,8 @@ import tensorflow as tf
 
 import model
 from data import pixels
-from support import window
+from support import prior, window
 
-ACTIVE_VARIANCE = 0.01
 # More blocks of images than any data set fills: each has noise of its own in `nll`.
 _BLOCKS = 128
 
@@ -88,12 +87,6 @@ def pictures(vae, images, seed, rows=4, columns=10):
     return {"reconstructions": pairs, "prior_draws": generated}
 
 
-def active_units(mu):
-    """Returns which latent dimensions are active, ascending: the variance of mu over images, mu
-    (n, latent_dim), is above 0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.2)."""
-    return np.flatnonzero(mu.var(axis=0) > ACTIVE_VARIANCE)
-
-
 def means(figures):
     """Means over images of what `evaluator` returned, as floats, without `mu` and `named`."""
     return {
@@ -112,7 +105,7 @@ def curves(figures, recon_loss, beta):
     found = means(figures)
     points = {name: found[name] for name in model.TERMS}
     points["objective"] = float(model.objective(figures, recon_loss, beta))
-    return points | {"active_units": len(active_units(figures["mu"]))}
+    return points | {"active_units": len(prior.active_units(figures["mu"]))}
 
 
 def encoded(vae, images, batch=1000):
@@ -169,13 +162,11 @@ def nll(vae, images, samples, seed, fitted=None, done=None, chunk=10, block=10_0
 
     @tf.function(autograph=False)
     def draws(first, part, count):
-        return tf.map_fn(
-            lambda i: window.normal(
-                [count, vae.latent_dim], seed, window.NLL_STREAM, _BLOCKS * i + part
-            ),
-            first + tf.range(chunk),
-            fn_output_signature=tf.float32,
-        )
+        def one(i):
+            place = _BLOCKS * i + part
+            return window.normal([count, vae.latent_dim], seed, window.NLL_STREAM, place)
+
+        return tf.map_fn(one, first + tf.range(chunk), fn_output_signature=tf.float32)
 
     found = []
     for part, start in enumerate(range(0, len(images), block)):

@@ -232,11 +232,9 @@ def read_array(file, what, accepts):
         UserError: the array is damaged, of Python objects, or not accepted.
     """
     with damage(what):
-        read_header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[np.lib.format.read_magic(file)]
-        shape, fortran, dtype = read_header(file)
+        if np.lib.format.read_magic(file) != (1, 0):
+            raise ValueError("a header of another version than 1.0")
+        shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
         # Python's own True is a whole number, too, and so is what a shape may not be: negative.
         whole = all(type(length) is int and length >= 0 for length in shape)
         if dtype.hasobject or fortran or not whole or not accepts(shape, dtype):

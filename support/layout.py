@@ -11,7 +11,7 @@ import warnings
 
 import numpy as np
 
-from data import PIXELS, SIDE
+from data import PIXELS, SIDE, framed, mass
 from support import UserError, files
 
 INK_SIDE = 20
@@ -113,19 +113,4 @@ def laid_out(grey):
     if not np.max(scaled):
         raise ValueError("there is nothing but dust")
     scaled = np.asarray(scaled, float) / np.max(scaled)
-    return framed(np.uint8(np.rint(255 * scaled)))
-
-
-def framed(image):
-    """Returns an image, uint8 (height, width) of 20x20 at most, in 28x28, centred by its mass."""
-    frame, sides = np.zeros((SIDE, SIDE), np.uint8), np.array(image.shape)
-    top, left = np.clip(np.rint(SIDE / 2 - mass(image)).astype(int), 0, SIDE - sides)
-    frame[top : top + sides[0], left : left + sides[1]] = image
-    return frame
-
-
-def mass(image):
-    """The centre of mass of an image, in pixels from its first: (row, column)."""
-    from scipy import ndimage
-
-    return np.array(ndimage.center_of_mass(image))
+    return framed(np.uint8(np.rint(255 * scaled)), SIDE / 2)

@@ -8,7 +8,6 @@ by colour alone. A row of digits is a tuple (name, images, texts below or ()).
 """
 
 import contextlib
-import io
 import itertools
 
 import numpy as np
@@ -43,15 +42,6 @@ def mosaic(images, columns, gap=GAP):
     tiles[: len(images), :SIDE, :SIDE] = images
     tiles = tiles.reshape(rows, columns, step, step)
     return tiles.swapaxes(1, 2).reshape(rows * step, columns * step)
-
-
-def as_png(grey):
-    """Returns a grey picture, uint8 (height, width), as the bytes of a PNG."""
-    from PIL import Image
-
-    content = io.BytesIO()
-    Image.fromarray(grey).save(content, "png")
-    return content.getvalue()
 
 
 def in_rows(images, columns, names=()):

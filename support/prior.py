@@ -21,6 +21,7 @@ import numpy as np
 
 from support import files
 
+ACTIVE_VARIANCE = 0.01
 # More components a digit gain on training images and lose on validation images.
 COMPONENTS = 10
 # An image more for each dimension leaves no covariance to chance.
@@ -30,7 +31,13 @@ RIDGE, ROUNDS = 1e-3, 20
 FARTHEST, CLASSES, LARGEST, LEAST_SPREAD = 900.0, 256, 1e6, 1e-3
 
 
-def fit(known, labels, validation, seed, between=None):
+def active_units(mu):
+    """Returns which latent dimensions are active, ascending: the variance of mu over images, mu
+    (n, latent_dim), is above 0.01 (Burda, Grosse and Salakhutdinov 2016, section 5.2)."""
+    return np.flatnonzero(mu.var(axis=0) > ACTIVE_VARIANCE)
+
+
+def fit(known, labels, validation, seed, between=lambda: None):
     """Fits the mixtures, to the same bits whatever the number of threads.
 
     Args:
@@ -50,9 +57,7 @@ def fit(known, labels, validation, seed, between=None):
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
 
-    from support import evaluation
-
-    active = evaluation.active_units(known[0])
+    active = active_units(known[0])
     digits, counts = np.unique(labels, return_counts=True)
     if not len(active):
         return None, {"gain": None, "why": "no latent dimension is active"}
@@ -68,8 +73,7 @@ def fit(known, labels, validation, seed, between=None):
         # So few rounds are meant: the validation images gain nothing from more.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for digit, count in zip(digits, counts, strict=True):
-            if between:
-                between()
+            between()
             most = count // (IMAGES_A_DIMENSION * (len(active) + 1))
             mixture = GaussianMixture(
                 n_components=int(np.clip(most, 1, COMPONENTS)),
@@ -86,7 +90,8 @@ def fit(known, labels, validation, seed, between=None):
     arrays["weights"] *= np.repeat(counts / len(labels), components)
     gain = float(np.mean(Mixture(arrays).log_ratio(other)))
     if not gain > 0:
-        return None, {"gain": gain, "why": "N(0, I) is as good for the validation images"}
+        told = gain if np.isfinite(gain) else None
+        return None, {"gain": told, "why": "N(0, I) is as good for the validation images"}
     return arrays, {"gain": gain, "why": ""}
 
 

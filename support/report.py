@@ -53,6 +53,7 @@ def flattened(mu, active, how, seed):
     if mu.shape[1] == 2:
         return mu, ("mu[0]", "mu[1]")
     if how == "tsne" and len(active) > 2:
+        print("Laying out mu by t-SNE, some 20 seconds ...", flush=True)
         mu = mu[:MAPPED, active]
         near = min(30, (len(mu) - 1) / 3)
         tsne = TSNE(2, init="pca", perplexity=near, random_state=seed, n_jobs=2)
@@ -115,23 +116,20 @@ def latent_map(axes, points, labels, gaussians):
 
     # Custom data may have labels that are no digits.
     axes.scatter(*points[labels > 9].T, s=4, marker=".", color="#BBBBBB", linewidths=0)
-    present = [digit for digit in range(10) if (labels == digit).any()]
-    for digit in present:
+    outline = [patheffects.withStroke(linewidth=3, foreground="white")]
+    for digit in np.unique(labels[labels <= 9]):
+        place, colour = points[labels == digit], pictures.DIGIT_COLOURS[digit]
         # The digit itself as marker: told apart without colour, too.
-        look = {"marker": f"${digit}$", "color": pictures.DIGIT_COLOURS[digit]}
-        axes.scatter(*points[labels == digit].T, s=16, linewidths=0, **look)
+        axes.scatter(*place.T, s=16, marker=f"${digit}$", color=colour, linewidths=0)
+        name = axes.text(*np.median(place, axis=0), str(digit), color=colour, fontsize=16)
+        name.set(path_effects=outline, ha="center", va="center", weight="bold")
     for digit, mean, covariance in gaussians:
         variances, directions = np.linalg.eigh(covariance)
         across, along = 4 * np.sqrt(variances)
         angle = np.degrees(np.arctan2(directions[1, 0], directions[0, 0]))
-        colour = pictures.DIGIT_COLOURS[digit] if digit < 10 else "#777777"
+        colour = pictures.DIGIT_COLOURS[digit] if digit < 10 else "#BBBBBB"
         look = {"fill": False, "color": colour, "linewidth": 0.8}
         axes.add_patch(patches.Ellipse(mean, across, along, angle=angle, **look))
-    outline = [patheffects.withStroke(linewidth=3, foreground="white")]
-    for digit in present:
-        x, y = np.median(points[labels == digit], axis=0)
-        name = axes.text(x, y, str(digit), color=pictures.DIGIT_COLOURS[digit], fontsize=16)
-        name.set(path_effects=outline, ha="center", va="center", weight="bold")
     axes.set_aspect("equal", adjustable="datalim")
 
 

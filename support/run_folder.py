@@ -145,8 +145,7 @@ class RunFolder:
 
     def _load(self, vae, optimizer, sums):
         state = _training_arrays(optimizer, sums)
-        expected = {name: (array.shape, array.dtype) for name, array in state.items()}
-        self.run, arrays = weights.read(self.path, training_shapes=expected)
+        self.run, arrays = weights.read(self.path, training_like=state)
         require_same(self.run, self._wanted, self.path)
         training = arrays["training"]
         count = len(optimizer.variables)
@@ -174,6 +173,7 @@ class RunFolder:
         # The last step's loss is that of the weights before it, so this looks at them.
         if not all(np.isfinite(weight.numpy()).all() for weight in vae.trainable_variables):
             raise self._not_finite(step)
+        self._saved_at = time.monotonic()
         if not self._writes:
             return
         self._require_locks()
@@ -182,9 +182,7 @@ class RunFolder:
         with files.disk_errors(self.path):
             files.make_folder(os.path.dirname(os.path.abspath(path)))
         training = _training_arrays(optimizer, sums)
-        check = self._require_locks
-        weights.write(path, vae, self.run, training=training, before_commit=check)
-        self._saved_at = time.monotonic()
+        weights.write(path, vae, self.run, training=training, before_commit=self._require_locks)
         saved = weights.steps(self.path)
         later = [other for other in reversed(saved) if other > step]
         # Two stay: this one and the one before.

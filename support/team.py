@@ -130,10 +130,23 @@ def join(strategy, machines, timeout):
     Yields:
         A `Team`. The end of another worker, or of memory, leaves the block as a `UserError`.
     """
-    with _device_errors(machines):
+    try:
         if machines:
             greet(*machines, timeout)
         yield cli.quiet_tensorflow(lambda: _built(strategy, machines, timeout))
+    except Exception as error:
+        # What went wrong is known by now; before, TensorFlow may not have been imported.
+        import tensorflow as tf
+
+        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
+        gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
+        if machines and isinstance(error, gone):
+            raise UserError(
+                f"another worker is gone or cannot be reached ({type(error).__name__}): {RUN_AGAIN}"
+            ) from error
+        if isinstance(error, tf.errors.ResourceExhaustedError):
+            raise UserError("out of memory: try a smaller batch, or fewer draws of z") from error
+        raise
 
 
 def _built(strategy, machines, timeout):
@@ -195,23 +208,3 @@ class Team:
         numbers = np.array(numbers, np.float64)
         if self.any((self.total(numbers * self.chief) != numbers).any()):
             raise UserError(message)
-
-
-@contextlib.contextmanager
-def _device_errors(machines):
-    """Turns the end of another worker, or of memory, into a `UserError`."""
-    try:
-        yield
-    except Exception as error:
-        # What went wrong is known by now; before, TensorFlow may not have been imported.
-        import tensorflow as tf
-
-        gone = (tf.errors.UnavailableError, tf.errors.AbortedError, tf.errors.CancelledError)
-        gone += (tf.errors.DeadlineExceededError, tf.errors.InternalError)
-        if machines and isinstance(error, gone):
-            raise UserError(
-                f"another worker is gone or cannot be reached ({type(error).__name__}): {RUN_AGAIN}"
-            ) from error
-        if isinstance(error, tf.errors.ResourceExhaustedError):
-            raise UserError("out of memory: try a smaller batch, or fewer draws of z") from error
-        raise

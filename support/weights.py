@@ -143,30 +143,30 @@ def read_run(where):
     return _newest(where, lambda archive, run, path: run)
 
 
-def read(where, parts=("encoder", "decoder"), training_shapes=None):
+def read(where, parts=("encoder", "decoder"), training_like=None):
     """Reads the newest good weights.
 
     Args:
         where: a weights folder, or a `.keras` file of one.
         parts: which of `encoder` and `decoder` to read.
-        training_shapes: dict of name -> (shape, dtype) of the arrays in `training.npz`; None:
-            they are not read.
+        training_like: dict of name -> an array of the shape and type that `training.npz` must
+            have there; None: they are not read.
 
     Returns:
         `run.json` as a dict, and a dict of part -> list of float32 arrays in Keras's order; also
-        dicts of arrays: `training` with `training_shapes`, `prior` where one was fitted.
+        dicts of arrays: `training` with those of `training_like`, `prior` where one was fitted.
 
     Raises:
         UserError: there are none, or they are damaged.
     """
 
     def arrays(archive, run, path):
-        found = _read_weights(archive, run["architecture"], parts, path)
-        if training_shapes:
+        found = _read_weights(archive, run["architecture"], parts)
+        if training_like:
             content = io.BytesIO(archive.read(TRAINING))
             accepted = {
-                name: lambda shape, dtype, expected=expected: (shape, dtype) == expected
-                for name, expected in training_shapes.items()
+                name: lambda shape, dtype, like=like: (shape, dtype) == (like.shape, like.dtype)
+                for name, like in training_like.items()
             }
             found["training"] = files.read_npz(content, f"{path}: {TRAINING}", accepted)
             if not all(np.isfinite(array).all() for array in found["training"].values()):
@@ -287,7 +287,7 @@ def shapes(architecture):
     return found
 
 
-def _read_weights(archive, architecture, parts, path):
+def _read_weights(archive, architecture, parts):
     """Returns dict of part -> list of arrays, from the HDF5 member of an open save."""
     import h5py
 
@@ -297,10 +297,7 @@ def _read_weights(archive, architecture, parts, path):
     if not 4 * numbers <= size <= 4 * numbers + H5_OVERHEAD:
         raise ValueError(f"{WEIGHTS} does not fit the architecture in {RUN}")
     with h5py.File(io.BytesIO(archive.read(WEIGHTS)), "r") as file:
-        return {
-            part: [_read_dataset(file, *expected_of) for expected_of in expected[part]]
-            for part in parts
-        }
+        return {part: [_read_dataset(file, *place) for place in expected[part]] for part in parts}
 
 
 def _read_dataset(file, path, shape):

@@ -16,7 +16,7 @@ import tensorflow as tf
 
 import data
 
-# One number a purpose: no two of them ever share a random draw.
+# One number a purpose: no two of them share a draw of TensorFlow's.
 TRAIN_STREAM, EVALUATION_STREAM, GENERATION_STREAM = 1, 2, 3
 BINARIZE_STREAM, NLL_STREAM, WARP_STREAM, PRIOR_STREAM = 4, 5, 6, 7
 # Bounds of a window: what its inputs may weigh, and what two cores compute in half a second.
@@ -39,18 +39,6 @@ def _key(seed, stream, step):
     return tf.random.experimental.stateless_fold_in(tf.stack([seed, stream]), step)
 
 
-def antithetic(drawn, count):
-    """Returns `count` draws of noise, half of which are the negatives of the other half.
-
-    Each is as normal as before, and what is linear in the noise cancels in the mean over a pair
-    (Hammersley and Morton 1956): the gradient varies less than with independent draws.
-
-    Args:
-        drawn: (half of count, rounded up, ...).
-    """
-    return tf.concat([drawn, -drawn], axis=0)[:count]
-
-
 def size(vae, batch, samples):
     """Returns how many steps a window has: a function of sizes alone, the same on any machine.
 
@@ -70,14 +58,13 @@ def inputs(images, seed, latent_dim, samples=1, warp=0.0, binarize=False):
 
     Args:
         images: uint8 (n, 784), all training images; they stay resident.
-        samples: z drawn for each image, in `antithetic` pairs.
+        samples: z drawn for each image, in antithetic pairs.
         warp: share of the images that are `data.warped`, a number or a function of the step.
         binarize: whether images are Bernoulli draws of their grey values, fresh in each step.
 
     Returns:
         A function of indices (steps, batch) and the steps' numbers (steps,) that returns images,
-        float32 (steps, batch, 784), and noise, (steps, batch, latent_dim), or
-        (steps, samples, batch, latent_dim) where there are several.
+        float32 (steps, batch, 784), and noise, (steps, samples, batch, latent_dim).
     """
     images = tf.constant(images)
 
@@ -89,10 +76,11 @@ def inputs(images, seed, latent_dim, samples=1, warp=0.0, binarize=False):
             return in_each(lambda step: uniform([batch, width], seed, stream, step))
 
         def noise(step):
-            if samples == 1:
-                return normal([batch, latent_dim], seed, TRAIN_STREAM, step)
+            # Antithetic pairs (Hammersley and Morton 1956): half of the draws are the negatives of
+            # the others. What is linear in the noise cancels in a pair: the gradient varies less.
             shape = [math.ceil(samples / 2), batch, latent_dim]
-            return antithetic(normal(shape, seed, TRAIN_STREAM, step), samples)
+            drawn = normal(shape, seed, TRAIN_STREAM, step)
+            return tf.concat([drawn, -drawn], axis=0)[:samples]
 
         steps, batch = indices.shape
         x = data.pixels(tf.gather(images, tf.reshape(indices, [-1])))
@@ -146,9 +134,8 @@ def compiled(loss_and_gradients, update, names, draw, step, size, batch, team=No
         replica = tf.distribute.get_replica_context()
         local = batch // replica.num_replicas_in_sync
         first = local * replica.replica_id_in_sync_group
-        terms, gradients = arithmetic(
-            images[first : first + local], noise[..., first : first + local, :]
-        )
+        mine = slice(first, first + local)
+        terms, gradients = arithmetic(images[mine], noise[..., mine, :])
         # Keras adds up the replicas' gradients: of means, that is their number too much.
         update([gradient / replica.num_replicas_in_sync for gradient in gradients])
         return row(terms)

@@ -504,3 +504,12 @@ def test_output_that_nobody_reads_costs_one_line():
         said = run.stderr.read()
     assert run.returncode == 2
     assert said == "toy: error: Broken pipe: whoever read the output has gone\n"
+
+
+def test_figures_that_are_not_finite_cost_one_line(copy, tmp_path, capsys):
+    vae, run = weights.load(str(copy))
+    bias = vae.encoder.get_layer("mu_and_log_var").bias
+    bias.assign(bias + 300.0)
+    weights.write(str(copy / weights.FINISHED), vae, run)
+    assert eval_script.main(["--load_weight_dir", str(copy), "--output_dir", str(tmp_path)]) == 2
+    assert "figures of these weights are not finite" in last_line(capsys.readouterr().err)

@@ -201,7 +201,7 @@ def test_a_save_that_vanishes_while_it_is_looked_for_is_looked_for_again(
 
 def test_saves_to_be_resumed_hold_exactly_their_arrays(trained):
     with pytest.raises(UserError, match=r"training\.npz"):
-        weights.read(str(trained), training_shapes={"step": ((), np.dtype(np.int64))})
+        weights.read(str(trained), training_like={"step": np.int64(0)})
 
 
 KERAS_ALONE = """

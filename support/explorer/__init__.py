@@ -2,7 +2,7 @@
 
     explorer.write("explorer.html", run, arrays)      # as weights.read returns them
 
-The page needs no network and no server. Its source are page.html, page.css and page.js in this
+The page needs no network and no server. Its sources are page.html, page.css and page.js in this
 folder; weights go into it as half floats in base64. Nothing here needs TensorFlow.
 """
 
@@ -14,12 +14,11 @@ import numpy as np
 
 from data import PIXELS
 from support import UserError, files
+from support.prior import ACTIVE_VARIANCE
 
 HERE = pathlib.Path(__file__).parent
 LARGEST_HALF = 65504
 SLIDERS = 20
-# As evaluation.py counts active units, without its TensorFlow.
-ACTIVE_VARIANCE = 0.01
 
 
 def write(path, run, arrays):
@@ -90,7 +89,7 @@ def plane(prior, latent_dim):
         points = (means - origin) @ axes.T
         edge = 1.1 * np.abs(points).max() + 0.1
         low, high = [-edge, -edge], [edge, edge]
-        text = "The fitted prior's Gaussians, named by their digits, on the plane where they differ "
+        text = "The fitted prior's Gaussians, named by digit, on the plane where they differ "
         text += "most. Click or drag: the ring is the digit on show."
     found = {"units": units, "low": low, "high": high, "text": text}
     return found | {

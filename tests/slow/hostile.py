@@ -95,9 +95,8 @@ def originals(folder, kind):
             window.compiled = compiled
         path = pathlib.Path(weights.checkpoint(str(folder / "weights"), 12))
         with zipfile.ZipFile(path) as archive:
-            loaded = np.load(io.BytesIO(archive.read(weights.TRAINING)))
-            shapes = {name: (loaded[name].shape, loaded[name].dtype) for name in loaded}
-        return path, lambda: weights.read(str(path), training_shapes=shapes)
+            like = dict(np.load(io.BytesIO(archive.read(weights.TRAINING))))
+        return path, lambda: weights.read(str(path), training_like=like)
     assert train(folder, "--epoch", "1") == 0
     path = folder / "weights" / weights.FINISHED
     return path, lambda: weights.read(str(path))
