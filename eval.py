@@ -30,8 +30,8 @@ UNITS = {
     "RMSE_mean": "grey, z = mu",
     "nll": "nats, of binarized images",
     "nll_fitted": "nats, the same under the fitted prior",
-    "prior_accuracy": "share of digits that the fitted prior names",
-    "probe_accuracy": "share of digits that a linear classifier names",
+    "prior_accuracy": "share named right by the fitted prior",
+    "probe_accuracy": "share named right by a linear classifier",
 }
 # Digits at each end of a ranking.
 ENDS = 10
@@ -211,17 +211,18 @@ def compared(paths, theirs, others):
         theirs: their figures, as `evaluation.evaluator` returns them.
         others: -ELBO of the test images, (n,).
     """
-    named = theirs["named"].tolist() if "named" in theirs else ["-"] * len(paths)
+    named = theirs["named"].tolist() if "named" in theirs else [None] * len(paths)
     found = []
-    print(f"{'your images':<28}{'loss_total':>11}{'RMSE_mean':>11}{'harder, %':>11}  named")
+    print(f"{'your images':<28}{'loss_total':>11}{'RMSE_mean':>11}{'easier than':>13}  named")
     for i, (path, digit) in enumerate(zip(paths, named, strict=True)):
         elbo, rmse = float(theirs["loss_total"][i]), float(theirs["RMSE_mean"][i])
         worse = float(np.mean(others > elbo))
         found.append({"file": os.path.basename(path), "loss_total": elbo, "RMSE_mean": rmse})
         found[-1] |= {"share_of_test_images_worse": worse, "named": digit}
         name = os.path.basename(path)[-27:]
-        print(f"{name:<28}{elbo:>11.2f}{rmse:>11.4f}{100 * worse:>11.1f}  {digit}")
-    print("harder: how many of the test images have a worse -ELBO")
+        known = "-" if digit is None else digit
+        print(f"{name:<28}{elbo:>11.2f}{rmse:>11.4f}{100 * worse:>11.0f} %  {known}")
+    print("easier than: share of the test images with a worse -ELBO; named: by the fitted prior")
     return found
 
 

@@ -129,7 +129,8 @@ def chosen_prior(name, digits, run, arrays):
         if name == "fitted" or digits:
             told = run.get("prior", {"why": "made by an older version"})
             why = told["why"] if run["posterior"] else "its run is in progress"
-            raise UserError(f"has no fitted prior ({why}): drop --prior and --digit")
+            flag = "--digit" if digits else "--prior fitted"
+            raise UserError(f"has no fitted prior ({why}): drop {flag}, or load other weights")
         return None
     if name == "standard":
         if digits:

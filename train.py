@@ -17,7 +17,9 @@ from support import Interrupted, UserError, cli, console, curves, prior, run_fol
 
 # Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
 PICTURE_EPOCHS = 5
-WAYS_OUT = ": use other folders (--save_weight_dir, --log_dir), --overwrite, or --load_weight_dir"
+WAYS_OUT = (
+    ": give this run folders of its own (--save_weight_dir, --log_dir), or --overwrite that one"
+)
 
 
 def add_architecture_flags(parser):
@@ -159,7 +161,7 @@ def main(args):
     """Flags -> data -> model -> the training step -> the loop over epochs -> curves and weights."""
     machines = team.described(args.strategy)
     chief = not machines or machines[1] == 0
-    with cli.explained("--data_dir: "):
+    with cli.explained("--data_dir: " if args.data_dir else f"--dataset {args.dataset}: "):
         dataset = data.load(args.dataset, args.data_dir, args.limit)
     if chief:
         console.announce(dataset)
@@ -193,7 +195,7 @@ def main(args):
         with folder:
             folder.tidy()
         print(f"{save_dir} holds this run, finished after {args.epoch} epochs: nothing to do.")
-        return print(next_commands(save_dir, dataset.name == "custom" and args.data_dir))
+        return print(next_commands(save_dir, log_dir, dataset.name == "custom" and args.data_dir))
     with cli.explained("--load_weight_dir: "):
         network = folder.starting_point(args.load_weight_dir, network, typed)
     if chief:
@@ -274,14 +276,16 @@ def main(args):
             crew.wait()
     if chief:
         print(f"Finished: weights in {save_dir}, curves in {log_dir}.")
-        print(next_commands(save_dir, dataset.name == "custom" and args.data_dir))
-        console.warn_of_digits(dataset)
+        print(next_commands(save_dir, log_dir, dataset.name == "custom" and args.data_dir))
+        if dataset.notice:
+            print("THIS IS NOT MNIST: these weights know `digits` alone.")
 
 
-def next_commands(folder, data_dir):
-    """Returns the two commands that look at a finished run; `data_dir` of custom data, or none."""
+def next_commands(folder, log_dir, data_dir):
+    """Returns the commands that look at a finished run; `data_dir` of custom data, or none."""
     flag, data_flag = f"--load_weight_dir {folder}", f" --data_dir {data_dir}" if data_dir else ""
-    return f"Next: python eval.py {flag}{data_flag}\n      python eval_genresult.py {flag}"
+    commands = f"python eval.py {flag}{data_flag}", f"python eval_genresult.py {flag}"
+    return "\n      ".join((f"Next: {commands[0]}", commands[1], f"tensorboard --logdir {log_dir}"))
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import itertools
 
-from support.pictures import ACCENT, DIGIT_COLOURS, INK, figure_of
+from support.pictures import ACCENT, DIGIT_COLOURS, INK, figure_of, in_rows, show
 
 
 def ranking(path, names, values, ranges, limit, limit_name, title, x_label):
@@ -78,3 +78,19 @@ def quality(path, peers, own, thresholds):
         axes.set_yticks(ticks := range(90, 180, 10), [str(tick) for tick in ticks])
         axes.minorticks_off()
         axes.legend(frameon=False, fontsize=8)
+
+
+def mosaics(path, panels):
+    """Draws squares of digits, two a row.
+
+    Args:
+        panels: dict of title -> digits, uint8 (100, 784).
+    """
+    rows = -(-len(panels) // 2)
+    with figure_of(path, (8, 4.2 * rows)) as figure:
+        places = figure.subplots(rows, 2, squeeze=False).flat
+        for axes, (title, images) in zip(places, panels.items(), strict=False):
+            show(axes, in_rows(images, 10))
+            axes.set_title(title, fontsize=9)
+        for axes in places:
+            axes.set_axis_off()

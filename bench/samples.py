@@ -10,7 +10,7 @@ the Frechet distance between its 128 features of the draws and of the training i
 formula of the FID (Heusel et al. 2017, eq. 6) in another space: NOT the Inception FID, and
 comparable with numbers of this script alone. The first row, the real test images, is the yardstick.
 Then how often the classifier names the digit that was asked for. Writes samples.json to
---output_dir.
+--output_dir, and samples.png: the first hundred of each row of the first folder.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ import numpy as np
 
 import data
 import eval_genresult
+from bench import charts
 from support import UserError, cli, files, prior, weights
 
 CACHE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "cache")
@@ -58,13 +59,15 @@ def main(args):
     )
     real = moments(classifier(dataset.train.images)[1])
     measured = {"real test images": judged(classifier, dataset.test.images, real)}
-    tables = {}
+    tables, shown = {}, {}
     for folder in args.folders:
         run, arrays = weights.read(folder)
         vae = weights.build(run, arrays)
         fitted = prior.Mixture(arrays["prior"]) if "prior" in arrays else None
         for name, images in drawn(vae, fitted, args.num, args.seed, dataset.train.images).items():
             measured[f"{folder}: {name}"] = judged(classifier, images, real)
+            if folder == args.folders[0]:
+                shown[f"z of {name}"] = (images[:100], measured[f"{folder}: {name}"])
         if fitted:
             asked = generated(vae, fitted, args.num, args.seed, list(range(10)))
             tables[folder] = confusion(classifier, asked)
@@ -79,7 +82,14 @@ def main(args):
         share = 100 * table.trace() / table.sum()
         print(f"{folder}: {share:.2f} % of digits by class are named as asked; asked, named:")
         print("\n".join(" ".join(f"{n:5}" for n in row) for row in table))
+    shown["real test images"] = dataset.test.images[:100], measured["real test images"]
+    panels = {}
+    for name, (images, figures) in shown.items():
+        unsure = 100 * figures["unsure"]
+        title = f"{name}: Frechet {figures['frechet_distance']:.2f}, unsure {unsure:.2f} %"
+        panels[title] = images
     with files.disk_errors(args.output_dir):
+        charts.mosaics(os.path.join(args.output_dir, "samples.png"), panels)
         files.write_json(os.path.join(args.output_dir, "samples.json"), content)
 
 

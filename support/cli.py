@@ -85,7 +85,7 @@ class Parser(argparse.ArgumentParser):
     def _unknown(self, word, names):
         flag, ours = word.partition("=")[0], [f"--{name}" for name in names]
         meant = [KNOWN_AS[flag]] if KNOWN_AS.get(flag) in ours else []
-        meant += difflib.get_close_matches(flag, ours, 1)
+        meant += difflib.get_close_matches(flag, ours, 1, 0.7)
         hint = f"did you mean {meant[0]}?" if meant else "see --help"
         return f"{flag} is not a flag of {self.prog}: {hint}"
 
@@ -94,7 +94,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     """Keeps the line breaks of the docstring and shows every default that is a value."""
 
     def _get_help_string(self, action):
-        return action.help if action.default is None else super()._get_help_string(action)
+        told = action.default not in (None, "") and action.default is not False
+        return super()._get_help_string(action) if told else action.help
 
 
 def add_data_flags(parser, auto):

@@ -5,8 +5,10 @@ with console.Signals() as signals:
     if signals.received: save and leave
 """
 
+import os
 import signal
 import sys
+import textwrap
 import time
 from datetime import timedelta
 
@@ -14,19 +16,17 @@ from support import Interrupted
 
 
 def announce(dataset):
-    """Says which data a run is on, a `data.Dataset`."""
-    warn_of_digits(dataset)
+    """Says which data a run is on, a `data.Dataset`; of a fallback so that nobody can miss it."""
+    if dataset.notice:
+        bar = "!" * 78
+        print(
+            f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 small digits of scikit-learn."
+        )
+        print("Their figures compare with none of MNIST's.")
+        print(textwrap.fill(f"MNIST could not be had: {dataset.notice}.", 78), bar, sep="\n")
     parts = ("train", "validation", "test")
     sizes = ", ".join(f"{len(getattr(dataset, part).images):,} {part}" for part in parts)
     print(f"Data set {dataset.name}: {sizes} images.")
-
-
-def warn_of_digits(dataset):
-    """Says of a fallback that it is one, so that nobody can miss it."""
-    if dataset.notice:
-        bar = "!" * 78
-        print(f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 small embedded digits.")
-        print(f"MNIST could not be had (--data_dir): {dataset.notice}\n{bar}")
 
 
 class Progress:
@@ -46,7 +46,9 @@ class Progress:
         if shown and sys.stdout.isatty():
             from rich import progress
 
-            columns = "{task.description}", progress.BarColumn(16), "{task.fields[told]}"
+            # One colour: others cannot be told from an empty bar, or look like an error.
+            part = progress.BarColumn(12, complete_style="green", finished_style="green")
+            columns = "{task.description}", part, "{task.fields[told]}"
             # By hand: nothing else runs beside the training.
             self._bar = progress.Progress(*columns, transient=True, auto_refresh=False)
             self._task = self._bar.add_task("", total=steps, told="")
@@ -66,7 +68,7 @@ class Progress:
             pace = (now - self._started) / (done - self._first)
             ends = (-done % self._steps, self._epochs * self._steps - done)
             epoch, run = (timedelta(seconds=round(pace * left)) for left in ends)
-            told = f"loss_total {loss_total:.1f}, {epoch} left; all: {run}"
+            told = f"loss_total {loss_total:.1f}, left: epoch {epoch}, run {run}"
             before, last = divmod(done - 1, self._steps)
             look = {"description": f"Epoch {before + 1}/{self._epochs}", "told": told}
             self._bar.update(self._task, completed=last + 1, refresh=True, **look)
@@ -111,3 +113,5 @@ class Signals:
         if self.received:
             raise Interrupted("interrupted twice: stopped without saving", signum)
         self.received = signum
+        if os.isatty(2):
+            os.write(2, b"\nInterrupted: saving after these steps; again: stop without saving\n")

@@ -79,7 +79,8 @@ def fetch(dataset):
             return _place(mirror)
         except (OSError, ValueError, http.client.HTTPException) as error:
             host = mirror.url.split("/")[2]
-            reasons.append(f"{host}: {getattr(error, 'reason', None) or error}")
+            reason = getattr(error, "reason", None) or error
+            reasons.append(f"{host}: {getattr(reason, 'strerror', None) or reason}")
     raise UserError(f"the download of {dataset} failed ({'; '.join(reasons)})")
 
 
