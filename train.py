@@ -195,7 +195,7 @@ def main(args):
         with folder:
             folder.tidy()
         print(f"{save_dir} holds this run, finished after {args.epoch} epochs: nothing to do.")
-        return print(next_commands(save_dir, log_dir, dataset.name == "custom" and args.data_dir))
+        return print(next_commands(save_dir, log_dir, args.data_dir * ("data_dir" in args.given)))
     with cli.explained("--load_weight_dir: "):
         network = folder.starting_point(args.load_weight_dir, network, typed)
     if chief:
@@ -276,13 +276,13 @@ def main(args):
             crew.wait()
     if chief:
         print(f"Finished: weights in {save_dir}, curves in {log_dir}.")
-        print(next_commands(save_dir, log_dir, dataset.name == "custom" and args.data_dir))
+        print(next_commands(save_dir, log_dir, args.data_dir * ("data_dir" in args.given)))
         if dataset.notice:
             print("THIS IS NOT MNIST: these weights know `digits` alone.")
 
 
 def next_commands(folder, log_dir, data_dir):
-    """Returns the commands that look at a finished run; `data_dir` of custom data, or none."""
+    """Returns the commands that look at a finished run; `data_dir` as it was typed, or empty."""
     flag, data_flag = f"--load_weight_dir {folder}", f" --data_dir {data_dir}" if data_dir else ""
     commands = f"python eval.py {flag}{data_flag}", f"python eval_genresult.py {flag}"
     return "\n      ".join((f"Next: {commands[0]}", commands[1], f"tensorboard --logdir {log_dir}"))

@@ -94,8 +94,11 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     """Keeps the line breaks of the docstring and shows every default that is a value."""
 
     def _get_help_string(self, action):
-        told = action.default not in (None, "") and action.default is not False
-        return super()._get_help_string(action) if told else action.help
+        if action.default is None:
+            return action.help
+        if action.default is False or action.default == "":
+            return f"{action.help} (default: none)"
+        return super()._get_help_string(action)
 
 
 def add_data_flags(parser, auto):

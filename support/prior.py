@@ -91,7 +91,10 @@ def fit(known, labels, validation, seed, between=lambda: None):
     gain = float(np.mean(Mixture(arrays).log_ratio(other)))
     if not gain > 0:
         told = gain if np.isfinite(gain) else None
-        return None, {"gain": told, "why": "N(0, I) is as good for the validation images"}
+        return None, {
+            "gain": told,
+            "why": "N(0, I) is as good for the validation images, as after few steps",
+        }
     return arrays, {"gain": gain, "why": ""}
 
 

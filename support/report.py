@@ -53,7 +53,7 @@ def flattened(mu, active, how, seed):
     if mu.shape[1] == 2:
         return mu, ("mu[0]", "mu[1]")
     if how == "tsne" and len(active) > 2:
-        print("Laying out mu by t-SNE, some 20 seconds ...", flush=True)
+        print("Laying out mu by t-SNE, up to a minute (--map pca is quicker) ...", flush=True)
         mu = mu[:MAPPED, active]
         near = min(30, (len(mu) - 1) / 3)
         tsne = TSNE(2, init="pca", perplexity=near, random_state=seed, n_jobs=2)
@@ -140,19 +140,17 @@ def bars(axes, kld, active):
     axes.bar(np.arange(1, len(shown) + 1), shown, color=colours[: len(shown)])
     axes.set_xticks(np.arange(1, len(shown) + 1, max(1, len(shown) // 10)))
     axes.set(xlabel="latent dimension, by KL", ylabel="KL, nats")
-    axes.set_title(f"{active} of {len(kld)} dimensions carry digits, {len(kld) - active} are shut")
+    axes.set_title(f"{active} of {len(kld)} dimensions are active, {len(kld) - active} shut")
 
 
 def per_digit(axes, labels, accuracies):
     """Draws how many of each digit each classifier names right."""
-    digits, width = np.unique(labels), 0.8 / len(accuracies)
-    colours = (pictures.INK, pictures.DIGIT_COLOURS[1])
-    for i, ((name, right), colour) in enumerate(zip(accuracies.items(), colours, strict=False)):
-        heights = [100 * right[labels == digit].mean() for digit in digits]
+    digits = np.unique(labels)
+    looks = {"marker": "o", "color": pictures.INK}, {"marker": "s", "color": pictures.ACCENT}
+    for (name, right), look in zip(accuracies.items(), looks, strict=False):
+        shares = [100 * right[labels == digit].mean() for digit in digits]
         label = f"{name}: {100 * right.mean():.1f} %"
-        axes.bar(np.arange(len(digits)) + i * width, heights, width, color=colour, label=label)
-    axes.set_xticks(np.arange(len(digits)) + 0.4 - width / 2, digits)
-    lowest = min(right[labels == digit].mean() for right in accuracies.values() for digit in digits)
-    axes.set(xlabel="digit", ylabel="named right, %", ylim=(max(0, 95 * lowest - 5), 100))
+        axes.plot(digits.astype(str), shares, linestyle="none", label=label, **look)
+    axes.set(xlabel="digit", ylabel="named right, %")
     axes.set_title("Digits named from mu")
-    axes.legend(fontsize=8, loc="lower center")
+    axes.legend(fontsize=8)
