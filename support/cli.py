@@ -178,9 +178,12 @@ def quiet_tensorflow(first=None):
         kept = os.dup(2)
         os.dup2(aside.fileno(), 2)
         try:
-            import keras
-            import tensorflow as tf
-
+            try:
+                import keras
+                import tensorflow as tf
+            except Exception as error:
+                why = f"{type(error).__name__}: {error}"
+                raise UserError(f"TensorFlow cannot be loaded ({why}): more memory?") from error
             # Whatever the user's keras.json says.
             keras.config.set_floatx("float32")
             # Touching the devices here makes the lines about absent GPUs come now.
