@@ -18,7 +18,8 @@ from support import Interrupted, UserError, cli, console, curves, prior, run_fol
 # Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
 PICTURE_EPOCHS = 5
 WAYS_OUT = (
-    ": give this run folders of its own (--save_weight_dir, --log_dir), or --overwrite that one"
+    ": give this run its own --save_weight_dir and --log_dir (with --load_weight_dir it starts "
+    "from the other's weights), or --overwrite the other"
 )
 
 
