@@ -2,7 +2,6 @@
 
     python train.py                        # MNIST where it can be had, else the embedded digits
     python train.py --epoch 5              # the learning rate follows --epoch
-    python train.py --data_dir ~/mnist --save_weight_dir weight_mnist --log_dir log_mnist
     tensorboard --logdir log               # the curves, train and validation overlaid
 
 Running the same command again continues an unfinished run and leaves a finished one alone.
@@ -36,16 +35,6 @@ def add_architecture_flags(parser):
 def add_training_flags(parser):
     """Adds the flags that shape the result beside data and architecture."""
     count, amount = cli.integer(1), cli.number(0, 1e6)
-    add = parser.add_argument_group("objective").add_argument
-    bce_l2 = "reconstruction: the Bernoulli model's cross-entropy, or the L2 norm of the error"
-    add("--recon_loss", choices=("bce", "l2"), default="bce", help=bce_l2)
-    add("--beta", type=amount, default=1.0, help="weight of the KL term")
-    drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
-    add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
-    add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="draws of z for each image")
-    warp = "share of images seen slightly turned, stretched and moved; falls with the learning rate"
-    add("--warp", type=cli.number(0, 1), default=1.0, help=warp)
-
     add = parser.add_argument_group("optimizer (AdamW)").add_argument
     add("--epoch", type=cli.integer(1, 100_000), default=100, help="passes over the data")
     add("--batch", type=count, help="images a step (default: 100; 50 for 1 or 2 epochs)")
@@ -59,6 +48,18 @@ def add_training_flags(parser):
     memory = "of squared gradients; Adam's usual 0.999 is too long a memory for short runs"
     add("--beta_2", type=cli.number(0, 0.999999), default=0.99, help=memory)
     add("--weight_decay", type=amount, default=0.1, help="of the kernels, decoupled")
+
+    add = parser.add_argument_group("objective").add_argument
+    bce_l2 = "reconstruction: the Bernoulli model's cross-entropy, or the L2 norm of the error"
+    add("--recon_loss", choices=("bce", "l2"), default="bce", help=bce_l2)
+    add("--beta", type=amount, default=1.0, help="weight of the KL term")
+    whole = "epochs in which the weight of the KL term rises to --beta"
+    add("--kl_warmup_epochs", type=amount, default=0.5, help=whole)
+    drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
+    add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
+    add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="draws of z for each image")
+    warp = "share of images seen slightly turned, stretched and moved; falls with the learning rate"
+    add("--warp", type=cli.number(0, 1), help=f"{warp} (default: 1; 0 for 1 or 2 epochs)")
 
 
 def parser():
@@ -113,11 +114,8 @@ def update(optimizer, gradients, variables):
 
 
 def adamw(variables, learning_rate, weight_decay=0.0, beta_2=0.999):
-    """Returns Keras's AdamW, built; biases do not decay (Loshchilov and Hutter 2019, alg. 2).
-
-    Args:
-        learning_rate: a number or a schedule; the decay of a step is rate * weight_decay.
-    """
+    """Returns Keras's AdamW, built, for a rate or a schedule of it: a step takes the share rate *
+    weight_decay of each kernel, and of no bias (Loshchilov and Hutter 2019, algorithm 2)."""
     import keras
 
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, beta_2=beta_2)
@@ -126,12 +124,21 @@ def adamw(variables, learning_rate, weight_decay=0.0, beta_2=0.999):
     return optimizer
 
 
-def recipe(epochs, batch=None, learning_rate=None):
-    """Returns the batch and the highest learning rate, which follow the length of a run unless
-    they are given: a short run wants more steps, and larger ones. Found on validation images, for
-    1 to 300 epochs."""
-    batch = batch or (50 if epochs <= 2 else 100)
-    return batch, learning_rate or 3e-3 * (100 / epochs) ** 0.25 * (batch / 100) ** 0.5
+def recipe(epochs, batch=None, learning_rate=None, warp=None):
+    """Returns the batch, the highest learning rate and the share of warped images, which follow
+    the length of a run unless they are given: a short run wants more steps, and larger ones, and
+    the images as they are. Found on validation images, for 1 to 300 epochs."""
+    short = epochs <= 2
+    batch = batch or (50 if short else 100)
+    learning_rate = learning_rate or 3e-3 * (100 / epochs) ** 0.25 * (batch / 100) ** 0.5
+    return batch, learning_rate, float(not short) if warp is None else warp
+
+
+def risen(step, rise):
+    """The height, at most 1, of a linear rise over `rise` steps, after `step` steps are done."""
+    import tensorflow as tf
+
+    return tf.minimum(1.0, (tf.cast(step, tf.float32) + 1) / max(rise, 1))
 
 
 def learning_rate(peak, schedule, rise, steps):
@@ -149,10 +156,8 @@ def learning_rate(peak, schedule, rise, steps):
 
     class Rate(keras.optimizers.schedules.LearningRateSchedule):
         def __call__(self, step):
-            step = tf.cast(step, tf.float32)
-            risen = (step + 1) / max(rise, 1)
-            left = (steps - step) / max(steps - rise, 1) if schedule == "linear" else 1.0
-            return peak * tf.minimum(risen, tf.minimum(left, 1.0))
+            left = (steps - tf.cast(step, tf.float32)) / max(steps - rise, 1)
+            return peak * tf.minimum(risen(step, rise), left if schedule == "linear" else 1.0)
 
     return Rate()
 
@@ -167,19 +172,18 @@ def main(args):
     if chief:
         console.announce(dataset)
     images, validation = dataset.train.images, dataset.validation.images
-    if args.limit and args.limit > len(images):
-        raise UserError(f"--limit {args.limit} is more than the {len(images)} training images")
-    batch, peak = recipe(args.epoch, args.batch, args.learning_rate)
+    batch, peak, warp = recipe(args.epoch, args.batch, args.learning_rate, args.warp)
+    for flag, count in (("limit", args.limit or 0), ("batch", batch)):
+        if count > len(images):
+            raise UserError(f"--{flag} {count} is more than the {len(images)} training images")
     steps = len(images) // batch
     last = args.epoch * steps
-    if not steps:
-        raise UserError(f"--batch {batch} is more than the {len(images)} training images")
     if len(args.hidden_units) > weights.DEPTH_LIMIT:
         raise UserError(f"--hidden_units: {weights.DEPTH_LIMIT} layers at most")
     network = cli.values(args, add_architecture_flags)
     typed = {name: value for name, value in network.items() if name in args.given}
     training = {"seed": args.seed} | cli.values(args, add_training_flags)
-    training |= {"batch": batch, "learning_rate": peak}
+    training |= {"batch": batch, "learning_rate": peak, "warp": warp}
     # What a run must agree with to be continued. Weights to start from bring their own network.
     wanted = {
         "dataset": {"name": dataset.name, "sha256": dataset.sha256},
@@ -190,13 +194,14 @@ def main(args):
     suffix = "_digits" if dataset.notice else ""
     save_dir = args.save_weight_dir + ("" if "save_weight_dir" in args.given else suffix)
     log_dir = args.log_dir + ("" if "log_dir" in args.given else suffix)
+    looks = next_commands(save_dir, log_dir, args.data_dir * ("data_dir" in args.given))
     with cli.explained(after=WAYS_OUT):
         folder = run_folder.RunFolder(save_dir, log_dir, wanted, args.overwrite, chief)
     if folder.finished:
         with folder:
             folder.tidy()
         print(f"{save_dir} holds this run, finished after {args.epoch} epochs: nothing to do.")
-        return print(next_commands(save_dir, log_dir, args.data_dir * ("data_dir" in args.given)))
+        return print(looks)
     with cli.explained("--load_weight_dir: "):
         network = folder.starting_point(args.load_weight_dir, network, typed)
     if chief:
@@ -228,13 +233,16 @@ def main(args):
         if binarize:
             validation = evaluation.binarized(validation, args.seed)
         # The share of warped images in a step falls with the rate.
-        warp = args.warp and (lambda step: args.warp * rate(step) / peak)
-        samples = args.elbo_samples
-        draw = window.inputs(images, args.seed, vae.latent_dim, samples, warp, binarize)
-        # A window: many steps compiled as one call. Of images and noise, and of gradients:
-        arithmetic = partial(loss_and_gradients, vae, recon_loss=args.recon_loss, beta=args.beta)
+        share = warp and (lambda step: warp * rate(step) / peak)
+        samples, counter = args.elbo_samples, optimizer.iterations
+        draw = window.inputs(images, args.seed, vae.latent_dim, samples, share, binarize)
+
+        def arithmetic(images, noise, step):
+            beta = args.beta * risen(step, round(args.kl_warmup_epochs * steps))
+            return loss_and_gradients(vae, images, noise, args.recon_loss, beta)
+
         change = partial(update, optimizer, variables=vae.trainable_variables)
-        size, counter = window.size(vae, batch, samples), optimizer.iterations
+        size = window.size(vae, batch, samples)
         train = window.compiled(arithmetic, change, names, draw, counter, size, batch, crew)
         evaluate = evaluation.evaluator(vae, args.seed)
 
@@ -276,10 +284,8 @@ def main(args):
             folder.finish(vae, evaluation.posterior(*known), *fitted)
             crew.wait()
     if chief:
-        print(f"Finished: weights in {save_dir}, curves in {log_dir}.")
-        print(next_commands(save_dir, log_dir, args.data_dir * ("data_dir" in args.given)))
-        if dataset.notice:
-            print("THIS IS NOT MNIST: these weights know `digits` alone.")
+        warning = "\nTHIS IS NOT MNIST: these weights know `digits` alone." * bool(dataset.notice)
+        print(f"Finished: weights in {save_dir}, curves in {log_dir}.\n{looks}{warning}")
 
 
 def next_commands(folder, log_dir, data_dir):

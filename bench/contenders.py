@@ -100,7 +100,7 @@ def ours(args, warp=0.0, weight_decay=0.0):
     optimizer = train.adamw(vae.trainable_variables, args.learning_rate, weight_decay)
     size = window.size(vae, args.batch, args.samples)
     run = window.compiled(
-        lambda x, noise: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
+        lambda x, noise, _: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
         lambda gradients: train.update(optimizer, gradients, vae.trainable_variables),
         ("objective", *model.TERMS),
         window.inputs(images, args.seed, args.latent_dim, args.samples, warp),

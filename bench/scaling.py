@@ -147,7 +147,7 @@ def step_seconds(crew, batch, args, size=20):
     random = np.random.default_rng(args.seed)
     images = random.integers(0, 256, (10_000, 784), np.uint8)
     run = window.compiled(
-        lambda x, noise: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
+        lambda x, noise, _: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
         lambda gradients: train.update(optimizer, gradients, vae.trainable_variables),
         ("objective",),
         window.inputs(images, 0, vae.latent_dim),

@@ -100,8 +100,8 @@ def compiled(loss_and_gradients, update, names, draw, step, size, batch, team=No
     """Builds the function that trains through a window of consecutive steps.
 
     Args:
-        loss_and_gradients: function of images (batch, 784) and noise that returns a dict of terms
-            and a list of gradients, of the mean over the batch.
+        loss_and_gradients: function of images (batch, 784), noise and the number of steps done
+            before that returns a dict of terms and a list of gradients, of the mean over the batch.
         update: function of such gradients that changes the weights.
         names: of the terms whose means are returned.
         draw: as `inputs` returns it.
@@ -119,8 +119,8 @@ def compiled(loss_and_gradients, update, names, draw, step, size, batch, team=No
     def row(terms):
         return tf.stack([tf.reduce_mean(terms[name]) for name in names])
 
-    def on_one_device(images, noise):
-        terms, gradients = loss_and_gradients(images, noise)
+    def on_one_device(images, noise, done):
+        terms, gradients = loss_and_gradients(images, noise, done)
         # A kernel updated before its last use is copied, in every step: so none is updated
         # before the gradient that comes last, that of the first layer's bias.
         last = 0.0 * gradients[1][0]
@@ -130,26 +130,27 @@ def compiled(loss_and_gradients, update, names, draw, step, size, batch, team=No
     # Under a strategy XLA can compile no update across devices, so the arithmetic alone.
     arithmetic = tf.function(loss_and_gradients, jit_compile=True, autograph=False)
 
-    def on_one_replica(images, noise):
+    def on_one_replica(images, noise, done):
         replica = tf.distribute.get_replica_context()
         local = batch // replica.num_replicas_in_sync
         first = local * replica.replica_id_in_sync_group
         mine = slice(first, first + local)
-        terms, gradients = arithmetic(images[mine], noise[..., mine, :])
+        terms, gradients = arithmetic(images[mine], noise[..., mine, :], done)
         # Keras adds up the replicas' gradients: of means, that is their number too much.
         update([gradient / replica.num_replicas_in_sync for gradient in gradients])
         return row(terms)
 
-    def on_replicas(images, noise):
-        rows = team.strategy.run(on_one_replica, (images, noise))
+    def on_replicas(images, noise, done):
+        rows = team.strategy.run(on_one_replica, (images, noise, done))
         return tf.add_n(team.strategy.experimental_local_results(rows)) / team.replicas
 
     shared = team is not None and team.strategy is not None
     train = on_replicas if shared else on_one_device
 
-    def loop(images, noise, steps):
+    def loop(images, noise, numbers, steps):
         def body(i, rows):
-            return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], [train(images[i], noise[i])])
+            row = train(images[i], noise[i], numbers[i])
+            return i + 1, tf.tensor_scatter_nd_update(rows, [[i]], [row])
 
         start = (tf.constant(0), tf.zeros([size, len(names)]))
         return tf.while_loop(lambda i, _: i < steps, body, start)[1]
@@ -163,8 +164,8 @@ def compiled(loss_and_gradients, update, names, draw, step, size, batch, team=No
     )
     def window(indices, steps):
         # The same stateless call gives other numbers inside XLA, so all is drawn out here.
-        images, noise = draw(indices, tf.cast(step, tf.int32) + tf.range(size))
-        return through(images, noise, steps)
+        numbers = tf.cast(step, tf.int32) + tf.range(size)
+        return through(*draw(indices, numbers), numbers, steps)
 
     def run(indices):
         steps = len(indices)

@@ -315,10 +315,12 @@ def test_a_second_run_on_the_same_folders_is_refused(copy, tmp_path, capsys):
 
 @pytest.mark.parametrize("recon_loss, beta", [("l2", 1.0), ("bce", 0.5)])
 def test_the_objective_is_what_the_flags_say(tmp_path, recon_loss, beta):
-    assert train(tmp_path, "--epoch", "1", "--recon_loss", recon_loss, "--beta", str(beta)) == 0
-    for part in ("train", "val"):
+    flags = ["--recon_loss", recon_loss, "--beta", str(beta), "--kl_warmup_epochs", "0.5"]
+    assert train(tmp_path, "--epoch", "1", "--log_every", "1", *flags) == 0
+    risen = np.minimum(1, np.arange(1, STEPS + 1) / (STEPS // 2))
+    for part, weight in (("train", beta * risen), ("val", beta)):
         found = {name: np.array(c)[:, 1] for name, c in points(tmp_path / "log" / part).items()}
-        expected = found[f"loss_{recon_loss}"] + beta * found["loss_KLD"]
+        expected = found[f"loss_{recon_loss}"] + weight * found["loss_KLD"]
         np.testing.assert_allclose(found["objective"], expected, rtol=1e-5)
 
 

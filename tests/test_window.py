@@ -26,7 +26,7 @@ def built():
 def compiled(vae, optimizer, size=SIZE, **inputs):
     """The window of train.py's own step on these images."""
     return window.compiled(
-        lambda images, noise: train.loss_and_gradients(vae, images, noise, "bce", 1.0),
+        lambda images, noise, _: train.loss_and_gradients(vae, images, noise, "bce", 1.0),
         lambda gradients: train.update(optimizer, gradients, vae.trainable_variables),
         NAMES,
         window.inputs(IMAGES, SEED, vae.latent_dim, **inputs),
