@@ -1,14 +1,14 @@
-"""Evaluates trained weights on the whole test set, with pictures of reconstructions.
+"""Evaluates trained weights on all test images, and draws reconstructions.
 
-    python eval.py                                   # the pretrained weights, on MNIST
-    python eval.py --load_weight_dir weight_train    # one's own
-    python eval.py --nll_samples 5000                # and -log p(x), on binarized images
-    python eval.py --report                          # a closer look at the latent space
-    python eval.py --images my7.png scans/*.jpg      # pictures of one's own digits
+    python eval.py                                 # the pretrained weights
+    python eval.py --load_weight_dir weight_train  # one's own
+    python eval.py --nll_samples 5000              # and -log p(x), binarized
+    python eval.py --report                        # a look at the latent space
+    python eval.py --images my7.png scans/*.jpg    # one's own pictures
 
-Writes metrics.json, reconstructions.png and extremes.png to --output_dir, and report.png and
-own.png where they are asked for. The figures are means over all test images and do not depend on
---batch beyond rounding.
+Writes metrics.json, reconstructions.png and extremes.png to --output_dir, and
+report.png and own.png where they are asked for. The figures are means over all
+test images and do not depend on --batch beyond rounding.
 """
 
 import os

@@ -1,16 +1,17 @@
 """Generates digits with the decoder alone: no encoder, no data, no network.
 
-    python eval_genresult.py                               # 100 digits of the pretrained weights
-    python eval_genresult.py --digit 7                     # sevens, of weights with a fitted prior
-    python eval_genresult.py --prior standard              # z of N(0, I), as the model was trained
-    python eval_genresult.py --num 1000000 --seed 7        # a million, in constant memory
-    python eval_genresult.py --temperature 0.7             # more alike
-    python eval_genresult.py --interpolate --traverse      # walks through the latent space
-    python eval_genresult.py --page explorer.html          # all of that to play with in a browser
+    python eval_genresult.py                           # 100 digits
+    python eval_genresult.py --digit 7                 # sevens
+    python eval_genresult.py --prior standard          # z of N(0, I)
+    python eval_genresult.py --num 1000000 --seed 7    # in constant memory
+    python eval_genresult.py --temperature 0.7         # more alike
+    python eval_genresult.py --interpolate --traverse  # walks through z
+    python eval_genresult.py --page explorer.html      # all of it in a browser
 
-z is drawn from the fitted prior (support/prior.py) where the weights have one, and from N(0, I)
-otherwise. Writes generated.png (the first 100 digits) and generated.npz to --output_dir: `images`,
-uint8 (num, 28, 28), uncompressed; `prior`, a word; with --digit also `labels`, uint8 (num,).
+z is drawn from the fitted prior (support/prior.py) where the weights have one,
+and from N(0, I) otherwise; --digit needs the former. Writes generated.png (the
+first 100 digits) and generated.npz to --output_dir: `images`, uint8 (num, 28,
+28), uncompressed; `prior`, a word; with --digit also `labels`, uint8 (num,).
 """
 
 import itertools

@@ -1,10 +1,11 @@
 """Trains a fully connected variational autoencoder on MNIST.
 
-    python train.py                        # MNIST where it can be had, else the embedded digits
-    python train.py --epoch 5              # the learning rate follows --epoch
-    tensorboard --logdir log               # the curves, train and validation overlaid
+    python train.py                  # MNIST where it can be had, else digits
+    python train.py --epoch 5        # rate, batch and warps follow --epoch
+    tensorboard --logdir log         # train and validation curves, overlaid
 
-Running the same command again continues an unfinished run and leaves a finished one alone.
+The same command again continues an unfinished run and leaves a finished one
+alone.
 """
 
 import signal
