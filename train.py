@@ -54,8 +54,7 @@ def add_training_flags(parser):
     bce_l2 = "reconstruction: the Bernoulli model's cross-entropy, or the L2 norm of the error"
     add("--recon_loss", choices=("bce", "l2"), default="bce", help=bce_l2)
     add("--beta", type=amount, default=1.0, help="weight of the KL term")
-    whole = "epochs in which the weight of the KL term rises to --beta"
-    add("--kl_warmup_epochs", type=amount, default=0.5, help=whole)
+    add("--kl_warmup_epochs", type=amount, default=0.5, help="epochs in which --beta rises from 0")
     drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
     add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="draws of z for each image")

@@ -19,9 +19,7 @@ def announce(dataset):
     """Says which data a run is on, a `data.Dataset`; of a fallback so that nobody can miss it."""
     if dataset.notice:
         bar = "!" * 78
-        print(
-            f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 small digits of scikit-learn."
-        )
+        print(f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 digits of scikit-learn.")
         print("Their figures compare with none of MNIST's.")
         print(textwrap.fill(f"MNIST could not be had: {dataset.notice}.", 78), bar, sep="\n")
     parts = ("train", "validation", "test")

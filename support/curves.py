@@ -177,8 +177,7 @@ class Curves:
 
         # As plain values: of tensors, which tf.summary writes, EventAccumulator purges nothing at
         # a restart.
-        pairs = values.items()
-        content = [Summary.Value(tag=tag(name), simple_value=value) for name, value in pairs]
+        content = [Summary.Value(tag=tag(n), simple_value=value) for n, value in values.items()]
         self._add(part, step, summary=Summary(value=content))
 
     def digits(self, step, drawn):
