@@ -107,6 +107,8 @@ def main(args):
         "seed": args.seed,
     }
     metrics |= {name: run[name] for name in ("run_id", "step", "epochs_done")}
+    if dataset.notice:
+        print(f"MNIST could not be had: {dataset.notice}.")
     print_table(metrics, figures)
     if own:
         shown, laid_out = own
@@ -116,8 +118,6 @@ def main(args):
         metrics["own_images"] = compared(args.images, theirs, figures["loss_total"])
     doubt = "" if metrics["comparable"] else " (not comparable)"
     of = f"{whole} test images of {dataset.name}{doubt}".strip()
-    if dataset.notice:
-        print(f"MNIST could not be had ({dataset.notice}).")
     with files.disk_errors(args.output_dir):
         files.write_json(os.path.join(args.output_dir, "metrics.json"), metrics)
         names = draw(args.output_dir, vae, images, figures, of)
@@ -146,7 +146,7 @@ def load_dataset(trained_on, name, data_dir):
     Raises:
         UserError: the weights' own data set cannot be had.
     """
-    with cli.explained("--data_dir: "):
+    with cli.explained("--data_dir: " if data_dir or name == "auto" else f"--dataset {name}: "):
         if name != "auto":
             return data.load(name, data_dir)
         name = trained_on["name"]
@@ -188,6 +188,8 @@ def print_table(metrics, figures):
         if " of 10,000 " in metrics["evaluated_on"]:
             reason = "these are only the test images that this repository carries"
         print(f"NOT COMPARABLE: {reason}.")
+    if metrics["dataset"] == "digits":
+        print("THIS IS NOT MNIST: these figures compare with none of MNIST's.")
     if not metrics["finished"]:
         print(f"A run in progress: the weights of step {metrics['step']}.")
     print(f"{'':<18}{'mean':>10}  {'std. error':>10}  unit")

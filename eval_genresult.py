@@ -140,7 +140,8 @@ def chosen_prior(name, digits, run, arrays):
     fitted = prior.Mixture(arrays["prior"])
     missing = sorted(set(digits or ()) - set(fitted.digits.tolist()))
     if missing:
-        raise UserError(f"has seen no digit {missing[0]}: --digit takes {fitted.digits.tolist()}")
+        known = cli.spelled(fitted.digits.tolist())
+        raise UserError(f"has seen no digit {missing[0]}: --digit takes {known}")
     return fitted
 
 

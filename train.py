@@ -175,7 +175,7 @@ def main(args):
     batch, peak, warp = recipe(args.epoch, args.batch, args.learning_rate, args.warp)
     for flag, count in (("limit", args.limit or 0), ("batch", batch)):
         if count > len(images):
-            raise UserError(f"--{flag} {count} is more than the {len(images)} training images")
+            raise UserError(f"--{flag} {count} is more than the {len(images):,} training images")
     steps = len(images) // batch
     last = args.epoch * steps
     if len(args.hidden_units) > weights.DEPTH_LIMIT:
@@ -227,7 +227,7 @@ def main(args):
         log = curves.Curves(log_dir if chief else None, names, args.log_every)
         step = folder.begin(wanted | {"architecture": network}, vae, optimizer, log.sums, crew)
         if step and chief:
-            print(f"{step / steps:.4g} epochs are done: continuing at step {step}.")
+            print(f"Continuing at step {step}, after {step / steps:.4g} of {args.epoch} epochs.")
 
         binarize = args.binarize == "dynamic"
         if binarize:

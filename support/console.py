@@ -20,7 +20,7 @@ def announce(dataset):
     if dataset.notice:
         bar = "!" * 78
         print(f"{bar}\nTHIS IS NOT MNIST: training on `digits`, 1,797 digits of scikit-learn.")
-        print("Their figures compare with none of MNIST's.")
+        print("Their figures compare with none of MNIST's; so few need 100 epochs or more.")
         print(textwrap.fill(f"MNIST could not be had: {dataset.notice}.", 78), bar, sep="\n")
     parts = ("train", "validation", "test")
     sizes = ", ".join(f"{len(getattr(dataset, part).images):,} {part}" for part in parts)

@@ -100,7 +100,7 @@ def laid_out(grey):
     paper = np.median(border)
     ink = np.clip(grey - paper if grey.max() - paper > paper - grey.min() else paper - grey, 0, 1)
     if ink.max() < LEAST_CONTRAST:
-        raise ValueError("the page is even")
+        raise ValueError("the page is of one colour")
     rows, columns = (np.flatnonzero((ink > 0).any(axis)) for axis in (1, 0))
     fits = np.ptp(rows) < INK_SIDE and np.ptp(columns) < INK_SIDE
     if grey.shape == (SIDE, SIDE) and fits and np.abs(mass(ink) - SIDE / 2).max() <= CENTRED:

@@ -90,11 +90,8 @@ def fit(known, labels, validation, seed, between=lambda: None):
     arrays["weights"] *= np.repeat(counts / len(labels), components)
     gain = float(np.mean(Mixture(arrays).log_ratio(other)))
     if not gain > 0:
-        told = gain if np.isfinite(gain) else None
-        return None, {
-            "gain": told,
-            "why": "N(0, I) is as good for the validation images, as after few steps",
-        }
+        why = "N(0, I) is as good for the validation images"
+        return None, {"gain": gain if np.isfinite(gain) else None, "why": why}
     return arrays, {"gain": gain, "why": ""}
 
 

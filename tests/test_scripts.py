@@ -336,7 +336,7 @@ NO_DIGITS = {
     "a folder": (lambda path: path.mkdir(), "not a regular file"),
     "a bomb": (bomb, "exceeds limit"),
     "large": (lambda path: image_file(path, np.zeros((8000, 8000), np.uint8)), "50 million"),
-    "a page": (lambda path: image_file(path, np.full((99, 99), 250, np.uint8)), "page is even"),
+    "a page": (lambda path: image_file(path, np.full((99, 99), 250, np.uint8)), "of one colour"),
     "cut": (lambda path: cut_image(path), "cannot be read as a picture (image file is truncated"),
     "not finite": (lambda path: tiff(path, np.full((30, 30), np.nan)), "that are not finite"),
     "dust": (lambda path: image_file(path, dust()), "nothing but dust"),

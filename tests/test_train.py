@@ -134,7 +134,7 @@ def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path
     assert (
         "step-000000030.keras" in captured.err and captured.err.count("taking the save before") == 1
     )
-    assert "2 epochs are done: continuing at step 24" in captured.out
+    assert "Continuing at step 24, after 2 of 3 epochs." in captured.out
     same_run(whole, tmp_path)
 
 
