@@ -1,7 +1,9 @@
 """support/team.py: two workers as processes, four devices in one, and what ends them."""
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import struct
@@ -78,6 +80,31 @@ def test_two_workers_compute_the_run_that_one_does(two, tmp_path):
     assert not list(folder.glob("worker*/*"))
     left = {path.name for path in (folder / "weights").iterdir()}
     assert left == {"vae.keras", ".weights.lock"}
+
+
+def test_garbage_at_the_ports_of_a_run_changes_no_bit(two, tmp_path):
+    """Random bytes, half of them after HTTP/2's greeting, at both ports from the start."""
+    addresses, draw, over = free_addresses(), random.Random(0), threading.Event()
+    heard = 0
+
+    def shout():
+        nonlocal heard
+        while not over.wait(0.005):
+            host, port = draw.choice(addresses).split(":")
+            greeting = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" * draw.randint(0, 1)
+            place = host, int(port)
+            with contextlib.suppress(OSError), socket.create_connection(place, 1) as visitor:
+                visitor.sendall(greeting + draw.randbytes(draw.randint(1, 5000)))
+                heard += 1
+
+    thread = threading.Thread(target=shout)
+    workers = [worker(index, addresses, tmp_path) for index in (1, 0)]
+    thread.start()
+    codes, printed = ended(workers)
+    over.set()
+    thread.join()
+    assert codes == [0, 0] and heard > 100, (heard, printed)
+    same_bits(tmp_path / "weights", two[0] / "weights")
 
 
 def test_a_killed_worker_ends_the_other_and_both_resume_to_the_same_bits(two, tmp_path):
