@@ -17,7 +17,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from support import UserError, download, files
+from support import UserError, cli, download, files
 
 SIDE = 28
 PIXELS = SIDE * SIDE
@@ -29,8 +29,8 @@ NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 CARRIED = os.path.join(os.path.dirname(__file__), "better_weight", "mnist_test_100.npz")
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-EXPECTED = f"expected images of {SIDE}x{SIDE} and one label each, {MOST_IMAGES:,} at most"
-HOW_TO_GET = "name a folder with mnist.npz or the four IDX files, or connect to the network once"
+EXPECTED = f"expected whole numbers, images of {SIDE}x{SIDE}, a label each, {MOST_IMAGES:,} at most"
+PLACES = "name a folder with mnist.npz or the four IDX files, or an .npz file"
 # Radians, shares and pixels, in the order of `warped`.
 WARP_LIMITS = (math.radians(10), 0.1, 0.1, 0.1, 1, 1)
 
@@ -93,8 +93,8 @@ def load(dataset="auto", data_dir="", limit=None):
             loaded = _split(name, *_read(download.fetch(name)))
         except UserError as error:
             if dataset != "auto":
-                raise UserError(f"{error}: {HOW_TO_GET}") from error
-            notice = f"{error}: {HOW_TO_GET}"
+                raise UserError(f"{error}: {PLACES}") from error
+            notice = f"{error}: {PLACES}"
             loaded = _digits()
     train = Split(*(array[:limit] for array in loaded.train))
     return loaded._replace(train=train, notice=notice)
@@ -235,19 +235,19 @@ def _read(path):
     if os.path.exists(npz):
         return _checked(npz, *_read_npz(npz, NPZ_KEYS))
     if not os.path.isdir(path):
-        raise UserError(f"{path} does not exist: {HOW_TO_GET}")
+        raise UserError(f"{path} does not exist: {PLACES}")
     found = []
     for name in IDX_FILES:
         choices = [os.path.join(path, name + ending) for ending in ("", ".gz")]
         found += [choice for choice in choices if os.path.isfile(choice)][:1]
     if len(found) < len(IDX_FILES):
-        raise UserError(f"{path} holds neither mnist.npz nor the four IDX files: {HOW_TO_GET}")
+        raise UserError(f"{path} holds neither mnist.npz nor the four IDX files: {PLACES}")
     return _checked(path, *map(_read_idx, found))
 
 
 def _read_npz(path, keys):
     """Returns the arrays of an `.npz` file, in the order of `keys`."""
-    with files.open_regular(path) as file:
+    with files.open_regular(path) as file, cli.explained(after=f"; {EXPECTED}"):
         return files.read_npz(file, path, dict.fromkeys(keys, _accepts), compressed=True).values()
 
 

@@ -163,7 +163,7 @@ def load_dataset(trained_on, name, data_dir):
         if dataset.sha256 != trained_on["sha256"]:
             raise UserError(
                 f"{data_dir or 'the download'} holds other arrays than the {trained_on['name']} of "
-                "these weights: name those, or evaluate on others by an explicit --dataset"
+                f"these weights: name those, or evaluate on others by --dataset {dataset.name}"
             )
     return dataset
 
@@ -224,7 +224,7 @@ def compared(paths, theirs, others):
         name = os.path.basename(path)[-27:]
         known = "-" if digit is None else digit
         print(f"{name:<28}{elbo:>11.2f}{rmse:>11.4f}{100 * worse:>11.0f} %  {known}")
-    print("easier than: share of the test images with a worse -ELBO; named: by the fitted prior")
+    print("easier than: share of test images with a worse -ELBO; named: by the prior")
     return found
 
 

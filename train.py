@@ -175,7 +175,7 @@ def main(args):
     batch, peak, warp = recipe(args.epoch, args.batch, args.learning_rate, args.warp)
     for flag, count in (("limit", args.limit or 0), ("batch", batch)):
         if count > len(images):
-            raise UserError(f"--{flag} {count} is more than the {len(images):,} training images")
+            raise UserError(f"--{flag} {count}: there are only {len(images):,} training images")
     steps = len(images) // batch
     last = args.epoch * steps
     if len(args.hidden_units) > weights.DEPTH_LIMIT:

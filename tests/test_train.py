@@ -342,7 +342,7 @@ def test_a_posterior_that_no_reader_would_accept_is_never_finished(tmp_path, mon
 
 def test_more_images_a_batch_than_there_are(tmp_path, capsys):
     assert train(tmp_path, "--batch", "500") == 2
-    assert "--batch 500 is more than the 240 training images" in capsys.readouterr().err
+    assert "--batch 500: there are only 240 training images" in capsys.readouterr().err
     assert train(tmp_path, "--hidden_units", *["8"] * 17) == 2
     assert "--hidden_units: 16 layers at most" in capsys.readouterr().err
     assert not (tmp_path / "weights").exists()
