@@ -72,8 +72,9 @@ def quality(path, peers, own, thresholds):
         axes.plot(*zip(*ends, strict=True), "-o", color=INK, markersize=6, label=label)
         for name, threshold in thresholds.items():
             axes.axhline(threshold, color=ACCENT, linewidth=0.8)
-            edge = axes.get_yaxis_transform()
-            axes.text(0.01, threshold, name, color=ACCENT, fontsize=7, va="top", transform=edge)
+            edge = {"xy": (1, threshold), "xycoords": axes.get_yaxis_transform()}
+            below = {"xytext": (-3, -3), "textcoords": "offset points", "ha": "right", "va": "top"}
+            axes.annotate(name, **edge, **below, color=ACCENT, fontsize=7)
         axes.set(xscale="log", yscale="log", xlabel="seconds of training, from the first step")
         axes.set(title="Time to quality", ylabel="-ELBO, nats, validation images")
         axes.set_yticks(ticks := range(90, 180, 10), [str(tick) for tick in ticks])
