@@ -54,6 +54,7 @@ def test_the_whole_way_on_the_embedded_digits(tmp_path):
     evaluated = run_script("eval.py", *folder, cwd=tmp_path, **environment)
     assert evaluated.returncode == 0, evaluated.stderr
     assert "300 test images of digits" in evaluated.stdout and evaluated.stderr == ""
+    assert "THIS IS NOT MNIST" in evaluated.stdout
     generated = run_script("eval_genresult.py", *folder, cwd=tmp_path)
     assert generated.returncode == 0 and generated.stderr == ""
     assert {path.name for path in (tmp_path / "result").iterdir()} == {
