@@ -29,7 +29,7 @@ NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 CARRIED = os.path.join(os.path.dirname(__file__), "better_weight", "mnist_test_100.npz")
 IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-EXPECTED = f"expected whole numbers, images of {SIDE}x{SIDE}, a label each, {MOST_IMAGES:,} at most"
+EXPECTED = f"expected whole numbers, {SIDE}x{SIDE} images, one label each, {MOST_IMAGES:,} at most"
 PLACES = "name a folder with mnist.npz or the four IDX files, or an .npz file"
 # Radians, shares and pixels, in the order of `warped`.
 WARP_LIMITS = (math.radians(10), 0.1, 0.1, 0.1, 1, 1)

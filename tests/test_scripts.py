@@ -319,7 +319,7 @@ def test_ones_own_digits_are_laid_out_and_judged(trained, tmp_path, capsys):
         assert image["RMSE_mean"] == expected["RMSE_mean"][0]
     assert found[0] == found[1] | {"file": "it.png"}  # to the last bit
     assert is_picture(tmp_path / "own.png")
-    assert "share of the test images with a worse -ELBO" in capsys.readouterr().out
+    assert "share of test images with a worse -ELBO" in capsys.readouterr().out
 
 
 def bomb(path):
