@@ -76,7 +76,7 @@ def test_a_full_disk_keeps_the_last_good_save(small_disk):
     wait_for(lambda: saved(small_disk)[-1] > step, process)
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=60)
-    assert process.returncode == 143 and f"continuing at step {step}." in stdout
+    assert process.returncode == 143 and f"Continuing at step {step}, after" in stdout
     one_line(stderr, "the same command continues the run")
 
 
