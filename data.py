@@ -11,7 +11,6 @@ digits that scikit-learn carries inside its wheel, laid out as MNIST's are.
 
 import gzip
 import hashlib
-import math
 import os
 from typing import NamedTuple
 
@@ -31,8 +30,10 @@ IDX_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 IDX_FILES += ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 EXPECTED = f"expected whole numbers, {SIDE}x{SIDE} images, one label each, {MOST_IMAGES:,} at most"
 PLACES = "name a folder with mnist.npz or the four IDX files, or an .npz file"
-# Radians, shares and pixels, in the order of `warped`.
-WARP_LIMITS = (math.radians(10), 0.1, 0.1, 0.1, 1, 1)
+# Warps: at each of 4x4 places an image is pushed by at most 0.8 pixels, right or left, up or down;
+# around it a push fades as a Gaussian of 6 pixels.
+PUSHES, PUSH, FADE = 4, 0.8, 6
+WARP_DRAWS = 2 * PUSHES**2 + 1
 
 
 class Split(NamedTuple):
@@ -135,33 +136,36 @@ def pixels(images):
 
 
 def warped(images, share, uniform):
-    """Turns, stretches, shears and moves images a little, as another hand would have written.
-
-    By at most 10 degrees, 10 % each way, 10 % and 1 pixel, about the middle of the image.
+    """Bends images a little, as another hand would have written: elastic distortion, in the manner
+    of Simard, Steinkraus and Platt (2003).
 
     Args:
         images: float32 tensor (n, 784) in [0, 1].
-        share: of the images that are warped, a number or (n,); the others stay as they are.
-        uniform: draws in [0, 1), (n, 7).
+        share: of the images that are bent, a number or (n,); the others stay as they are.
+        uniform: draws in [0, 1), (n, WARP_DRAWS).
 
     Returns:
         float32 (n, 784), interpolated linearly; 0 where nothing was.
     """
-    import keras
     import tensorflow as tf
 
-    chosen = tf.cast(uniform[:, 6] < share, tf.float32)
-    angle, across, along, shear, right, down = (
-        limit * chosen * (2 * uniform[:, i] - 1) for i, limit in enumerate(WARP_LIMITS)
-    )
-    a, b = (1 + across) * tf.cos(angle), shear - tf.sin(angle)
-    c, d = tf.sin(angle), (1 + along) * tf.cos(angle)
-    middle, zero = (SIDE - 1) / 2, tf.zeros_like(angle)
-    from_left, from_top = middle * (1 - a - b) + right, middle * (1 - c - d) + down
-    transforms = tf.stack([a, b, from_left, c, d, from_top, zero, zero], axis=1)
-    square = tf.reshape(images, [-1, SIDE, SIDE, 1])
-    moved = keras.ops.image.affine_transform(square, transforms, data_format="channels_last")
-    return tf.reshape(moved, tf.shape(images))
+    chosen = tf.cast(uniform[:, -1:] < tf.reshape(share, [-1, 1]), tf.float32)
+    pushes = tf.split(PUSH * chosen * (2 * uniform[:, :-1] - 1), 2, axis=1)
+    pixel_rows, pixel_columns = np.indices((SIDE, SIDE), np.float32).reshape(2, -1)
+    grid = np.linspace(3, SIDE - 4, PUSHES)
+    squares = [(pixel_columns - x) ** 2 + (pixel_rows - y) ** 2 for x in grid for y in grid]
+    fades = np.exp(np.float32(squares) / (-2 * FADE**2))
+    # Around each image a frame of dark pixels, which stand for all outside.
+    square, side = tf.reshape(images, [-1, SIDE, SIDE]), SIDE + 2
+    padded = tf.reshape(tf.pad(square, [[0, 0], [1, 1], [1, 1]]), [-1])
+    # Where each pixel comes from, and what lies there.
+    places = (pixel_columns + pushes[0] @ fades, pixel_rows + pushes[1] @ fades)
+    x, y = (tf.clip_by_value(place + 1, 0, side - 1) for place in places)
+    left, top = (tf.minimum(tf.floor(place), side - 2) for place in (x, y))
+    first = side**2 * tf.range(tf.shape(images)[0])[:, None] + tf.cast(side * top + left, tf.int32)
+    a, b, c, d = (tf.gather(padded, first + step) for step in (0, 1, side, side + 1))
+    upper, lower = a + (x - left) * (b - a), c + (x - left) * (d - c)
+    return upper + (y - top) * (lower - upper)
 
 
 def framed(image, middle):
@@ -191,13 +195,8 @@ def _split(wanted, x_train, y_train, x_test, y_test):
     if name != "mnist" and wanted in SAME_SIZES and (len(x_train), len(x_test)) == (60_000, 10_000):
         name = wanted
     kept = len(x_train) - len(x_train) // (11 if name == "custom" else 12)
-    return Dataset(
-        name,
-        digest,
-        Split(x_train[:kept], y_train[:kept]),
-        Split(x_train[kept:], y_train[kept:]),
-        Split(x_test, y_test),
-    )
+    parts = (x_train[:kept], y_train[:kept]), (x_train[kept:], y_train[kept:]), (x_test, y_test)
+    return Dataset(name, digest, *(Split(*part) for part in parts))
 
 
 def _sha256(*arrays):

@@ -58,7 +58,7 @@ def add_training_flags(parser):
     drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
     add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="draws of z for each image")
-    warp = "share of images seen slightly turned, stretched and moved; falls with the learning rate"
+    warp = "share of images seen slightly bent; falls with the learning rate"
     add("--warp", type=cli.number(0, 1), help=f"{warp} (default: 1; 0 for 1 or 2 epochs)")
 
 

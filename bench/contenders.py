@@ -123,7 +123,7 @@ def ours_default(args):
     defaults = train.parser().parse_args([])
     args.samples = defaults.elbo_samples
     # The share shapes the numbers, not the work: every image goes through the transform.
-    return ours(args, defaults.warp, defaults.weight_decay)
+    return ours(args, train.recipe(defaults.epoch)[2], defaults.weight_decay)
 
 
 def validation(args):

@@ -169,7 +169,7 @@ def judged(runs, args, fastest):
     reached = {}
     for label, threshold in thresholds.items():
         heading(f"{threshold:.2f} nats, validation: {label}")
-        print(f"{'':<44}{'training, s':>12}{'(range)':>16}{'from the command, s':>21}")
+        print(f"{'':<44}{'training, s':>12}{'(range)':>18}{'from the command, s':>21}")
         reached[label] = found = {}
         for name, parts in runs.items():
             times = [crossing(run, threshold) for run in parts]
@@ -181,7 +181,7 @@ def judged(runs, args, fastest):
                 }
                 low, high = found[name]["range"]
                 print(
-                    f"{name:<44}{found[name]['training']:>12.1f}{f'({low:.1f} to {high:.1f})':>16}"
+                    f"{name:<44}{found[name]['training']:>12.1f}{f'({low:.1f} to {high:.1f})':>18}"
                     f"{found[name]['command']:>21.1f}"
                 )
         own = [name for name in found if OURS in name]

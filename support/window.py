@@ -67,6 +67,7 @@ def inputs(images, seed, latent_dim, samples=1, warp=0.0, binarize=False):
         float32 (steps, batch, 784), and noise, (steps, samples, batch, latent_dim).
     """
     images = tf.constant(images)
+    warped = tf.function(data.warped, jit_compile=True, autograph=False)
 
     def draw(indices, numbers):
         def in_each(function):
@@ -86,8 +87,8 @@ def inputs(images, seed, latent_dim, samples=1, warp=0.0, binarize=False):
         x = data.pixels(tf.gather(images, tf.reshape(indices, [-1])))
         if warp:
             share = in_each(warp) if callable(warp) else tf.fill([steps], warp)
-            draws = tf.reshape(uniforms(7, WARP_STREAM), [-1, 7])
-            x = data.warped(x, tf.repeat(share, batch), draws)
+            draws = tf.reshape(uniforms(data.WARP_DRAWS, WARP_STREAM), [-1, data.WARP_DRAWS])
+            x = warped(x, tf.repeat(share, batch), draws)
         x = tf.reshape(x, [steps, batch, data.PIXELS])
         if binarize:
             x = tf.cast(uniforms(data.PIXELS, BINARIZE_STREAM) < x, tf.float32)

@@ -1,10 +1,13 @@
 """support/window.py: the compiled window against a plain loop, bits that do not depend on windows,
 and the random draws."""
 
+import itertools
+
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from scipy import ndimage
 
 import data
 import model
@@ -13,6 +16,7 @@ from support import window
 
 BATCH, SEED, SIZE = 10, 5, 12
 IMAGES = data.load("digits").train.images[:90]
+AXIS = range(28)
 NAMES = ("objective", *model.TERMS)
 
 
@@ -116,26 +120,30 @@ def test_training_on_draws_sees_fresh_ones_in_each_step():
     assert losses[True].mean() == pytest.approx(losses[False].mean(), rel=0.02)
 
 
-def test_warped_images_move_as_the_draws_say():
-    images = tf.constant(IMAGES[:6] / np.float32(255))
-    middle = np.full((6, 7), 0.5, np.float32)
+def test_warped_images_are_bent_as_the_draws_say():
+    """Beside SciPy's interpolation at places that are computed image by image."""
+    square = IMAGES[:6].reshape(6, 28, 28) / np.float32(255)
+    images, size = tf.constant(square.reshape(6, 784)), (6, data.WARP_DRAWS)
+    middle, random = np.full(size, 0.5, np.float32), np.random.default_rng(0)
     np.testing.assert_array_equal(data.warped(images, 1.0, middle), images)
-    random = np.random.default_rng(0).random((6, 7), np.float32)
-    np.testing.assert_array_equal(data.warped(images, 0.0, random), images)
-    # 0.75 pixels to the left: of each pixel a quarter, and three of its right neighbour.
-    moved = middle.copy()
-    moved[:, 4] = 0.875  # of one pixel: 2 * 0.875 - 1
-    square = images.numpy().reshape(6, 28, 28)
-    expected = 0.25 * square + 0.75 * np.pad(square, ((0, 0), (0, 0), (0, 1)))[:, :, 1:]
-    found = data.warped(images, 1.0, moved).numpy().reshape(6, 28, 28)
+    uniform = random.random(size, np.float32)
+    np.testing.assert_array_equal(data.warped(images, 0.0, uniform), images)
+    expected = []
+    for image, draws in zip(square, 0.8 * (2 * uniform - 1), strict=True):
+        from_y, from_x = np.indices((28, 28)).astype(float)
+        places = itertools.product((3, 10, 17, 24), repeat=2)
+        for (a, b), right, down in zip(places, draws[:16], draws[16:32], strict=True):
+            fade = [[np.exp(-((x - a) ** 2 + (y - b) ** 2) / 72) for x in AXIS] for y in AXIS]
+            from_x, from_y = from_x + right * np.array(fade), from_y + down * np.array(fade)
+        found = ndimage.map_coordinates(image, [from_y, from_x], order=1, mode="grid-constant")
+        expected.append(found)
+    found = data.warped(images, 1.0, uniform).numpy().reshape(6, 28, 28)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    # Any warp keeps the middle of a digit within 0.75 pixels and the rounding of its corners.
-    warped = data.warped(images, 1.0, random).numpy().reshape(6, 28, 28)
-    assert (warped != square).any(axis=(1, 2)).all() and warped.min() >= 0 and warped.max() <= 1
-    axis = np.arange(28)
-    for where in ((2, 1), (1, 2)):
-        centre = [(p.sum(where[0]) * axis).sum(1) / p.sum((1, 2)) for p in (square, warped)]
-        assert np.abs(centre[0] - centre[1]).max() < 1
+    assert (found != square).any(axis=(1, 2)).all()
+    # Half of the images, where the last draw is below the share.
+    some = data.warped(images, np.linspace(0, 1, 6, dtype=np.float32), uniform).numpy()
+    changed = (some != images.numpy()).any(axis=1)
+    assert (changed == (uniform[:, -1] < np.linspace(0, 1, 6))).all() and 0 < changed.sum() < 6
 
 
 def test_the_share_that_is_warped_may_follow_the_step():
