@@ -34,8 +34,10 @@ def write(path, run, arrays):
     architecture, posterior = run["architecture"], run["posterior"]
     latent_dim, hidden = architecture["latent_dim"], architecture["hidden_units"]
     carried = int(np.sum(np.array(posterior["mu_std"]) ** 2 > ACTIVE_VARIANCE))
+    trained = f"{run['epochs_done']} epochs of {run['dataset']['name']}"
+    earlier = " on top of an earlier run" * run["training"]["warm_start"]
     model = {
-        "about": f"Its weights come from {run['epochs_done']} epochs of {run['dataset']['name']}, "
+        "about": f"Its weights come from {trained}{earlier}, "
         f"and use {carried} of the {latent_dim} dimensions of z.",
         "activation": architecture["activation"],
         "latent_dim": latent_dim,
