@@ -58,8 +58,8 @@ def add_training_flags(parser):
     drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
     add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="draws of z for each image")
-    warp = "share of images seen slightly bent; falls with the learning rate"
-    add("--warp", type=cli.number(0, 1), help=f"{warp} (default: 1; 0 for 1 or 2 epochs)")
+    warp = "pixels by which images are bent; fewer are as the learning rate falls"
+    add("--warp", type=cli.number(0, 4), help=f"{warp} (default: 0.8; 0 for 1 or 2 epochs)")
 
 
 def parser():
@@ -125,13 +125,13 @@ def adamw(variables, learning_rate, weight_decay=0.0, beta_2=0.999):
 
 
 def recipe(epochs, batch=None, learning_rate=None, warp=None):
-    """Returns the batch, the highest learning rate and the share of warped images, which follow
-    the length of a run unless they are given: a short run wants more steps, and larger ones, and
-    the images as they are. Found on validation images, for 1 to 300 epochs."""
+    """Returns the batch, the highest learning rate and the pixels of warps, which follow the length
+    of a run unless they are given: a short run wants more steps, and larger ones, and the images
+    as they are. Found on validation images, for 1 to 300 epochs."""
     short = epochs <= 2
     batch = batch or (50 if short else 100)
     learning_rate = learning_rate or 3e-3 * (100 / epochs) ** 0.25 * (batch / 100) ** 0.5
-    return batch, learning_rate, float(not short) if warp is None else warp
+    return batch, learning_rate, (0.0 if short else 0.8) if warp is None else warp
 
 
 def risen(step, rise):
@@ -232,10 +232,10 @@ def main(args):
         binarize = args.binarize == "dynamic"
         if binarize:
             validation = evaluation.binarized(validation, args.seed)
-        # The share of warped images in a step falls with the rate.
-        share = warp and (lambda step: warp * rate(step) / peak)
         samples, counter = args.elbo_samples, optimizer.iterations
-        draw = window.inputs(images, args.seed, vae.latent_dim, samples, share, binarize)
+        # The share of warped images in a step falls with the rate.
+        warps = warp, lambda step: rate(step) / peak
+        draw = window.inputs(images, args.seed, vae.latent_dim, samples, *warps, binarize)
 
         def arithmetic(images, noise, step):
             beta = args.beta * risen(step, round(args.kl_warmup_epochs * steps))

@@ -122,7 +122,7 @@ def ours_default(args):
     """The same under the default recipe of train.py: two draws of z, warped images, decay."""
     defaults = train.parser().parse_args([])
     args.samples = defaults.elbo_samples
-    # The share shapes the numbers, not the work: every image goes through the transform.
+    # Here all images are warped: the share shapes the numbers, not the work.
     return ours(args, train.recipe(defaults.epoch)[2], defaults.weight_decay)
 
 

@@ -53,13 +53,14 @@ def size(vae, batch, samples):
     return int(max(1, most))
 
 
-def inputs(images, seed, latent_dim, samples=1, warp=0.0, binarize=False):
+def inputs(images, seed, latent_dim, samples=1, warp=0.0, share=lambda step: 1.0, binarize=False):
     """Builds the function that gathers and draws what the steps of a window take.
 
     Args:
         images: uint8 (n, 784), all training images; they stay resident.
         samples: z drawn for each image, in antithetic pairs.
-        warp: share of the images that are `data.warped`, a number or a function of the step.
+        warp: the longest push of `data.warped`, in pixels.
+        share: of the images that are warped, a function of the step.
         binarize: whether images are Bernoulli draws of their grey values, fresh in each step.
 
     Returns:
@@ -86,9 +87,8 @@ def inputs(images, seed, latent_dim, samples=1, warp=0.0, binarize=False):
         steps, batch = indices.shape
         x = data.pixels(tf.gather(images, tf.reshape(indices, [-1])))
         if warp:
-            share = in_each(warp) if callable(warp) else tf.fill([steps], warp)
             draws = tf.reshape(uniforms(data.WARP_DRAWS, WARP_STREAM), [-1, data.WARP_DRAWS])
-            x = warped(x, tf.repeat(share, batch), draws)
+            x = warped(x, warp, tf.repeat(in_each(share), batch), draws)
         x = tf.reshape(x, [steps, batch, data.PIXELS])
         if binarize:
             x = tf.cast(uniforms(data.PIXELS, BINARIZE_STREAM) < x, tf.float32)

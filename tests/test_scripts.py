@@ -409,7 +409,7 @@ WRONG_FLAGS = [
     ("train.py", ["--dataset", "digits", "--data_dir", "here"], "--data_dir: here has no use"),
     ("eval.py", ["--batch", "many"], "--batch"),
     ("eval_genresult.py", ["--num", "0"], "--num"),
-    ("train.py", ["--warp", "1.5"], "--warp"),
+    ("train.py", ["--warp", "4.5"], "--warp"),
     ("train.py", ["--elbo_samples", "2000000"], "--elbo_samples"),
     ("train.py", ["--epochs", "5"], "did you mean --epoch?"),
     ("train.py", ["--lr=1e-3"], "did you mean --learning_rate?"),

@@ -341,9 +341,9 @@ def test_a_posterior_that_no_reader_would_accept_is_never_finished(tmp_path, mon
 
 
 def test_batch_rate_and_warps_follow_the_length_unless_they_are_given():
-    assert script.recipe(100) == (100, pytest.approx(0.003), 1.0)
+    assert script.recipe(100) == (100, pytest.approx(0.003), 0.8)
     assert script.recipe(1) == (50, pytest.approx(0.003 * 100**0.25 / 2**0.5), 0.0)
-    assert script.recipe(16, batch=400) == (400, pytest.approx(0.003 * 2.5**0.5 * 2), 1.0)
+    assert script.recipe(16, batch=400) == (400, pytest.approx(0.003 * 2.5**0.5 * 2), 0.8)
     assert script.recipe(100, 7, 0.5, warp=0.0) == (7, 0.5, 0.0)
     assert script.recipe(2, warp=0.25)[2] == 0.25
 
