@@ -58,7 +58,7 @@ def add_training_flags(parser):
     drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
     add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="draws of z for each image")
-    warp = "pixels by which images are bent; fewer are as the learning rate falls"
+    warp = "images are bent by up to so many pixels, ever fewer of them as the rate falls"
     add("--warp", type=cli.number(0, 4), help=f"{warp} (default: 0.8; 0 for 1 or 2 epochs)")
 
 
