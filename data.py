@@ -32,7 +32,7 @@ EXPECTED = f"expected whole numbers, {SIDE}x{SIDE} images, one label each, {MOST
 PLACES = "name a folder with mnist.npz or the four IDX files, or an .npz file"
 # Warps: at each of 4x4 places an image is pushed, right or left, up or down; around it a push fades
 # as a Gaussian of 6 pixels. Interpolation blurs: 1.4 times the contrast makes up for it (the pixels
-# of warped images then have the mean entropy of the others, without it 1.6 times as much).
+# of MNIST's warped images then have the mean entropy of the others, without it 1.6 times as much).
 PUSHES, FADE, CONTRAST = 4, 6, 1.4
 WARP_DRAWS = 2 * PUSHES**2 + 1
 
@@ -142,12 +142,12 @@ def warped(images, push, share, uniform):
 
     Args:
         images: float32 tensor (n, 784) in [0, 1].
-        push: the longest push, in pixels.
+        push: the longest in each direction, pixels; neighbouring pushes add up.
         share: of the images that are bent, a number or (n,); the others stay as they are.
         uniform: draws in [0, 1), (n, WARP_DRAWS).
 
     Returns:
-        float32 (n, 784) in [0, 1], interpolated linearly and sharpened; 0 where nothing was.
+        float32 (n, 784) in [0, 1], interpolated linearly, then sharpened; 0 where nothing was.
     """
     import tensorflow as tf
 

@@ -58,7 +58,7 @@ def add_training_flags(parser):
     drawn = "dynamic: train on Bernoulli draws of the grey values, fresh in each step"
     add("--binarize", choices=("none", "dynamic"), default="none", help=drawn)
     add("--elbo_samples", type=cli.integer(1, 1000), default=2, help="draws of z for each image")
-    warp = "images are bent by up to so many pixels, ever fewer of them as the rate falls"
+    warp = "images are bent by pushes of at most so many pixels, fewer as the rate falls"
     add("--warp", type=cli.number(0, 4), help=f"{warp} (default: 0.8; 0 for 1 or 2 epochs)")
 
 
@@ -125,7 +125,7 @@ def adamw(variables, learning_rate, weight_decay=0.0, beta_2=0.999):
 
 
 def recipe(epochs, batch=None, learning_rate=None, warp=None):
-    """Returns the batch, the highest learning rate and the pixels of warps, which follow the length
+    """Returns the batch, the highest learning rate and the push of warps, which follow the length
     of a run unless they are given: a short run wants more steps, and larger ones, and the images
     as they are. Found on validation images, for 1 to 300 epochs."""
     short = epochs <= 2
@@ -233,7 +233,7 @@ def main(args):
         if binarize:
             validation = evaluation.binarized(validation, args.seed)
         samples, counter = args.elbo_samples, optimizer.iterations
-        # The share of warped images in a step falls with the rate.
+        # The share of warped images in a step follows the rate.
         warps = warp, lambda step: rate(step) / peak
         draw = window.inputs(images, args.seed, vae.latent_dim, samples, *warps, binarize)
 

@@ -59,7 +59,7 @@ def inputs(images, seed, latent_dim, samples=1, warp=0.0, share=lambda step: 1.0
     Args:
         images: uint8 (n, 784), all training images; they stay resident.
         samples: z drawn for each image, in antithetic pairs.
-        warp: the longest push of `data.warped`, in pixels.
+        warp: the `push` of `data.warped`, in pixels; 0: no warps.
         share: of the images that are warped, a function of the step.
         binarize: whether images are Bernoulli draws of their grey values, fresh in each step.
 
