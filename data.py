@@ -16,7 +16,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from support import UserError, cli, download, files
+from support import cli, files
+from support.datasets import download
+from support.errors import UserError
 
 SIDE = 28
 PIXELS = SIDE * SIDE

@@ -2,291 +2,330 @@
 
     python eval_genresult.py                           # 100 digits
     python eval_genresult.py --digit 7                 # sevens
-    python eval_genresult.py --prior standard          # z of N(0, I)
+    python eval_genresult.py --prior standard          # z from N(0, I)
     python eval_genresult.py --num 1000000 --seed 7    # in constant memory
-    python eval_genresult.py --temperature 0.7         # more alike
-    python eval_genresult.py --interpolate --traverse  # walks through z
+    python eval_genresult.py --temperature 0.7         # less variety
+    python eval_genresult.py --interpolate --traverse  # paths through the latent space
     python eval_genresult.py --page explorer.html      # all of it in a browser
 
-z is drawn from the fitted prior (support/prior.py) where the weights have one,
-and from N(0, I) otherwise; --digit needs the former. Writes generated.png (the
-first 100 digits) and generated.npz to --output_dir: `images`, uint8 (num, 28,
-28), uncompressed; `prior`, a word; with --digit also `labels`, uint8 (num,).
+z is sampled from the fitted prior, a density fitted to the encoded training
+images, where the weights have one, and from N(0, I) otherwise; --digit needs
+the fitted prior. Writes generated.png (the first 100 digits) and generated.npz
+to --output_dir: `images`, uint8 (num, 28, 28), uncompressed; `prior`, fitted or
+standard; with --digit also `labels`, uint8 (num,).
 """
 
-import itertools
+import argparse
 import os
 import sys
-import zipfile
-from collections import deque
-from functools import partial
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from support import UserError, cli, explorer, files, pictures, prior, weights
+from support import analysis, cli, display, files, startup, storage
+from support.errors import UserError
 
-# Digits come in chunks of one size, so that the first n of a seed are the same for any --num.
-CHUNK = 1000
-# Where one chunk waits for the slower of its threads, or for the disk, another goes on.
-AT_ONCE = 3
-SHOWN = 100
-STEPS = 11
-ROWS = 10
-GRID = 20
-DEVIATIONS = 3
+if TYPE_CHECKING:
+    import keras
+
+    from support.analysis.fitted_prior import Mixture
+    from support.analysis.generation import Sampler
+    from support.storage.validation import Weights
+
+COLUMNS = 10
+# Pairs of samples in interpolate.png.
+PAIRS = 10
 
 
-def parser():
+def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     parser = cli.Parser("eval_genresult.py", __doc__)
-    cli.add_weights_flag(parser)
+    cli.add_seed_flag(parser)
+    cli.add_load_weights_flag(parser)
     parser.add_argument("--num", type=cli.integer(1), default=100, help="how many digits")
-    which = "fitted: where images lie; standard: N(0, I) (default: fitted where there is one)"
-    parser.add_argument("--prior", choices=("fitted", "standard"), help=which)
-    asked = "draw these digits, in turn; needs the fitted prior (default: all)"
-    parser.add_argument("--digit", type=cli.integer(0, 255), nargs="+", metavar="D", help=asked)
-    heat = "scales the noise in z: of N(0, I), or about the means of the fitted prior"
-    parser.add_argument("--temperature", type=cli.number(0, 100), default=1.0, help=heat)
-    add = parser.add_argument_group("walks in the latent space, each a picture more").add_argument
-    joined = f"from one draw to another along the sphere, the first {ROWS} pairs of the seed"
-    add("--interpolate", action="store_true", help=joined)
-    moved = f"the {ROWS} most active dimensions of z, one by one, around the seed's first draw"
-    add("--traverse", action="store_true", help=moved)
-    spread = "all of a two-dimensional z at equal steps of the probability under N(0, I)"
-    add("--manifold", action="store_true", help=spread)
-    page = "write a page that explores these weights in a browser: one file (default: none)"
-    parser.add_argument("--page", metavar="FILE", help=page)
+    parser.add_argument(
+        "--prior",
+        choices=("fitted", "standard"),
+        help="fitted: where the encoder puts images; standard: N(0, I) (default: fitted if the "
+        "weights have one)",
+    )
+    parser.add_argument(
+        "--digit",
+        "--digits",
+        type=cli.integer(0, 255),
+        nargs="+",
+        metavar="D",
+        help="generate these digits, in turn; needs the fitted prior (default: all)",
+    )
+    parser.add_argument(
+        "--temperature",
+        type=cli.number(0, 100),
+        default=1.0,
+        help="scales the noise: of N(0, I), or about the means of the fitted prior",
+    )
+    paths = parser.add_argument_group("paths through the latent space, each one more picture")
+    paths.add_argument(
+        "--interpolate",
+        action="store_true",
+        help="spherical interpolation between the seed's first 10 pairs of samples",
+    )
+    paths.add_argument(
+        "--traverse",
+        action="store_true",
+        help="the 10 dimensions of largest KL, one at a time, from the seed's first sample",
+    )
+    paths.add_argument(
+        "--manifold",
+        action="store_true",
+        help="all of a two-dimensional z, at equal steps of the probability under N(0, I)",
+    )
+    parser.add_argument(
+        "--page",
+        metavar="FILE",
+        help="write one HTML file that explores these weights in a browser (default: none)",
+    )
     cli.add_output_flag(parser)
     return parser
 
 
 @cli.script(parser)
-def main(args):
-    """Weights folder -> the decoder alone -> digits as pictures and as an array."""
-    folder = cli.weights_folder(args)
-    parts = ("encoder", "decoder") if args.page else ("decoder",)
-    run, arrays = weights.read(folder, parts)
-    latent_dim, posterior = run["architecture"]["latent_dim"], run["posterior"]
-    if args.manifold and latent_dim != 2:
-        raise UserError(f"--manifold shows a z of two dimensions, not {latent_dim} as in {folder}")
-    if (args.traverse or args.page) and posterior is None:
-        flag = "--traverse" if args.traverse else "--page"
-        raise UserError(f"{flag} needs a finished run, and that of {folder} is in progress")
-    with cli.explained(f"{folder} "):
-        fitted = chosen_prior(args.prior, args.digit, run, arrays)
+def main(args: argparse.Namespace) -> None:
+    """Weights -> the decoder alone -> digits, as pictures and as an array."""
+    weights_path = cli.weights_path(args)
+    found = read_weights(weights_path, args)
+    with cli.explained(f"{weights_path} "):
+        prior = chosen_prior(found, args.prior, args.digit or [])
     files.writable_folder(args.output_dir)
     if args.page:
         with cli.explained("--page: "):
-            explorer.write(args.page, run, arrays)
+            display.explorer.write(args.page, found)
         print(f"Wrote {args.page}: open it in a browser.")
-    decoder = weights.build(run, {"decoder": arrays["decoder"]})
-    draw = partial(chunk_of_z, latent_dim, args.seed, args.temperature, fitted, args.digit)
-    of = f"seed {args.seed}, {run['dataset']['name']}"
-    names = ["generated.png"]
-    about = {"prior": np.array("fitted" if fitted else "standard")}
-    if args.digit:
-        about["labels"] = np.resize(np.array(args.digit, np.uint8), args.num)
 
-    def path(name):
-        return os.path.join(args.output_dir, name)
-
+    startup.import_tensorflow()
+    decoder = storage.weights.build_decoder(found)
+    sampler = analysis.generation.Sampler(
+        latent_dim=found.record.architecture.latent_dim,
+        seed=args.seed,
+        temperature=args.temperature,
+        prior=prior,
+        labels=tuple(args.digit or ()),
+    )
+    source = described(args, prior)
+    about = f"seed {args.seed}, trained on {found.record.dataset.name}"
     with files.disk_errors(args.output_dir):
-        chunks = generate(decoder, draw, args.num)
-        shown = files.write_whole(
-            path("generated.npz"), lambda name: write_npz(name, chunks, args.num, about)
-        )
-        source = "the fitted prior" if fitted else "z ~ N(0, I)"
-        if args.digit:
-            source += f" of {cli.spelled(args.digit)}"
-        if args.temperature != 1:
-            source += f" at temperature {args.temperature:g}"
-        title = f"{len(shown)} draws of {source}, {of}"
-        pictures.digits(path("generated.png"), title, pictures.in_rows(shown, 10))
-        drawn = draw(0).numpy()
-        if args.interpolate:
-            names.append("interpolate.png")
-            interpolate(path(names[-1]), decoder, drawn[: 2 * ROWS], of)
-        if args.traverse:
-            names.append("traverse.png")
-            traverse(path(names[-1]), decoder, drawn[0], posterior, of)
-        if args.manifold:
-            names.append("manifold.png")
-            manifold(path(names[-1]), decoder)
-    what = f"{args.num:,} draws of {source} to generated.npz, and {', '.join(names)}"
-    print(f"Wrote {what}, in {args.output_dir}.")
+        first = write_digits(args.output_dir, decoder, sampler, args.num)
+        title = f"{len(first)} samples of {source}, {about}"
+        rows = display.plots.in_rows(first, COLUMNS)
+        display.plots.draw(os.path.join(args.output_dir, "generated.png"), title, rows)
+        names = draw_paths(args, found, decoder, sampler.chunk(0).numpy(), about)
+    print(
+        f"Wrote {args.num:,} samples of {source} to generated.npz, and "
+        f"{', '.join(['generated.png', *names])}, in {args.output_dir}."
+    )
 
 
-def chosen_prior(name, digits, run, arrays):
-    """Returns the `prior.Mixture` to draw from; None: N(0, I).
-
-    Args:
-        name, digits: as `--prior` and `--digit` give them.
-        run, arrays: as `weights.read` returns them.
+def read_weights(path: str, args: argparse.Namespace) -> "Weights":
+    """Reads what the flags need of the weights.
 
     Raises:
-        UserError: there is no such prior, or no such digit in it.
+        UserError: there are none, or a flag asks for what these weights cannot give.
     """
-    if "prior" not in arrays:
+    parts = ["decoder"]
+    if args.page:
+        # The page reconstructs what is drawn on it.
+        parts.append("encoder")
+    found = storage.weights.read(path, parts)
+    latent_dim = found.record.architecture.latent_dim
+    if args.manifold and latent_dim != 2:
+        raise UserError(
+            f"--manifold shows a two-dimensional z, and that of {path} has {latent_dim} "
+            "dimensions: drop the flag, or train with --latent_dim 2"
+        )
+    for flag, is_given in (("--traverse", args.traverse), ("--page", args.page)):
+        if is_given and not found.record.finished:
+            raise UserError(
+                f"{flag} needs the weights of a finished run, and that of {path} is in progress: "
+                "finish it, or drop the flag"
+            )
+    return found
+
+
+def chosen_prior(found: "Weights", name: str | None, digits: list[int]) -> "Mixture | None":
+    """Returns the prior to sample z from; None: N(0, I).
+
+    Args:
+        found: the weights.
+        name: as `--prior` gives it.
+        digits: as `--digit` gives them.
+
+    Raises:
+        UserError: there is no such prior, or no such class in it.
+    """
+    if name == "standard" and digits:
+        raise UserError("generates digits by class from its fitted prior only: drop one flag")
+    if found.prior is None:
         if name == "fitted" or digits:
-            told = run.get("prior", {"why": "made by an older version"})
-            why = told["why"] if run["posterior"] else "its run is in progress"
             flag = "--digit" if digits else "--prior fitted"
-            raise UserError(f"has no fitted prior ({why}): drop {flag}, or load other weights")
+            raise UserError(
+                f"has no fitted prior ({why_no_prior(found)}): drop {flag}, or load other weights"
+            )
         return None
     if name == "standard":
-        if digits:
-            raise UserError("draws digits by class from its fitted prior alone: drop one flag")
         return None
-    fitted = prior.Mixture(arrays["prior"])
-    missing = sorted(set(digits or ()) - set(fitted.digits.tolist()))
+    prior = analysis.fitted_prior.Mixture(found.prior)
+    known = prior.labels.tolist()
+    missing = sorted(set(digits) - set(known))
     if missing:
-        known = cli.spelled(fitted.digits.tolist())
-        raise UserError(f"has seen no digit {missing[0]}: --digit takes {known}")
-    return fitted
+        raise UserError(
+            f"was not trained on the class {missing[0]}: --digit takes {cli.as_typed(known)}"
+        )
+    return prior
 
 
-def chunk_of_z(latent_dim, seed, temperature, fitted, digits, index):
-    """Returns z of one chunk of the seed's digits, a float32 tensor (CHUNK, latent_dim)."""
-    import tensorflow as tf
-
-    from support import window
-
-    noise = window.normal([CHUNK, latent_dim], seed, window.GENERATION_STREAM, index)
-    noise *= temperature
-    if fitted is None:
-        return noise
-    uniform = window.uniform([CHUNK], seed, window.PRIOR_STREAM, index)
-    if digits:
-        digits = tf.gather(digits, (index * CHUNK + tf.range(CHUNK)) % len(digits))
-    return fitted.draw(noise, uniform, digits)
+def why_no_prior(found: "Weights") -> str:
+    """Returns why weights have no fitted prior."""
+    if not found.record.finished:
+        return "its run is in progress"
+    if found.record.prior is None:
+        return "an older version wrote it"
+    return found.record.prior.reason
 
 
-def decoded(decoder, z):
-    """Returns the digits of z (n, latent_dim), uint8 (n, 784)."""
-    import model
-    from support import evaluation
-
-    return evaluation.as_digits(model.decode(decoder, z.astype(np.float32))).numpy()
-
-
-def interpolate(path, decoder, drawn, of):
-    """Draws rows of digits from one draw of the prior to the next, along the sphere.
-
-    Args:
-        drawn: z, (2 * ROWS, latent_dim).
-        of: what they are, for the title.
-    """
-    shares = np.linspace(0, 1, STEPS)
-    pairs = drawn.reshape(ROWS, 2, -1)
-    z = np.concatenate([[along_sphere(a, b, share) for share in shares] for a, b in pairs])
-    names = [f"draws {2 * row} and {2 * row + 1}" for row in range(ROWS)]
-    rows = pictures.in_rows(decoded(decoder, z), STEPS, names)
-    title = f"{ROWS} pairs of draws of {of}, joined along the sphere"
-    pictures.digits(path, title, rows, [f"{share:.1f}" for share in shares], "share of the way")
+def described(args: argparse.Namespace, prior: "Mixture | None") -> str:
+    """Returns what is sampled from, for titles and messages."""
+    source = "the fitted prior" if prior else "N(0, I)"
+    if args.digit:
+        source += f", digits {cli.as_typed(args.digit)}"
+    if args.temperature != 1:
+        source += f", temperature {args.temperature:g}"
+    return source
 
 
-def along_sphere(first, second, share):
-    """Spherical interpolation (Shoemake 1985) between two vectors: `first` at 0, `second` at 1.
-
-    A straight line would pass too near the origin, where the prior of a high dimension has
-    hardly any mass (White, "Sampling Generative Networks", 2016).
-    """
-    lengths = np.linalg.norm(first) * np.linalg.norm(second)
-    angle = np.arccos(np.clip(first @ second / max(lengths, 1e-30), -1, 1))
-    if np.sin(angle) < 1e-6:
-        return (1 - share) * first + share * second
-    sines = np.sin([(1 - share) * angle, share * angle]) / np.sin(angle)
-    return sines[0] * first + sines[1] * second
-
-
-def traverse(path, decoder, start, posterior, of):
-    """Draws one row for each of the most active dimensions, moved over its range.
-
-    Args:
-        start: z, (latent_dim,), around which the walk goes.
-        posterior: of `run.json`.
-        of: what the draw is, for the title.
-    """
-    mean, std, kld = (np.array(posterior[name]) for name in ("mu_mean", "mu_std", "KLD"))
-    units = np.argsort(-kld, kind="stable")[:ROWS]
-    moves = np.linspace(-DEVIATIONS, DEVIATIONS, STEPS)
-    z = np.tile(start, (len(units), STEPS, 1))
-    for row, unit in enumerate(units):
-        z[row, :, unit] = mean[unit] + moves * std[unit]
-    digits, rows = decoded(decoder, z.reshape(-1, len(start))).reshape(len(units), STEPS, -1), []
-    for unit, images in zip(units, digits, strict=True):
-        texts = [""] * STEPS
-        texts[np.abs(mean[unit] + moves * std[unit] - start[unit]).argmin()] = "start"
-        rows.append((f"z[{unit}], {kld[unit]:.2f} nats", images, texts))
-    title = f"The {len(units)} dimensions of largest mean KL, around the first draw of {of}"
-    label = "standard deviations of mu over the training images, from its mean"
-    pictures.digits(path, title, rows, [f"{move:+.1f}" for move in moves], label)
+def write_digits(
+    folder: str, decoder: "keras.Model", sampler: "Sampler", count: int
+) -> NDArray[np.uint8]:
+    """Writes generated.npz and returns its first images, uint8 (at most 100, 784)."""
+    extra = {"prior": np.array("fitted" if sampler.prior else "standard")}
+    if sampler.labels:
+        extra["labels"] = np.resize(np.array(sampler.labels, np.uint8), count)
+    chunks = analysis.generation.generate(decoder, sampler, count, progress_bar(count))
+    return files.write_whole(
+        os.path.join(folder, "generated.npz"),
+        lambda written: analysis.generation.write_npz(written, chunks, count, extra),
+    )
 
 
-def manifold(path, decoder):
-    """Draws digits over all of a two-dimensional z (Kingma and Welling 2014, figure 4)."""
-    from scipy.special import ndtri
-
-    quantiles = ndtri((np.arange(GRID) + 0.5) / GRID)
-    z = np.stack(np.meshgrid(quantiles, quantiles[::-1]), -1).reshape(-1, 2)
-    columns = [f"{quantile:+.1f}" for quantile in quantiles]
-    rows = pictures.in_rows(decoded(decoder, z), GRID, [f"z[1] {n}" for n in columns[::-1]])
-    title = f"{GRID}x{GRID} values of z, at equal steps of N(0, I)'s probability"
-    pictures.digits(path, title, rows, columns, "z[0]")
-
-
-def generate(decoder, draw, num):
-    """Yields uint8 arrays of at most `CHUNK` digits, (n, 784), `num` in all.
-
-    Args:
-        draw: function of a chunk's number that returns its z, a tensor (CHUNK, latent_dim).
-    """
-    from concurrent.futures import ThreadPoolExecutor
-
-    import tensorflow as tf
+def progress_bar(count: int) -> Callable[[int], None] | None:
+    """Returns a function that shows how many digits are done; None unless on a terminal."""
     from keras.utils import Progbar
 
-    import model
-    from support import evaluation
-
-    @tf.function(autograph=False)
-    def chunk(index):
-        return evaluation.as_digits(model.decode(decoder, draw(index)))
-
-    # Traced here, once: the threads would each begin with that.
-    chunk = chunk.get_concrete_function(tf.TensorSpec([], tf.int32))
-    progress = Progbar(num, unit_name="digit") if sys.stdout.isatty() else None
-    chunks, ahead = iter(range(-(-num // CHUNK))), deque()
-    with ThreadPoolExecutor(AT_ONCE) as pool:
-        done = 0
-        while done < num:
-            for index in itertools.islice(chunks, AT_ONCE - len(ahead)):
-                ahead.append(pool.submit(lambda i: chunk(tf.constant(i)).numpy(), index))
-            digits = ahead.popleft().result()[: num - done]
-            done += len(digits)
-            if progress:
-                progress.update(done)
-            yield digits
+    return Progbar(count, unit_name="digit").update if sys.stdout.isatty() else None
 
 
-def write_npz(path, chunks, num, about):
-    """Streams digits into an uncompressed `.npz`, and returns the first `SHOWN` of them.
+def draw_paths(
+    args: argparse.Namespace,
+    found: "Weights",
+    decoder: "keras.Model",
+    z: NDArray[np.float32],
+    about: str,
+) -> list[str]:
+    """Draws the paths that were asked for.
 
     Args:
-        about: dict of small arrays to add.
+        args: the flags.
+        found: the weights.
+        decoder: built of them.
+        z: the first samples, (n, latent_dim).
+        about: the seed and the data set, for titles.
+
+    Returns:
+        The names of the pictures.
     """
-    shown = None
-    header = {"descr": "|u1", "fortran_order": False, "shape": (num, 28, 28)}
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open("images.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for digits in chunks:
-                shown = digits[:SHOWN] if shown is None else shown
-                file.write(digits.data)
-        for name, array in about.items():
-            with archive.open(f"{name}.npy", "w") as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
-    return shown
+    names = []
+    if args.interpolate:
+        names.append("interpolate.png")
+        draw_interpolation(os.path.join(args.output_dir, names[-1]), decoder, z, about)
+    if args.traverse:
+        names.append("traverse.png")
+        paths = analysis.generation.traversal(z[0], found.record.posterior)
+        draw_traversal(os.path.join(args.output_dir, names[-1]), decoder, paths, about)
+    if args.manifold:
+        names.append("manifold.png")
+        draw_manifold(os.path.join(args.output_dir, names[-1]), decoder)
+    return names
+
+
+def draw_interpolation(
+    path: str, decoder: "keras.Model", z: NDArray[np.float32], about: str
+) -> None:
+    """Draws a row from each of the first samples to the next one, by spherical interpolation."""
+    digits = analysis.generation.decode(
+        decoder, analysis.generation.interpolation(z[: 2 * PAIRS])
+    )
+    rows = [
+        display.plots.Row(f"samples {2 * pair + 1} and {2 * pair + 2}", images)
+        for pair, images in enumerate(digits)
+    ]
+    shares = np.linspace(0, 1, analysis.generation.STEPS)
+    display.plots.draw(
+        path,
+        f"Spherical interpolation between {PAIRS} pairs of samples, {about}",
+        rows,
+        column_names=[f"{share:.1f}" for share in shares],
+        column_label="share of the way from the first sample to the second",
+    )
+
+
+def draw_traversal(
+    path: str,
+    decoder: "keras.Model",
+    paths: "analysis.generation.Traversal",
+    about: str,
+) -> None:
+    """Draws a row for each latent dimension, moved over its range."""
+    first, step = paths.deviations[0], paths.deviations[1] - paths.deviations[0]
+    last_column = len(paths.deviations) - 1
+    rows = []
+    for unit, kld, start, images in zip(
+        paths.units,
+        paths.kld,
+        paths.start,
+        analysis.generation.decode(decoder, paths.z),
+        strict=True,
+    ):
+        column = float(np.clip((start - first) / step, 0, last_column))
+        is_outside = abs(start) > paths.deviations[-1]
+        text = f"start, at {start:+.1f}" if is_outside else "start"
+        mark = display.plots.Mark(column, text)
+        rows.append(display.plots.Row(f"z[{unit}], KL {kld:.2f}", images, mark=mark))
+    display.plots.draw(
+        path,
+        f"The {len(rows)} dimensions of largest KL (nats), from the first sample of {about}",
+        rows,
+        column_names=[f"{deviation:+.1f}" for deviation in paths.deviations],
+        column_label="standard deviations of mu over the training images, from its mean",
+    )
+
+
+def draw_manifold(path: str, decoder: "keras.Model") -> None:
+    """Draws digits over all of a two-dimensional z."""
+    z, values = analysis.generation.manifold()
+    names = [f"{value:+.1f}" for value in values]
+    rows = [
+        display.plots.Row(f"z[1] = {name}", images)
+        for name, images in zip(
+            reversed(names), analysis.generation.decode(decoder, z), strict=True
+        )
+    ]
+    display.plots.draw(
+        path,
+        f"{len(rows)} x {len(names)} values of z, at equal steps of the probability under N(0, I)",
+        rows,
+        column_names=names,
+        column_label="z[0]",
+    )
 
 
 if __name__ == "__main__":

@@ -1,5 +1,11 @@
 """The variational autoencoder: its encoder, its decoder and the terms of its loss.
 
+A variational autoencoder (VAE) learns two networks at once. The encoder turns an image x into a
+Gaussian q(z | x) over a latent vector z, given by its mean `mu` and the logarithm of its variance
+`log_var`; the decoder turns a sample of z into a distribution p(x | z) over images. Both are
+trained to maximize the evidence lower bound (ELBO) of the images' log-likelihood: to reconstruct
+each image from z (`loss_bce`) while q(z | x) stays close to the prior N(0, I) (`loss_KLD`).
+
 Kingma and Welling, "Auto-Encoding Variational Bayes", 2014 (https://arxiv.org/abs/1312.6114),
 called "the paper" below. From Python:
 
@@ -11,10 +17,12 @@ called "the paper" below. From Python:
 Sums run over pixels or latent dimensions, so every term is in nats per image.
 """
 
+from collections.abc import Mapping, Sequence
+
 import keras
 import tensorflow as tf
 
-from data import PIXELS
+from support.datasets.types import PIXELS
 
 TERMS = ("loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 
@@ -29,35 +37,47 @@ class VAE:
         activation: of the hidden layers, a Keras name.
     """
 
-    def __init__(self, hidden_units=(512, 256), latent_dim=128, activation="silu"):
+    def __init__(
+        self,
+        hidden_units: Sequence[int] = (512, 256),
+        latent_dim: int = 128,
+        activation: str = "silu",
+    ) -> None:
         self.latent_dim = latent_dim
         self.encoder = build_encoder(hidden_units, latent_dim, activation)
         self.decoder = build_decoder(hidden_units, latent_dim, activation)
 
-    def encode(self, images):
-        """q(z | x), a diagonal Gaussian (paper, eq. 9): images (n, 784) in [0, 1] -> `mu`,
-        `log_var`, each (n, latent_dim)."""
+    def encode(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        """Returns `mu` and `log_var` of q(z | x), a diagonal Gaussian (paper, eq. 9).
+
+        Images are (n, 784) in [0, 1], `mu` and `log_var` each (n, latent_dim).
+        """
         return self.encoder(images)
 
-    def decode(self, z):
-        """p(x | z): z (n, latent_dim) -> logits (n, 784); (L, n, latent_dim) -> (L, n, 784)."""
+    def decode(self, z: tf.Tensor) -> tf.Tensor:
+        """Returns the logits of p(x | z): z (n, latent_dim) -> (n, 784).
+
+        L samples of z for each image are decoded at once: (L, n, latent_dim) -> (L, n, 784).
+        """
         return decode(self.decoder, z)
 
     @property
-    def trainable_variables(self):
+    def trainable_variables(self) -> list[keras.Variable]:
         """All weights, the encoder's first, each layer's kernel before its bias."""
         return self.encoder.trainable_variables + self.decoder.trainable_variables
 
-    def as_keras_model(self):
-        """Returns images (n, 784) -> a dict of `mu`, `log_var` and, at z = mu, `logits`, as one
-        functional Keras model whose layers `encoder` and `decoder` are the two parts."""
+    def as_keras_model(self) -> keras.Model:
+        """Returns encoder and decoder as one functional Keras model, whose layers they are.
+
+        It takes images (n, 784) and returns a dict of `mu`, `log_var` and, at z = mu, `logits`.
+        """
         images = keras.Input((PIXELS,), name="images")
         mu, log_var = self.encoder(images)
         outputs = {"mu": mu, "log_var": log_var, "logits": self.decoder(mu)}
         return keras.Model(images, outputs, name="vae")
 
 
-def build_encoder(hidden_units, latent_dim, activation):
+def build_encoder(hidden_units: Sequence[int], latent_dim: int, activation: str) -> keras.Model:
     """Returns the functional model images (n, 784) -> [`mu`, `log_var`]; arguments as `VAE`."""
     images = hidden = keras.Input((PIXELS,), name="images")
     for width in hidden_units:
@@ -68,7 +88,7 @@ def build_encoder(hidden_units, latent_dim, activation):
     return keras.Model(images, [mu, log_var], name="encoder")
 
 
-def build_decoder(hidden_units, latent_dim, activation):
+def build_decoder(hidden_units: Sequence[int], latent_dim: int, activation: str) -> keras.Model:
     """Returns the functional model z (n, latent_dim) -> logits (n, 784); arguments as `VAE`."""
     z = hidden = keras.Input((latent_dim,), name="z")
     for width in reversed(hidden_units):
@@ -77,7 +97,7 @@ def build_decoder(hidden_units, latent_dim, activation):
     return keras.Model(z, logits, name="decoder")
 
 
-def decode(decoder, z):
+def decode(decoder: keras.Model, z: tf.Tensor) -> tf.Tensor:
     """Returns the logits (..., 784) of z (..., latent_dim), by a decoder as built above."""
     # Layer by layer: a functional model fixes the rank of z, and here it may have one more.
     for layer in decoder.layers[1:]:
@@ -85,18 +105,18 @@ def decode(decoder, z):
     return z
 
 
-def reparameterize(mu, log_var, noise):
-    """z of q(z | x): mu + exp(log_var / 2) * noise (paper, eq. 10).
+def reparameterize(mu: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """Returns z of q(z | x): mu + exp(log_var / 2) * noise (paper, eq. 10).
 
     Args:
         mu, log_var: (n, latent_dim).
-        noise: standard normal, (n, latent_dim), or (L, n, latent_dim) for L draws of z.
+        noise: standard normal, (n, latent_dim), or (L, n, latent_dim) for L samples of z.
     """
     return mu + tf.exp(0.5 * log_var) * noise
 
 
-def loss_bce(images, logits):
-    """Binary cross-entropy of each image, nats, summed over pixels.
+def loss_bce(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the binary cross-entropy of each image, nats, summed over pixels.
 
     The negative log-likelihood of a Bernoulli decoder (paper, appendix C.1) where images are
     binary; for grey images in [0, 1] the same expression, which is what this kind of repository
@@ -104,7 +124,7 @@ def loss_bce(images, logits):
 
     Args:
         images: (n, 784) in [0, 1].
-        logits: (n, 784), or (L, n, 784) for L draws of z.
+        logits: (n, 784), or (L, n, 784) for L samples of z.
 
     Returns:
         (n,), or (L, n)
@@ -114,8 +134,8 @@ def loss_bce(images, logits):
     return tf.reduce_sum(pixelwise, axis=-1)
 
 
-def loss_KLD(mu, log_var):
-    """KL(q(z | x) || N(0, I)) of each image, nats, summed over latent dimensions.
+def loss_KLD(mu: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
+    """Returns KL(q(z | x) || N(0, I)) of each image, nats, summed over latent dimensions.
 
     1/2 sum(exp(log_var) + mu^2 - log_var - 1): the paper's appendix B with the sign of a loss.
 
@@ -128,23 +148,25 @@ def loss_KLD(mu, log_var):
     return tf.reduce_sum(kld_per_unit(mu, log_var), axis=-1)
 
 
-def kld_per_unit(mu, log_var):
-    """`loss_KLD` before the sum: nats of each image and latent dimension, (n, latent_dim)."""
+def kld_per_unit(mu: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
+    """Returns `loss_KLD` before its sum: nats of each image and latent dimension."""
     return 0.5 * (tf.exp(log_var) + tf.square(mu) - log_var - 1.0)
 
 
-def loss_l2(images, logits):
-    """Euclidean norm of sigmoid(logits) - images, in units of grey; shapes as `loss_bce`."""
+def loss_l2(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Returns the Euclidean norm of sigmoid(logits) - images; shapes as `loss_bce`."""
     return tf.sqrt(tf.reduce_sum(tf.square(tf.sigmoid(logits) - images), axis=-1))
 
 
-def rmse(l2):
-    """Root mean square over the pixels of each image from its `loss_l2`; the shape stays."""
+def rmse(l2: tf.Tensor) -> tf.Tensor:
+    """Returns the root mean square error over the pixels of each image from its `loss_l2`."""
     return l2 / PIXELS**0.5
 
 
-def loss_terms(images, mu, log_var, logits):
-    """The terms that every script reports, for each image.
+def loss_terms(
+    images: tf.Tensor, mu: tf.Tensor, log_var: tf.Tensor, logits: tf.Tensor
+) -> dict[str, tf.Tensor]:
+    """Returns the terms that every script reports, for each image.
 
     Args:
         images: (n, 784) in [0, 1].
@@ -160,11 +182,13 @@ def loss_terms(images, mu, log_var, logits):
     return dict(zip(TERMS, (bce + kld, bce, kld, l2, rmse(l2)), strict=True))
 
 
-def objective(terms, recon_loss="bce", beta=1.0):
-    """What is minimized: reconstruction + beta * `loss_KLD`.
+def objective(
+    terms: Mapping[str, tf.Tensor], recon_loss: str = "bce", beta: float | tf.Tensor = 1.0
+) -> tf.Tensor:
+    """Returns what is minimized: reconstruction + beta * `loss_KLD`.
 
     Args:
-        terms: dict of (n,) or (L, n) as `loss_terms` returns them; the mean over L draws of z is
+        terms: dict of (n,) or (L, n) as `loss_terms` returns them; the mean over L samples of z is
             the estimate of the paper's eq. 7.
         recon_loss: `bce` (the Bernoulli model) or `l2` (the norm itself, no likelihood).
         beta: weight of the KL term (Higgins et al. 2017, eq. 4); 1 with bce is the -ELBO.
@@ -176,8 +200,8 @@ def objective(terms, recon_loss="bce", beta=1.0):
     return recon + beta * tf.reduce_mean(terms["loss_KLD"])
 
 
-def log_weights(bce, mu, log_var, noise):
-    """log p(x, z) - log q(z | x) of sampled z: what importance sampling averages.
+def log_weights(bce: tf.Tensor, mu: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """Returns log p(x, z) - log q(z | x) of sampled z: what importance sampling averages.
 
     Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 7. The mean
     over z is the ELBO of each image.

@@ -1,10 +1,10 @@
-"""What the scripts share as commands: flag types, common flags, the one error line, exit codes.
+"""What the scripts share as commands: flag types, common flags, the error line, exit codes.
 
     @cli.script(parser)          # main(argv) parses, runs, and returns the exit code
     def main(args): ...
 
 Imported by every script before anything heavy, so that `--help` and a wrong flag answer at once:
-nothing here imports NumPy or TensorFlow at the top.
+nothing here imports NumPy or TensorFlow.
 """
 
 import argparse
@@ -14,89 +14,113 @@ import functools
 import os
 import signal
 import sys
-import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from types import FrameType
+from typing import Any, NoReturn
 
-from support import Interrupted, NotFinite, UserError
+from support.errors import Interrupted, NotFiniteError, UserError
 
-LARGEST = 2**31 - 1
-# XLA leaves half of an AVX-512 unit idle unless asked: 3 % of a training step.
-WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
-# TensorFlow and Keras import these where they find them, for parts that nobody needs here: a third
-# of the time that a script takes to start.
-NOT_NEEDED = ("jax", "matplotlib", "sklearn")
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+LARGEST_INTEGER = 2**31 - 1
 # What other repositories call a flag, where spelling alone would not find ours.
-KNOWN_AS = {"--lr": "--learning_rate", "--z_dim": "--latent_dim", "--num_samples": "--num"}
+OTHER_NAMES = {
+    "--z_dim": "--latent_dim",
+    "--num_samples": "--num",
+    "--num_epochs": "--epoch",
+    "--n_epochs": "--epoch",
+    "--warp": "--elastic",
+    "--checkpoint": "--load_weight_dir",
+}
+DATASETS = ("auto", "mnist", "fashion_mnist", "kmnist", "digits", "custom")
+# What a script says where it was interrupted before it had anything to save.
+INTERRUPTED = "interrupted"
 
 
-def integer(minimum, maximum=LARGEST):
-    """A type for argparse: a whole number from `minimum` to `maximum`."""
-    return _within(int, "a whole number from", minimum, maximum)
+def integer(minimum: int, maximum: int = LARGEST_INTEGER) -> Callable[[str], int]:
+    """Returns a type for argparse: a whole number from `minimum` to `maximum`."""
+    return _in_range(int, "a whole number", minimum, maximum)
 
 
-def number(minimum, maximum):
-    """A type for argparse: a number from `minimum` to `maximum`."""
-    return _within(float, "a number from", minimum, maximum)
+def number(minimum: float, maximum: float) -> Callable[[str], float]:
+    """Returns a type for argparse: a number from `minimum` to `maximum`."""
+    return _in_range(float, "a number", minimum, maximum)
 
 
-def _within(kind, name, minimum, maximum):
-    def parse(text):
+def _in_range(kind: type, name: str, minimum: float, maximum: float) -> Callable[[str], Any]:
+    def parse(text: str) -> Any:
         with contextlib.suppress(ValueError):
-            if minimum <= kind(text) <= maximum:
-                return kind(text)
-        raise argparse.ArgumentTypeError(f"expected {name} {minimum} to {maximum}, got {text!r}")
+            value = kind(text)
+            if minimum <= value <= maximum:
+                return value
+        raise argparse.ArgumentTypeError(
+            f"expected {name} from {minimum} to {maximum}, got {text!r}"
+        )
 
     return parse
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of one script: defaults in `--help`, one line for what is wrong.
+    """A parser of one script's flags: defaults in `--help`, one line for what is wrong.
 
-    Its results have one attribute more: `given`, the names of the flags that were typed.
+    The parsed arguments have one more attribute, `given`: the names of the flags that the user
+    typed.
 
     Args:
         script: the script's name.
-        docstring: of the script; the description.
+        docstring: of the script, shown as its description.
     """
 
-    def __init__(self, script, docstring):
+    def __init__(self, script: str, docstring: str | None) -> None:
         super().__init__(
             prog=script,
             description=docstring,
-            formatter_class=lambda prog: _Formatter(prog, max_help_position=32),
+            formatter_class=_Formatter,
             allow_abbrev=False,
         )
-        bits = "same seed, same machine: same bits"
-        self.add_argument("--seed", type=integer(0), default=0, help=bits)
 
-    def parse_args(self, argv=None):
-        """As argparse's own, with `given`; an unknown flag is told which one was meant."""
+    def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
+        """Parses flags; of an unknown flag the error names the closest known one."""
         args, unknown = self.parse_known_args(argv)
         if unknown:
-            self.error(self._unknown(unknown[0], vars(args)))
-        blank = argparse.Namespace(**dict.fromkeys(vars(args)))
-        typed = vars(self.parse_known_args(argv, blank)[0])
-        args.given = frozenset(name for name, value in typed.items() if value is not None)
+            self.error(self._unknown_flag(unknown[0]))
+        args.given = self._given_flags(argv, args)
         for name, value in vars(args).items():
-            # TensorFlow takes no other names of files.
-            if spelled(value) != spelled(value).encode(errors="replace").decode():
+            # TensorFlow accepts file names in UTF-8 alone.
+            if not _is_utf8(as_typed(value)):
                 self.error(f"--{name} is not valid UTF-8: rename the file or folder")
         return args
 
-    def error(self, message):
+    def error(self, message: str) -> NoReturn:
+        """Ends the script with one line."""
         self.exit(UserError.code, f"{self.prog}: error: {message}\n")
 
-    def _unknown(self, word, names):
-        flag, ours = word.partition("=")[0], [f"--{name}" for name in names]
-        meant = [KNOWN_AS[flag]] if KNOWN_AS.get(flag) in ours else []
-        meant += difflib.get_close_matches(flag, ours, 1, 0.7)
-        hint = f"did you mean {meant[0]}?" if meant else "see --help"
+    def _given_flags(self, argv: Sequence[str] | None, args: argparse.Namespace) -> frozenset[str]:
+        """Returns the names of the flags in `argv`: those that replace a blank value."""
+        blank = argparse.Namespace(**dict.fromkeys(vars(args)))
+        typed, _ = self.parse_known_args(argv, blank)
+        return frozenset(name for name, value in vars(typed).items() if value is not None)
+
+    def _unknown_flag(self, word: str) -> str:
+        """Returns what is wrong with a word that is no flag, and which flag was meant."""
+        flag = word.partition("=")[0]
+        known = [option for option in self._option_string_actions if option.startswith("--")]
+        close = difflib.get_close_matches(flag, known, 1, 0.7)
+        if OTHER_NAMES.get(flag) in known:
+            hint = f"did you mean {OTHER_NAMES[flag]}?"
+        elif close:
+            hint = f"did you mean {close[0]}?"
+        else:
+            hint = "see --help"
         return f"{flag} is not a flag of {self.prog}: {hint}"
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
     """Keeps the line breaks of the docstring and shows every default that is a value."""
 
-    def _get_help_string(self, action):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=32)
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None:
             return action.help
         if action.default is False or action.default == "":
@@ -104,109 +128,95 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
         return super()._get_help_string(action)
 
 
-def add_data_flags(parser, auto):
+def add_data_flags(parser: argparse.ArgumentParser, auto: str) -> None:
     """Adds `--dataset` and `--data_dir`: which images, and where they are.
 
     Args:
+        parser: of a script.
         auto: what the default, `auto`, means in this script.
     """
     group = parser.add_argument_group("data")
-    choices = ("auto", "mnist", "fashion_mnist", "kmnist", "digits", "custom")
-    group.add_argument("--dataset", choices=choices, default="auto", help=f"auto: {auto}")
-    place = "a folder with mnist.npz or the IDX files, or an .npz; else MNIST_DIR, else a download"
-    group.add_argument("--data_dir", default=os.environ.get("MNIST_DIR", ""), help=place)
+    group.add_argument("--dataset", choices=DATASETS, default="auto", help=f"auto: {auto}")
+    group.add_argument(
+        "--data_dir",
+        metavar="PATH",
+        help="a file, folder or archive with the images (default: the environment variable "
+        "MNIST_DIR for MNIST, otherwise a download)",
+    )
 
 
-def add_weights_flag(parser):
-    """Adds `--load_weight_dir`: the weights to look at."""
-    place = "a folder that train.py wrote, or a .keras file of one"
-    parser.add_argument("--load_weight_dir", default="./better_weight", help=place)
+def data_dir(args: argparse.Namespace, dataset: str) -> str:
+    """Returns where the images are, or an empty text for a download.
+
+    Args:
+        args: with `--data_dir`; without it, MNIST_DIR is where MNIST is, and no other data set.
+        dataset: which one is to be loaded, as `--dataset` names it.
+    """
+    if args.data_dir is not None:
+        return str(args.data_dir)
+    if dataset in ("auto", "mnist"):
+        return os.environ.get("MNIST_DIR", "")
+    return ""
 
 
-def weights_folder(args):
-    """Returns what `--load_weight_dir` names; its default stands beside the scripts."""
+def add_seed_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--seed`."""
+    parser.add_argument(
+        "--seed", type=integer(0), default=0, help="same seed, same machine: same bits"
+    )
+
+
+def add_load_weights_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--load_weight_dir`: the weights to evaluate or to generate with."""
+    parser.add_argument(
+        "--load_weight_dir",
+        default="./better_weight",
+        metavar="PATH",
+        help="a folder that train.py wrote, or a .keras file of one",
+    )
+
+
+def weights_path(args: argparse.Namespace) -> str:
+    """Returns what `--load_weight_dir` names; its default lies beside the scripts."""
     if "load_weight_dir" in args.given:
-        return args.load_weight_dir
-    root = os.path.dirname(os.path.dirname(__file__))
-    return os.path.normpath(os.path.join(root, args.load_weight_dir))
+        return str(args.load_weight_dir)
+    return os.path.normpath(os.path.join(ROOT, args.load_weight_dir))
 
 
-def add_output_flag(parser):
-    """Adds `--output_dir`: where pictures and figures go."""
-    parser.add_argument("--output_dir", default="./result", help="where pictures and files go")
-
-
-def values(args, add_flags):
-    """Returns the values, by name, of those flags that the function `add_flags` adds."""
-    bare = argparse.ArgumentParser(add_help=False)
-    add_flags(bare)
-    return {name: getattr(args, name) for name in vars(bare.parse_args([]))}
+def add_output_flag(parser: argparse.ArgumentParser) -> None:
+    """Adds `--output_dir`: the folder for pictures and figures."""
+    parser.add_argument(
+        "--output_dir", default="./result", metavar="FOLDER", help="where pictures and files go"
+    )
 
 
 @contextlib.contextmanager
-def explained(before="", after=""):
-    """Adds to the message of a `UserError` from inside the block: what rooms that know no flags
-    cannot say."""
+def explained(before: str = "", after: str = "") -> Iterator[None]:
+    """Adds to the message of a `UserError` which flag it is about, or the way out.
+
+    Modules that know no flags cannot say that.
+    """
     try:
         yield
     except UserError as error:
         raise UserError(f"{before}{error}{after}") from error
 
 
-def spelled(value):
-    """Returns a flag's value as one types it."""
-    return " ".join(map(str, value)) if isinstance(value, list) else str(value)
+def as_typed(value: Any) -> str:
+    """Returns a flag's value as a user types it."""
+    if isinstance(value, list | tuple):
+        return " ".join(map(str, value))
+    return str(value)
 
 
-def quiet_tensorflow(first=None):
-    """Imports TensorFlow with its start-up lines kept off the screen; an error still shows.
-
-    The first lines come from C++ before any log level is read, so stderr itself is set aside
-    during the import. Where the user's XLA_FLAGS leave the width of vectors open, they come to
-    ask for `WIDE_VECTORS`, which the compiler reads once and which changes no bit.
-
-    Args:
-        first: a function to call first of all, while lines are still kept off.
-
-    Returns:
-        What `first` returned.
-    """
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ["KERAS_BACKEND"] = "tensorflow"
-    xla_flags = os.environ.get("XLA_FLAGS", "")
-    if WIDE_VECTORS.partition("=")[0] not in xla_flags:
-        os.environ["XLA_FLAGS"] = f"{xla_flags} {WIDE_VECTORS}".strip()
-    sys.stderr.flush()
-    # None: not to be found, says Python's import.
-    hidden = dict.fromkeys(name for name in NOT_NEEDED if name not in sys.modules)
-    sys.modules.update(hidden)
-    with tempfile.TemporaryFile() as aside:
-        kept = os.dup(2)
-        os.dup2(aside.fileno(), 2)
-        try:
-            try:
-                import keras
-                import tensorflow as tf
-            except Exception as error:
-                why = f"{type(error).__name__}: {error}"
-                raise UserError(f"TensorFlow cannot be loaded ({why}): more memory?") from error
-            finally:
-                for name in hidden:
-                    del sys.modules[name]
-            # Whatever the user's keras.json says.
-            keras.config.set_floatx("float32")
-            # Touching the devices here makes the lines about absent GPUs come now.
-            return (first or tf.config.list_logical_devices)()
-        except Exception:
-            aside.seek(0)
-            os.write(kept, aside.read())
-            raise
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
+def _is_utf8(text: str) -> bool:
+    """Whether a text holds no bytes that Python could not decode."""
+    return text == text.encode(errors="replace").decode()
 
 
-def script(parser):
+def script(
+    parser: Callable[[], Parser],
+) -> Callable[[Callable[[argparse.Namespace], int | None]], Callable[..., int]]:
     """Makes `main(args)` a function of argv that returns the exit code.
 
     What goes wrong becomes one last line on stderr, which starts with the script's name. Exit
@@ -216,31 +226,29 @@ def script(parser):
         parser: function without arguments that returns the script's `Parser`.
     """
 
-    def decorated(main):
+    def decorated(main: Callable[[argparse.Namespace], int | None]) -> Callable[..., int]:
         @functools.wraps(main)
-        def run(argv=None):
+        def run(argv: Sequence[str] | None = None) -> int:
             flags = parser()
+            _open_missing_streams()
             try:
-                with _ordinary_process():
+                with _sigterm_interrupts():
                     return main(flags.parse_args(argv)) or 0
             except SystemExit as stop:
-                return stop.code
-            except (UserError, NotFinite) as error:
+                return stop.code if isinstance(stop.code, int) else 1
+            except (UserError, NotFiniteError) as error:
                 code, message = error.code, f"error: {error}"
             except Interrupted as stop:
                 code, message = stop.code, str(stop)
             except KeyboardInterrupt:
-                code, message = 130, "interrupted; what was saved before is intact"
+                code, message = 128 + signal.SIGINT, INTERRUPTED
             except MemoryError:
                 code, message = UserError.code, "error: out of memory: try a smaller --batch"
             except OSError as error:
-                where = f"{error.filename}: " if error.filename else ""
-                gone = isinstance(error, BrokenPipeError)
-                what = "whoever read the output has gone" if gone else "check space and permissions"
-                message = f"error: {where}{error.strerror or error}: {what}"
-                code = UserError.code
+                code, message = UserError.code, f"error: {_described(error)}"
             sys.stdout.flush()
-            print(f"{flags.prog}: {' '.join(message.split())}", file=sys.stderr, flush=True)
+            one_line = " ".join(message.split())
+            print(f"{flags.prog}: {one_line}", file=sys.stderr, flush=True)
             return code
 
         return run
@@ -248,21 +256,34 @@ def script(parser):
     return decorated
 
 
-@contextlib.contextmanager
-def _ordinary_process():
-    """Gives a script the three standard streams, where some are closed, and turns SIGTERM into
-    `Interrupted` until something else handles it."""
+def _described(error: OSError) -> str:
+    """Returns what an error of the operating system says, and what to do."""
+    where = f"{error.filename}: " if error.filename else ""
+    if isinstance(error, BrokenPipeError):
+        advice = "the program that read this output has ended"
+    else:
+        advice = "check that there is space and that you may write there"
+    return f"{where}{error.strerror or error}: {advice}"
+
+
+def _open_missing_streams() -> None:
+    """Gives the script the three standard streams, where some were closed."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
-            # Takes the lowest free number, which is the missing one.
+            # The system gives a new descriptor the lowest free number, which is the missing one.
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
-    def terminated(signum, _frame):
-        raise Interrupted("interrupted; what was saved before is intact", signum)
 
-    before = signal.signal(signal.SIGTERM, terminated)
+@contextlib.contextmanager
+def _sigterm_interrupts() -> Iterator[None]:
+    """Turns SIGTERM into `Interrupted` until something else handles it."""
+
+    def interrupt(signum: int, _frame: FrameType | None) -> None:
+        raise Interrupted(INTERRUPTED, signum)
+
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
         yield
     finally:
-        # None: not Python's, and not Python's to give back.
+        # None stands for a handler that is not Python's, which Python cannot restore.
         signal.signal(signal.SIGTERM, before or signal.SIG_DFL)

@@ -19,21 +19,40 @@ import tempfile
 import tokenize
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import IO, Any
 
 import numpy as np
+from numpy.typing import DTypeLike, NDArray
 
-from support import UserError
+from support.errors import UserError
 
+# Says whether an array of this shape and type may be read.
+Accepts = Callable[[tuple[int, ...], np.dtype], bool]
 WRITING = ".writing-"
 PIECE = 1 << 24
 JSON_LIMIT = 1_000_000
 # What Python's own readers raise for files that are not what they should be.
-DAMAGE = (zipfile.BadZipFile, zlib.error, struct.error, tokenize.TokenError, EOFError, OSError)
-DAMAGE += (LookupError, MemoryError, OverflowError, RuntimeError)
-DAMAGE += (SyntaxError, TypeError, ValueError)
+DAMAGE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    tokenize.TokenError,
+    EOFError,
+    OSError,
+    LookupError,
+    MemoryError,
+    OverflowError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
 
 
-def write_whole(path, write, before_commit=None):
+def write_whole(
+    path: str, write: Callable[[str], Any], before_commit: Callable[[], None] | None = None
+) -> Any:
     """Writes a file so that at every moment `path` is either as before or complete on disk.
 
     Args:
@@ -60,7 +79,7 @@ def write_whole(path, write, before_commit=None):
         shutil.rmtree(private, ignore_errors=True)
 
 
-def sync(path):
+def sync(path: str) -> None:
     """Returns when the file or the names in the folder `path` would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -69,29 +88,31 @@ def sync(path):
         os.close(descriptor)
 
 
-def sweep(folder):
+def sweep(folder: str) -> None:
     """Removes what a killed process left half written in `folder`."""
-    for name in os.listdir(folder) if os.path.isdir(folder) else ():
+    if not os.path.isdir(folder):
+        return
+    for name in os.listdir(folder):
         if name.startswith(WRITING):
             shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
 
 
-def write_text(path, text):
+def write_text(path: str, text: str) -> None:
     """Writes text to `path`, whole or not at all."""
     write_whole(path, lambda written: pathlib.Path(written).write_text(text, encoding="utf-8"))
 
 
-def write_json(path, content):
+def write_json(path: str, content: Mapping[str, Any]) -> None:
     """Writes `content` as JSON to `path`, whole or not at all; NaN is refused."""
     write_text(path, as_json(content))
 
 
-def as_json(content):
+def as_json(content: Mapping[str, Any]) -> str:
     """Returns `content` as JSON text that a person can read; NaN is refused."""
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
 
-def read_json(file, what):
+def read_json(file: IO[bytes], what: str) -> dict[str, Any]:
     """Returns the JSON object in an open binary file of 1 MB at most.
 
     Args:
@@ -110,7 +131,7 @@ def read_json(file, what):
         return found
 
 
-def make_folder(path):
+def make_folder(path: str) -> None:
     """Creates the folder `path` and those above it, if need be, so that a power cut spares them."""
     if not os.path.isdir(path):
         make_folder(os.path.dirname(path))
@@ -118,7 +139,7 @@ def make_folder(path):
         sync(os.path.dirname(path))
 
 
-def writable_folder(path):
+def writable_folder(path: str) -> None:
     """Creates the folder `path` if need be and proves that it can be written.
 
     Raises:
@@ -131,7 +152,7 @@ def writable_folder(path):
 
 
 @contextlib.contextmanager
-def disk_errors(what, also=()):
+def disk_errors(what: str, also: tuple[type[Exception], ...] = ()) -> Iterator[None]:
     """Turns a failed write inside the block into a `UserError`.
 
     Args:
@@ -149,7 +170,7 @@ def disk_errors(what, also=()):
 
 
 @contextlib.contextmanager
-def damage(what):
+def damage(what: str) -> Iterator[None]:
     """Turns whatever Python's readers raise for a damaged file into a `UserError`."""
     try:
         yield
@@ -160,7 +181,7 @@ def damage(what):
         ) from error
 
 
-def open_regular(path):
+def open_regular(path: str) -> IO[bytes]:
     """Opens a file for reading in binary, once, without waiting for whoever may feed a pipe.
 
     Raises:
@@ -180,7 +201,9 @@ def open_regular(path):
     return open(descriptor, "rb")
 
 
-def read_npz(file, what, accepted, compressed=False):
+def read_npz(
+    file: IO[bytes], what: str, accepted: Mapping[str, Accepts], compressed: bool = False
+) -> dict[str, NDArray]:
     """Reads arrays of a `.npz`, which holds no others.
 
     Args:
@@ -207,7 +230,7 @@ def read_npz(file, what, accepted, compressed=False):
         return arrays
 
 
-def require_plain(archive, compressed=False):
+def require_plain(archive: zipfile.ZipFile, compressed: bool = False) -> list[str]:
     """Returns the names of a ZipFile's members, in order.
 
     Raises:
@@ -222,7 +245,7 @@ def require_plain(archive, compressed=False):
     return archive.namelist()
 
 
-def read_array(file, what, accepts):
+def read_array(file: IO[bytes], what: str, accepts: Accepts) -> NDArray:
     """Reads one `.npy` from an open file, to its end.
 
     Args:
@@ -242,7 +265,7 @@ def read_array(file, what, accepts):
     return read_exactly(file, shape, dtype, what)
 
 
-def read_exactly(file, shape, dtype, what):
+def read_exactly(file: IO[bytes], shape: Sequence[int], dtype: DTypeLike, what: str) -> NDArray:
     """Reads an array of known shape and type that fills the rest of an open file.
 
     Raises:
@@ -251,10 +274,10 @@ def read_exactly(file, shape, dtype, what):
     with damage(what):
         # The system gives memory as it is filled: a false promise takes none.
         array = np.empty(shape, dtype)
-        content = memoryview(array.reshape(-1).view(np.uint8))
+        content = array.reshape(-1).view(np.uint8).data
         filled = 0
         while filled < len(content):
-            count = file.readinto(content[filled : filled + PIECE])
+            count = file.readinto(content[filled : filled + PIECE])  # type: ignore[attr-defined]
             if not count:
                 raise ValueError(f"truncated: {filled} of {len(content)} bytes")
             filled += count

@@ -1,4 +1,4 @@
-"""Fixtures: a small trained folder, and real MNIST where it is.
+"""Fixtures: a small trained folder, and real MNIST where it is available.
 
 python -m pytest            # what one runs after a change, about two minutes
 python -m pytest -m slow    # the rest; tests on real MNIST where MNIST_DIR names it
@@ -14,10 +14,10 @@ import pytest
 # of pytest-xdist inherit.
 MNIST_DIR = os.environ.setdefault("MNIST_DIR_OF_TESTS", os.environ.pop("MNIST_DIR", ""))
 
-from support import cli  # noqa: E402
+from support import startup  # noqa: E402
 from tests import helpers  # noqa: E402
 
-cli.quiet_tensorflow()
+startup.import_tensorflow()
 
 
 def pytest_collection_modifyitems(items):

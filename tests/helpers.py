@@ -1,17 +1,19 @@
 """What tests share beside fixtures: small runs, scripts as a user runs them, what is on disk."""
 
 import contextlib
+import dataclasses
 import io
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
 
 import numpy as np
+import pytest
 
-from support import curves, weights
+from support.display import summaries
+from support.storage import weights
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SMALL = ["--dataset", "digits", "--hidden_units", "32", "16", "--latent_dim", "4"]
@@ -93,8 +95,8 @@ def files_in(folder):
 
 def arrays_of(where):
     """All weights of a folder, and its fitted prior if it has one, as one list of arrays."""
-    found = weights.read(str(where))[1]
-    return found["encoder"] + found["decoder"] + list(found.get("prior", {}).values())
+    found = weights.read(str(where))
+    return [*found.encoder, *found.decoder, *(found.prior or ())]
 
 
 def same_bits(one, other):
@@ -109,8 +111,8 @@ def points(folder):
 
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     accumulator.Reload()
-    names = {re.split("[/ ]", tag)[-1]: tag for tag in accumulator.Tags()["scalars"]}
-    assert all(curves.tag(name) == tag for name, tag in names.items())
+    names = {tag.rpartition("/")[-1]: tag for tag in accumulator.Tags()["scalars"]}
+    assert all(summaries.tag(name) == tag for name, tag in names.items())
     return {
         name: [(event.step, event.value) for event in accumulator.Scalars(tag)]
         for name, tag in names.items()
@@ -120,30 +122,34 @@ def points(folder):
 def same_run(one, other):
     """Asserts that two runs end in the same weights, the same record and the same curves."""
     same_bits(one / "weights", other / "weights")
-    records = [weights.read_run(str(run / "weights")) for run in (one, other)]
-    for record in records:
-        del record["run_id"]
-    assert records[0] == records[1]
+    first, second = (weights.read_record(str(run / "weights")) for run in (one, other))
+    assert first == dataclasses.replace(second, run_id=first.run_id)
     for part in ("train", "val"):
         assert points(one / "log" / part) == points(other / "log" / part)
 
 
 def stop_after(steps, signum=signal.SIGTERM):
-    """Returns what replaces `window.compiled`, sending a signal after so many steps in all."""
-    from support import window
+    """Returns what replaces `CompiledSteps.__call__`: it sends a signal after so many steps."""
+    from support.training.steps import CompiledSteps
 
-    build, seen = window.compiled, [0]
+    call, done = CompiledSteps.__call__, [0]
 
-    def compiled(*args, **kwargs):
-        run = build(*args, **kwargs)
+    def counted(self, indices):
+        terms = call(self, indices)
+        done[0] += len(indices)
+        if len(indices) and done[0] >= steps:
+            os.kill(os.getpid(), signum)
+        return terms
 
-        def counted(indices):
-            rows = run(indices)
-            seen[0] += len(indices)
-            if seen[0] >= steps:
-                os.kill(os.getpid(), signum)
-            return rows
+    return counted
 
-        return counted
 
-    return compiled
+@contextlib.contextmanager
+def interrupted(steps, steps_per_call, signum=signal.SIGTERM):
+    """Ends a run in this process by a signal after so many steps, so many a call."""
+    from support.training import steps as steps_module
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(steps_module, "steps_per_call", lambda *_: steps_per_call)
+        patch.setattr(steps_module.CompiledSteps, "__call__", stop_after(steps, signum))
+        yield

@@ -1,0 +1,4 @@
+from . import fitted_prior as fitted_prior
+from . import generation as generation
+from . import likelihood as likelihood
+from . import metrics as metrics

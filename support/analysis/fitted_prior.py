@@ -1,0 +1,351 @@
+"""The fitted prior: one Gaussian mixture for each class, where the encoder really puts images.
+
+    arrays, record = fit(training, labels, validation, seed)     # by scikit-learn
+    mixture = Mixture(arrays)                                    # without it
+    z = mixture.sample(noise, uniform)
+
+The ELBO is trained with N(0, I), which has mass where no training image lies; z from there is
+decoded into what looks like no digit. A density that is fitted afterwards to samples of q(z | x)
+avoids such places (Ghosh et al., "From Variational to Deterministic Autoencoders", 2020: ex-post
+density estimation). This is the only place where training looks at labels. Inactive latent
+dimensions, which carry nothing, stay N(0, 1).
+"""
+
+import itertools
+import warnings
+from collections.abc import Callable, Sequence
+from typing import IO, TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support import files, noise, records
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# The variance of mu over images above which a latent dimension is active.
+ACTIVE_VARIANCE = 0.01
+# With more components a class the density of validation images falls.
+COMPONENTS = 10
+# For each dimension a component needs some images, or its covariance is left to chance.
+IMAGES_PER_DIMENSION = 10
+RIDGE = 1e-3
+EM_ITERATIONS = 20
+# Bounds that readers check: of means and covariances, of the number of classes, and of the
+# diagonal of a covariance's Cholesky factor.
+LARGEST_VALUE = 1e6
+MOST_CLASSES = 256
+LEAST_DEVIATION = 1e-3
+# Samples of z beyond this could give covariances beyond LARGEST_VALUE.
+FARTHEST_Z = 900.0
+
+
+class PriorArrays(NamedTuple):
+    """The arrays of `prior.npz`, for M components on A active dimensions.
+
+    Attributes:
+        active: the active latent dimensions, ascending, int64 (A,).
+        labels: the class of each component, ascending, uint8 (M,).
+        weights: of the components, which sum to 1, float64 (M,).
+        means: float64 (M, A).
+        covariances: float64 (M, A, A).
+    """
+
+    active: NDArray[np.int64]
+    labels: NDArray[np.uint8]
+    weights: NDArray[np.float64]
+    means: NDArray[np.float64]
+    covariances: NDArray[np.float64]
+
+
+class Component(NamedTuple):
+    """One Gaussian of a mixture: the class it belongs to, its mean (A,), covariance (A, A)."""
+
+    label: int
+    mean: NDArray[np.float64]
+    covariance: NDArray[np.float64]
+
+
+class Encoded(NamedTuple):
+    """q(z | x) of some images: `mu` and `log_var`, float32 (n, latent_dim)."""
+
+    mu: NDArray[np.float32]
+    log_var: NDArray[np.float32]
+
+
+def active_units(mu: NDArray[np.floating]) -> NDArray[np.int64]:
+    """Returns which latent dimensions are active, ascending.
+
+    A unit is active where the variance of mu over images is above 0.01 (Burda, Grosse and
+    Salakhutdinov 2016, section 5.2).
+
+    Args:
+        mu: (n, latent_dim).
+    """
+    return np.flatnonzero(mu.var(axis=0) > ACTIVE_VARIANCE)
+
+
+def fit(
+    training: Encoded,
+    labels: NDArray[np.uint8] | None,
+    validation: Encoded,
+    seed: int,
+    before_each_class: Callable[[], None] = lambda: None,
+) -> tuple[PriorArrays | None, records.PriorRecord]:
+    """Fits the mixtures, to the same bits whatever the number of threads.
+
+    Args:
+        training: the encoded training images.
+        labels: of them, (n,); None: one mixture is fitted to all images together.
+        validation: other encoded images, to judge by.
+        seed: of the fit, and of the samples of q(z | x), one an image.
+        before_each_class: called before the mixture of each class is fitted.
+
+    Returns:
+        The arrays, None where N(0, I) is as good or nothing can be fitted; and the record, which
+        says why there are none.
+    """
+    if labels is None:
+        labels = np.zeros(len(training.mu), np.uint8)
+    active = active_units(training.mu)
+    classes, counts = np.unique(labels, return_counts=True)
+    if not len(active):
+        return _none("no latent dimension is active")
+    if counts.min() < 2:
+        return _none(f"only one training image has the label {classes[counts.argmin()]}")
+    random = noise.generator(seed)
+    z = _sampled(training, random)
+    z_validation = _sampled(validation, random)
+    if not np.abs(z).max() < FARTHEST_Z:
+        return _none(f"z reaches beyond {FARTHEST_Z:g}")
+    points = [z[labels == label][:, active].astype(np.float64) for label in classes]
+    arrays = _fit_mixtures(points, classes, active, seed, before_each_class)
+    gain = float(np.mean(Mixture(arrays).log_ratio(z_validation)))
+    if not gain > 0:
+        finite_gain = gain if np.isfinite(gain) else None
+        return _none("N(0, I) is as good for the validation images", finite_gain)
+    return arrays, records.PriorRecord(gain)
+
+
+def _none(reason: str, gain: float | None = None) -> tuple[None, records.PriorRecord]:
+    """Returns what `fit` returns where there is no fitted prior."""
+    return None, records.PriorRecord(gain, reason)
+
+
+def _sampled(encoded: Encoded, random: np.random.Generator) -> NDArray[np.float32]:
+    """Returns one sample of q(z | x) for each image, float32 (n, latent_dim)."""
+    drawn = random.standard_normal(encoded.mu.shape, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        return encoded.mu + np.exp(0.5 * encoded.log_var) * drawn
+
+
+def _fit_mixtures(
+    points: Sequence[NDArray[np.float64]],
+    classes: NDArray[np.uint8],
+    active: NDArray[np.int64],
+    seed: int,
+    before_each_class: Callable[[], None],
+) -> PriorArrays:
+    """Fits one mixture to the points (n, A) of each class; returns all of their components."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits
+
+    mixtures = []
+    # With one thread the order of float additions does not depend on the machine.
+    with threadpool_limits(1), warnings.catch_warnings():
+        # So few iterations are intended: validation images gain nothing from more.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        for class_points in points:
+            before_each_class()
+            affordable = len(class_points) // (IMAGES_PER_DIMENSION * (len(active) + 1))
+            mixture = GaussianMixture(
+                n_components=int(np.clip(affordable, 1, COMPONENTS)),
+                reg_covar=RIDGE,
+                max_iter=EM_ITERATIONS,
+                init_params="k-means++",
+                random_state=seed,
+            )
+            mixtures.append(mixture.fit(class_points))
+    components = [len(mixture.weights_) for mixture in mixtures]
+    images = sum(map(len, points))
+    shares = np.array([len(class_points) for class_points in points]) / images
+    weights = np.concatenate([mixture.weights_ for mixture in mixtures])
+    return PriorArrays(
+        active=np.asarray(active, np.int64),
+        labels=np.repeat(classes, components),
+        weights=weights * np.repeat(shares, components),
+        means=np.concatenate([mixture.means_ for mixture in mixtures]),
+        covariances=np.concatenate([mixture.covariances_ for mixture in mixtures]),
+    )
+
+
+_TYPES = {"active": "<i8", "labels": "|u1", "weights": "<f8", "means": "<f8", "covariances": "<f8"}
+_RANKS = {"active": 1, "labels": 1, "weights": 1, "means": 2, "covariances": 3}
+
+
+def read(file: IO[bytes], what: str, latent_dim: int) -> PriorArrays:
+    """Reads `prior.npz` from an open file and checks it.
+
+    Args:
+        file: open, binary, seekable.
+        what: the file's name, for messages.
+        latent_dim: size of the z that it must be a prior of.
+
+    Raises:
+        UserError: the arrays are damaged, or no prior of such a z.
+    """
+
+    def accepts(name: str) -> files.Accepts:
+        return lambda shape, dtype: len(shape) == _RANKS[name] and dtype.str == _TYPES[name]
+
+    found = files.read_npz(file, what, {name: accepts(name) for name in PriorArrays._fields})
+    arrays = PriorArrays(**found)
+    with files.damage(what):
+        _check(arrays, latent_dim)
+    return arrays
+
+
+def _check(arrays: PriorArrays, latent_dim: int) -> None:
+    """Raises where arrays are no prior of z (latent_dim,)."""
+    active, weights, covariances = arrays.active, arrays.weights, arrays.covariances
+    a, m = len(active), len(weights)
+    if not 1 <= a <= latent_dim or not 1 <= m <= COMPONENTS * MOST_CLASSES:
+        raise ValueError(f"{m} components of {a} dimensions")
+    shapes = [arrays.labels.shape, arrays.means.shape, covariances.shape]
+    if shapes != [(m,), (m, a), (m, a, a)]:
+        raise ValueError("shapes that disagree")
+    if active[0] < 0 or active[-1] >= latent_dim or (np.diff(active) <= 0).any():
+        raise ValueError("dimensions out of order or range")
+    if (np.diff(arrays.labels.astype(int)) < 0).any():
+        raise ValueError("labels out of order")
+    if not all(np.abs(array).max() < LARGEST_VALUE for array in arrays):
+        raise ValueError("numbers too large or not finite")
+    if weights.min() <= 0 or abs(weights.sum() - 1) > 1e-6:
+        raise ValueError("weights that are not positive or do not sum to 1")
+    if not np.allclose(covariances, covariances.swapaxes(1, 2), rtol=1e-6, atol=1e-9):
+        raise ValueError("covariances that are not symmetric")
+    # NumPy raises LinAlgError, a ValueError, where one is not positive definite.
+    factors = np.linalg.cholesky(covariances)
+    if factors.diagonal(axis1=1, axis2=2).min() < LEAST_DEVIATION:
+        raise ValueError("covariances that are next to nothing")
+
+
+class Mixture:
+    """A mixture of Gaussians over z.
+
+    Args:
+        arrays: as `fit` and `read` return them.
+
+    Attributes:
+        labels: the classes that it has components of, ascending, uint8 (C,).
+        components: its Gaussians, on the active dimensions.
+    """
+
+    def __init__(self, arrays: PriorArrays) -> None:
+        self.labels = np.unique(arrays.labels)
+        columns = arrays.labels.tolist(), arrays.means, arrays.covariances
+        self.components = list(map(Component, *columns))
+        self._arrays = arrays
+        self._factors = np.linalg.cholesky(arrays.covariances)
+
+    def log_ratios(self, z: "tf.Tensor") -> "tf.Tensor":
+        """Returns log of p(z, class) / N(z; 0, I), nats.
+
+        Args:
+            z: float32 (n, latent_dim).
+
+        Returns:
+            float32 (n, C), in the order of `labels`.
+        """
+        import tensorflow as tf
+
+        logs = self._component_log_ratios(z)
+        ends = np.searchsorted(self._arrays.labels, self.labels, "right").tolist()
+        classes = itertools.pairwise([0, *ends])
+        return tf.stack([tf.reduce_logsumexp(logs[:, a:b], axis=1) for a, b in classes], axis=1)
+
+    def _component_log_ratios(self, z: "tf.Tensor") -> "tf.Tensor":
+        """Returns log of p(z, component) / N(z; 0, I), float32 (n, M)."""
+        import tensorflow as tf
+
+        count, size = self._arrays.means.shape
+        whitening = np.linalg.inv(self._factors)
+        offsets = np.einsum("mij,mj->mi", whitening, self._arrays.means)
+        volumes = whitening.diagonal(axis1=1, axis2=2).prod(axis=1)
+        constants = np.log(self._arrays.weights * volumes)
+        z = tf.gather(z, self._arrays.active, axis=1)
+        # All components in one product: (n, A) by (A, M * A).
+        stacked = whitening.transpose(2, 0, 1).reshape(size, -1).astype(np.float32)
+        white = tf.reshape(z @ stacked, [-1, count, size]) - offsets.astype(np.float32)
+        distances = tf.reduce_sum(white**2, -1) - tf.reduce_sum(z**2, -1, keepdims=True)
+        return constants.astype(np.float32) - 0.5 * distances
+
+    def log_ratio(self, z: "tf.Tensor") -> "tf.Tensor":
+        """Returns log of p(z) / N(z; 0, I), nats: z float32 (n, latent_dim) -> (n,)."""
+        import tensorflow as tf
+
+        return tf.reduce_logsumexp(self.log_ratios(z), axis=1)
+
+    def classify(self, mu: "tf.Tensor") -> "tuple[tf.Tensor, tf.Tensor]":
+        """Classifies by p(class | z = mu).
+
+        Args:
+            mu: float32 (n, latent_dim).
+
+        Returns:
+            The most probable label, uint8 (n,), and its probability, float32 (n,).
+        """
+        import tensorflow as tf
+
+        ratios = self.log_ratios(mu)
+        probabilities = tf.nn.softmax(ratios, axis=1)
+        labels = tf.gather(self.labels, tf.argmax(ratios, axis=1))
+        return labels, tf.reduce_max(probabilities, axis=1)
+
+    def predicted_label(self, mu: "tf.Tensor") -> "tf.Tensor":
+        """Returns the most probable label of each image, uint8 (n,): mu (n, latent_dim)."""
+        return self.classify(mu)[0]
+
+    def sample(
+        self, noise: "tf.Tensor", uniform: "tf.Tensor", labels: "tf.Tensor | None" = None
+    ) -> "tf.Tensor":
+        """Samples z.
+
+        Args:
+            noise: standard normal, float32 (n, latent_dim); scaled down, z comes closer to the
+                means of the components.
+            uniform: random numbers in [0, 1), float32 (n,), which choose the components.
+            labels: the class of each sample, (n,); None: classes are as frequent as in training.
+
+        Returns:
+            float32 (n, latent_dim)
+        """
+        import tensorflow as tf
+
+        which = self._chosen_components(uniform, labels)
+        arrays, dimensions = self._arrays, noise.shape[1]
+        means = tf.gather(arrays.means.astype(np.float32), which)
+        factors = tf.gather(self._factors.astype(np.float32), which)
+        moved = means + tf.linalg.matvec(factors, tf.gather(noise, arrays.active, axis=1))
+        # Each active dimension takes its new value, every other one keeps its noise.
+        sources = np.arange(dimensions)
+        sources[arrays.active] = dimensions + np.arange(len(arrays.active))
+        return tf.gather(tf.concat([noise, moved], axis=1), sources, axis=1)
+
+    def _chosen_components(self, uniform: "tf.Tensor", labels: "tf.Tensor | None") -> "tf.Tensor":
+        """Returns the component of each sample, int32 (n,); arguments as `sample`."""
+        import tensorflow as tf
+
+        ends = np.cumsum(self._arrays.weights)
+        first, last = 0, len(ends) - 1
+        if labels is not None:
+            labels = tf.cast(labels, tf.int32)
+            own = self._arrays.labels.astype(np.int32)
+            first = tf.searchsorted(own, labels)
+            last = tf.searchsorted(own, labels, side="right") - 1
+        low, high = tf.gather(ends - self._arrays.weights, first), tf.gather(ends, last)
+        place = low + tf.cast(uniform, tf.float64) * (high - low)
+        # Rounding must not lead to a component of another class.
+        return tf.clip_by_value(tf.searchsorted(ends, place, side="right"), first, last)

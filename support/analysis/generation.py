@@ -1,0 +1,227 @@
+"""Digits from the decoder alone: samples in constant memory, and paths through the latent space.
+
+sampler = Sampler(latent_dim=128, seed=0, prior=mixture)
+for images in generate(decoder, sampler, 1_000_000): ...      # uint8 (at most 1000, 784)
+
+digits = decode(decoder, interpolation(z[:20]))
+"""
+
+import dataclasses
+import itertools
+import zipfile
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+import model
+from support import noise, records
+from support.analysis import fitted_prior, metrics
+from support.datasets.types import SIDE
+
+# Images are computed in chunks of one size, so that the first n of a seed are the same however
+# many are asked for.
+CHUNK = 1000
+# While one chunk waits for the slower of its threads, or for the disk, another one is computed.
+CHUNKS_AT_ONCE = 3
+# How many images `write_npz` returns.
+SHOWN = 100
+STEPS = 11
+MOST_UNITS = 10
+DEVIATIONS = 3
+GRID = 20
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler:
+    """Samples z, from the fitted prior or from N(0, I).
+
+    Attributes:
+        latent_dim: size of z.
+        seed: of the noise; that of a sample depends on its position.
+        temperature: scales the noise: of N(0, I), or about the means of the fitted prior.
+        prior: the fitted prior; None: N(0, I).
+        labels: the classes to sample in turn, which needs the fitted prior; empty: classes are
+            as frequent as in training.
+    """
+
+    latent_dim: int
+    seed: int
+    temperature: float = 1.0
+    prior: fitted_prior.Mixture | None = None
+    labels: tuple[int, ...] = ()
+
+    def chunk(self, index: int | tf.Tensor) -> tf.Tensor:
+        """Returns the z of one chunk of samples, float32 (CHUNK, latent_dim)."""
+        drawn = noise.normal([CHUNK, self.latent_dim], self.seed, noise.GENERATION, index)
+        drawn *= self.temperature
+        if self.prior is None:
+            return drawn
+        uniform = noise.uniform([CHUNK], self.seed, noise.PRIOR, index)
+        if not self.labels:
+            return self.prior.sample(drawn, uniform)
+        positions = index * CHUNK + tf.range(CHUNK)
+        labels = tf.gather(self.labels, positions % len(self.labels))
+        return self.prior.sample(drawn, uniform, labels)
+
+
+def decode(decoder: keras.Model, z: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Returns the images of z: (..., latent_dim) -> uint8 (..., 784)."""
+    flat = z.reshape(-1, z.shape[-1]).astype(np.float32)
+    images = metrics.to_uint8(model.decode(decoder, flat)).numpy()
+    return images.reshape(*z.shape[:-1], -1)
+
+
+def generate(
+    decoder: keras.Model,
+    sampler: Sampler,
+    count: int,
+    report_done: Callable[[int], None] | None = None,
+) -> Iterator[NDArray[np.uint8]]:
+    """Yields generated images, uint8 (n, 784) with n at most CHUNK, `count` in all.
+
+    Args:
+        decoder: of a `model.VAE`.
+        sampler: of z.
+        count: how many images.
+        report_done: called with the number of images that are done; None: no report.
+    """
+
+    @tf.function(autograph=False)
+    def compute(index: tf.Tensor) -> tf.Tensor:
+        return metrics.to_uint8(model.decode(decoder, sampler.chunk(index)))
+
+    # Traced here, once; otherwise each thread would begin with that.
+    compute = compute.get_concrete_function(tf.TensorSpec([], tf.int32))
+
+    def compute_chunk(index: int) -> NDArray[np.uint8]:
+        return compute(tf.constant(index)).numpy()
+
+    indices = iter(range(-(-count // CHUNK)))
+    pending: deque = deque()
+    done = 0
+    with ThreadPoolExecutor(CHUNKS_AT_ONCE) as pool:
+        while done < count:
+            for index in itertools.islice(indices, CHUNKS_AT_ONCE - len(pending)):
+                pending.append(pool.submit(compute_chunk, index))
+            images = pending.popleft().result()[: count - done]
+            done += len(images)
+            if report_done:
+                report_done(done)
+            yield images
+
+
+def write_npz(
+    path: str,
+    chunks: Iterable[NDArray[np.uint8]],
+    count: int,
+    extra: Mapping[str, NDArray],
+) -> NDArray[np.uint8]:
+    """Writes images to an uncompressed `.npz` as they come, in constant memory.
+
+    Args:
+        path: of the file.
+        chunks: uint8 (n, 784) each.
+        count: how many images they hold in all.
+        extra: small arrays to add, by name.
+
+    Returns:
+        The first images, at most SHOWN.
+    """
+    first: NDArray[np.uint8] | None = None
+    header = {"descr": "|u1", "fortran_order": False, "shape": (count, SIDE, SIDE)}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
+        with archive.open("images.npy", "w", force_zip64=True) as file:
+            np.lib.format.write_array_header_1_0(file, header)
+            for images in chunks:
+                if first is None:
+                    first = images[:SHOWN]
+                file.write(images.data)
+        for name, array in extra.items():
+            with archive.open(f"{name}.npy", "w") as file:
+                np.lib.format.write_array(file, array, allow_pickle=False)
+    assert first is not None, "count is at least 1"
+    return first
+
+
+def interpolation(z: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Returns paths between pairs of z: the first to the second, the third to the fourth, ...
+
+    Args:
+        z: (2 n, latent_dim).
+
+    Returns:
+        (n, STEPS, latent_dim), the ends of each pair included.
+    """
+    pairs = z.reshape(-1, 2, z.shape[-1])
+    shares = np.linspace(0, 1, STEPS)
+    return np.stack([[slerp(a, b, share) for share in shares] for a, b in pairs])
+
+
+def slerp(
+    first: NDArray[np.floating], second: NDArray[np.floating], share: float
+) -> NDArray[np.floating]:
+    """Spherical interpolation (Shoemake 1985) of two vectors: `first` at 0, `second` at 1.
+
+    A straight line would pass too near the origin, where the prior of a high dimension has
+    hardly any mass (White, "Sampling Generative Networks", 2016).
+    """
+    lengths = np.linalg.norm(first) * np.linalg.norm(second)
+    angle = np.arccos(np.clip(first @ second / max(lengths, 1e-30), -1, 1))
+    if np.sin(angle) < 1e-6:
+        return (1 - share) * first + share * second
+    sines = np.sin([(1 - share) * angle, share * angle]) / np.sin(angle)
+    return sines[0] * first + sines[1] * second
+
+
+class Traversal(NamedTuple):
+    """Paths along the latent dimensions of largest KL, one at a time, through one z.
+
+    Attributes:
+        units: the dimensions, in descending order of KL, (n,).
+        kld: their mean KL over the training images, nats, (n,).
+        deviations: the steps of each path, in standard deviations of mu over the training
+            images from its mean, (STEPS,).
+        start: where each path would pass the z that it started from, in the same unit, (n,).
+        z: float32 (n, STEPS, latent_dim).
+    """
+
+    units: NDArray[np.int64]
+    kld: NDArray[np.float64]
+    deviations: NDArray[np.float64]
+    start: NDArray[np.float64]
+    z: NDArray[np.float32]
+
+
+def traversal(start: NDArray[np.float32], posterior: records.Posterior) -> Traversal:
+    """Returns paths through the z `start`, (latent_dim,); `posterior` gives their ranges."""
+    mean, deviation, kld = (np.array(column) for column in posterior)
+    units = np.argsort(-kld, kind="stable")[:MOST_UNITS]
+    deviations = np.linspace(-DEVIATIONS, DEVIATIONS, STEPS)
+    z = np.tile(start, (len(units), STEPS, 1))
+    for row, unit in enumerate(units):
+        z[row, :, unit] = mean[unit] + deviations * deviation[unit]
+    # A dimension without any deviation passes its start nowhere.
+    safe_deviation = np.maximum(deviation[units], 1e-30)
+    passes_start = (start[units] - mean[units]) / safe_deviation
+    return Traversal(units, kld[units], deviations, passes_start, z)
+
+
+def manifold() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Returns a grid over all of a two-dimensional z (Kingma and Welling 2014, figure 4).
+
+    Returns:
+        The grid (GRID, GRID, 2), whose rows go from the largest z[1] down and whose columns go
+        from the smallest z[0] up; and the values of z[0], (GRID,), at equal steps of the
+        probability under N(0, 1).
+    """
+    from scipy.special import ndtri
+
+    values = ndtri((np.arange(GRID) + 0.5) / GRID)
+    columns, rows = np.meshgrid(values, values[::-1])
+    return np.stack([columns, rows], axis=-1), values

@@ -1,0 +1,231 @@
+"""The files of a data set, wherever they are: in a folder, in an archive, or in memory.
+
+    for entry in entries.at("mnist_folder").entries:
+        entry.name, entry.head               # "raw/train-images-idx3-ubyte", its first bytes
+        with entry.open() as file: ...       # unzipped where it is gzipped
+
+Nothing here trusts a file: only regular files are opened, links that form a cycle end, and how many
+files and bytes are looked at is bounded.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import gzip
+import io
+import os
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from typing import BinaryIO, NamedTuple, cast
+
+from support import files
+from support.errors import UserError
+
+HEAD_BYTES = 1024
+MOST_FILES = 1_100_000
+MOST_DEPTH = 8
+# Of one file after it was unzipped; and of one that must be held in memory as it is.
+MOST_BYTES = 4_000_000_000
+MOST_BYTES_IN_MEMORY = 400_000_000
+GZIP = b"\x1f\x8b\x08"
+# What file managers leave beside the files that one sees; also all that begins with a dot.
+STRAY_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
+
+
+class Entry:
+    """One file of a data set.
+
+    Attributes:
+        name: its path from the folder or archive that was named, with slashes.
+        where: its path for messages, safe to print.
+        size: in bytes as it is stored.
+        container: for a member of an `.npz`, the name of that file; else empty.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        where: str,
+        size: int,
+        open_stored: Callable[[], BinaryIO],
+        container: str = "",
+    ) -> None:
+        self.name = name
+        self.where = printable(where)
+        self.size = size
+        self.container = container
+        self.open_stored = open_stored
+
+    @functools.cached_property
+    def stored_head(self) -> bytes:
+        """The first bytes as they are stored."""
+        with reading(self.where), self.open_stored() as file:
+            return file.read(HEAD_BYTES)
+
+    @property
+    def gzipped(self) -> bool:
+        return self.stored_head.startswith(GZIP)
+
+    @functools.cached_property
+    def head(self) -> bytes:
+        """The first bytes of the content; empty where gzip's are damaged."""
+        if not self.gzipped:
+            return self.stored_head
+        try:
+            return zlib.decompressobj(wbits=31).decompress(self.stored_head, HEAD_BYTES)
+        except zlib.error:
+            return b""
+
+    def open(self) -> BinaryIO:
+        """Opens the content for reading from its start."""
+        file = self.open_stored()
+        if self.gzipped:
+            return cast(BinaryIO, gzip.open(file))
+        return file
+
+    def content(self, most: int = MOST_BYTES_IN_MEMORY) -> bytes:
+        """Returns the whole content.
+
+        Raises:
+            UserError: it is longer than `most` bytes.
+        """
+        with reading(self.where), self.open() as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise UserError(f"{self.where} holds more than {most:,} bytes: unpack it yourself")
+        return content
+
+
+class Listing(NamedTuple):
+    """Entries, and the names of files that were passed over."""
+
+    entries: list[Entry]
+    skipped: list[str]
+
+
+def printable(text: str) -> str:
+    """Returns a name or a path with control characters made visible, shortened in the middle."""
+    characters = (char if char.isprintable() else ascii(char)[1:-1] for char in text)
+    shown = "".join(characters)
+    if len(shown) > 200:
+        return f"{shown[:90]}...{shown[-100:]}"
+    return shown
+
+
+def listed(names: list[str], most: int = 4) -> str:
+    """Returns names as a list that stays short."""
+    shown = ", ".join(printable(name) for name in names[:most])
+    if len(names) > most:
+        shown += f" and {len(names) - most:,} more"
+    return shown
+
+
+@contextlib.contextmanager
+def reading(what: str) -> Iterator[None]:
+    """Turns whatever Python's readers raise inside the block into a `UserError`.
+
+    Args:
+        what: the file, for messages.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{what} does not exist or no longer exists") from error
+    except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError) as error:
+        reason = str(error)[:150] or "it is truncated"
+        raise UserError(f"{what} is damaged ({reason}): get it again") from error
+    except MemoryError as error:
+        raise UserError(f"{what} needs more memory than there is: use fewer images") from error
+    except OSError as error:
+        reason = error.strerror or str(error)[:150]
+        raise UserError(f"{what} cannot be read ({reason})") from error
+    except files.DAMAGE as error:
+        reason = printable(str(error)[:150]) or type(error).__name__
+        raise UserError(f"{what} cannot be read ({reason})") from error
+
+
+def in_memory(name: str, content: bytes) -> Entry:
+    """Returns an entry of bytes that are no file."""
+    return Entry(name, name, len(content), lambda: io.BytesIO(content))
+
+
+def of_file(path: str, name: str = "") -> Entry:
+    """Returns the entry of one file on disk."""
+    size = os.stat(path).st_size
+    return Entry(name or os.path.basename(path), path, size, lambda: files.open_regular(path))
+
+
+def is_stray(name: str) -> bool:
+    """Whether a file or folder of this name was left by a file manager or is hidden."""
+    return name.startswith(".") or name.lower() in STRAY_NAMES
+
+
+def in_folder(folder: str) -> Listing:
+    """Returns the entries below a folder, shallow ones first, in the order of their names.
+
+    Raises:
+        UserError: the folder cannot be read, or holds too many files.
+    """
+    entries: list[Entry] = []
+    skipped: list[str] = []
+    level = [(folder, "")]
+    visited: set[tuple[int, int]] = set()
+    for _ in range(MOST_DEPTH):
+        below: list[tuple[str, str]] = []
+        for path, prefix in level:
+            if _seen(path, visited):
+                continue
+            for item in _items(path, required=path == folder):
+                name = prefix + item.name
+                if is_stray(item.name):
+                    skipped.append(name)
+                elif item.is_dir():
+                    below.append((item.path, f"{name}/"))
+                elif item.is_file():
+                    entries.append(_of_item(item, name))
+                else:
+                    skipped.append(name)
+                if len(entries) + len(skipped) + len(below) > MOST_FILES:
+                    raise UserError(
+                        f"{printable(folder)} holds more than {MOST_FILES:,} files: "
+                        "name the folder with the images"
+                    )
+        level = below
+    return Listing(entries, skipped)
+
+
+def _items(path: str, required: bool) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(path) as items:
+            found = []
+            for item in items:
+                found.append(item)
+                if len(found) > MOST_FILES:
+                    break
+    except OSError as error:
+        if required:
+            reason = error.strerror or str(error)
+            raise UserError(f"{printable(path)} cannot be read ({reason})") from error
+        return []
+    return sorted(found, key=lambda item: item.name)
+
+
+def _of_item(item: os.DirEntry[str], name: str) -> Entry:
+    path = item.path
+    return Entry(name, path, item.stat().st_size, lambda: files.open_regular(path))
+
+
+def _seen(path: str, visited: set[tuple[int, int]]) -> bool:
+    """Whether a folder was visited before, by another link."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return True
+    identity = status.st_dev, status.st_ino
+    if identity in visited:
+        return True
+    visited.add(identity)
+    return False

@@ -1,0 +1,361 @@
+"""CSV: one image a line, as Kaggle has MNIST, with or without a header and labels.
+
+Values may be separated by commas, semicolons or tabs. The label is the column that the header calls
+so; without a header the first or the last, whichever looks like labels.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support.datasets import arrays, roles
+from support.datasets.entries import MOST_BYTES, Entry, listed, reading
+from support.datasets.formats import named_arrays
+from support.datasets.formats.request import Request
+from support.datasets.roles import TRAIN
+from support.datasets.types import Contents
+from support.errors import UserError
+
+SEPARATORS = b",;\t"
+MOST_LINE_BYTES = 4_000_000
+PIECE_BYTES = 1 << 22
+BOM = b"\xef\xbb\xbf"
+# How many lines decide which column is the label.
+SAMPLE_LINES = 300
+FEWEST_COLUMNS = 64
+LABEL_NAMES = {"label", "labels", "class", "target", "y", "digit", "category", "character"}
+INDEX_NAMES = {"", "id", "index", "unnamed: 0", "imageid"}
+NUMBER = re.compile(rb"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
+
+
+class Layout(NamedTuple):
+    """How a table is laid out.
+
+    Attributes:
+        separator: one byte.
+        columns: how many values a line has.
+        header: the names of the columns in lower case; empty where there is no header.
+        label: the column of the labels; None where there are none.
+        label_is_text: whether labels are names rather than numbers.
+        pixels: the columns of the pixels.
+    """
+
+    separator: bytes
+    columns: int
+    header: list[str]
+    label: int | None
+    label_is_text: bool
+    pixels: list[int]
+
+
+def looks_like_text(head: bytes) -> bool:
+    """Whether these are lines of values with separators."""
+    control = any(byte < 32 and byte not in b"\t\r\n" for byte in head)
+    return not control and any(separator in head for separator in SEPARATORS)
+
+
+def recognizes(entry: Entry) -> bool:
+    if not looks_like_text(entry.head.removeprefix(BOM)):
+        return False
+    return layout_of(entry) is not None
+
+
+def layout_of(entry: Entry) -> Layout | None:
+    """Returns the layout of a table whose lines hold images; None for other text."""
+    lines = _first_lines(entry, SAMPLE_LINES)
+    if not lines:
+        return None
+    separator = bytes([max(SEPARATORS, key=lines[0].count)])
+    rows = [_fields(line, separator) for line in lines]
+    if len(rows[0]) < FEWEST_COLUMNS:
+        return None
+    header = _header(rows)
+    rows = rows[1:] if header else rows
+    if not rows:
+        return None
+    rows = [row for row in rows if len(row) == len(rows[0])]
+    columns = len(rows[0])
+    index, label = _named_columns(header)
+    others = columns - (index is not None) - (label is not None)
+    if label is None and not _is_square(others):
+        if index is None and _is_square(columns - 2) and _counts_up(rows, 0):
+            index = 0
+        label = _likely_label(rows, index)
+        others = columns - (index is not None) - 1
+    if not _is_square(others):
+        return None
+    label_is_text = label is not None and any(not _is_number(row[label]) for row in rows)
+    pixels = [column for column in range(columns) if column not in (index, label)]
+    return Layout(separator, columns, header, label, label_is_text, pixels)
+
+
+def _first_lines(entry: Entry, most: int) -> list[bytes]:
+    lines: list[bytes] = []
+    with reading(entry.where), entry.open() as file:
+        content = file.read(MOST_LINE_BYTES)
+    content = content.removeprefix(BOM).replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+    lines = [line for line in content.split(b"\n")[: most + 1] if line.strip()]
+    if len(content) >= MOST_LINE_BYTES - 3 and len(lines) < most:
+        lines = lines[:-1]
+    return lines[:most]
+
+
+def _fields(line: bytes, separator: bytes) -> list[bytes]:
+    return [field.strip(b'" \t') for field in line.rstrip(b"\r\n").split(separator)]
+
+
+def _is_number(field: bytes) -> bool:
+    return NUMBER.fullmatch(field.replace(b",", b".")) is not None
+
+
+def _header(rows: list[list[bytes]]) -> list[str]:
+    """Returns the names of the columns, where the first line is not an image."""
+    first = rows[0]
+    texts = sum(not _is_number(field) for field in first)
+    below = rows[1] if len(rows) > 1 else []
+    counted = [field for field in first if _is_number(field)]
+    # What pandas writes without names: 0, 1, 2, ...
+    numbered = counted[:50] == [str(index).encode() for index in range(50)]
+    if texts > 2 or (texts and all(map(_is_number, below))) or numbered:
+        return [field.decode("utf-8", "replace").strip().lower() for field in first]
+    return []
+
+
+def _named_columns(header: list[str]) -> tuple[int | None, int | None]:
+    """Returns the columns of index and labels, by the header."""
+    index = label = None
+    for column, name in enumerate(header):
+        if name in LABEL_NAMES and label is None:
+            label = column
+        elif name in INDEX_NAMES and index is None:
+            index = column
+    return index, label
+
+
+def _likely_label(rows: list[list[bytes]], index: int | None) -> int:
+    """Returns the first or the last column: the one with more values, where both could be labels.
+
+    Labels are names, or whole numbers of which none is left out; the corner of an image is
+    usually always the same.
+    """
+    first = 0 if index != 0 else 1
+    best, most = first, 0
+    for column in (first, len(rows[0]) - 1):
+        values = {row[column] for row in rows}
+        texts = any(not _is_number(value) for value in values)
+        gaps = not texts and not _without_gaps(values)
+        score = len(values) - 1
+        if gaps:
+            score = 0
+        if texts:
+            score += 1000
+        if score > most:
+            best, most = column, score
+    return best
+
+
+def _without_gaps(values: set[bytes]) -> bool:
+    numbers = sorted({float(value.replace(b",", b".")) for value in values})
+    gaps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    # In few lines a class may be missing.
+    return numbers[-1] < 256 and all(gap <= 3 for gap in gaps) and all(n == int(n) for n in numbers)
+
+
+def _counts_up(rows: list[list[bytes]], column: int) -> bool:
+    if not all(_is_number(row[column]) for row in rows):
+        return False
+    numbers = [float(row[column].replace(b",", b".")) for row in rows]
+    return all(after == before + 1 for before, after in zip(numbers, numbers[1:], strict=False))
+
+
+def _is_square(columns: int) -> bool:
+    return columns >= FEWEST_COLUMNS and math.isqrt(columns) ** 2 == columns
+
+
+def read(request: Request) -> Contents:
+    """Reads a data set in CSV files.
+
+    Raises:
+        UserError: a line has other values than the first, or there are several data sets.
+    """
+    tables = {}
+    items = []
+    for entry in sorted(request.entries, key=lambda entry: entry.gzipped):
+        role = roles.of(entry.name)
+        part = role.part or roles.part_of_folders(entry.name) or TRAIN
+        item = roles.Named(entry.name, role.family, (part,))
+        tables[id(item)] = entry
+        items.append(item)
+    chosen, others = roles.one_data_set(items, request.where)
+    if not any(item.role == (TRAIN,) for item in chosen):
+        chosen[0] = chosen[0]._replace(role=(TRAIN,))
+        tables[id(chosen[0])] = tables[id(_same(items, chosen[0].name))]
+    notices = []
+    if others:
+        names = listed([item.name for item in others])
+        notices.append(f"not used, as it is another data set: {names}; name its file to use it")
+    parts = {item.role[0]: Table(tables[id(item)]) for item in chosen}
+    sources = {part: table.source() for part, table in parts.items()}
+    turned = request.turned([item.name for item in chosen])
+    result = arrays.read(sources, turned)
+    found: dict[str, NDArray] = {}
+    for part, table in parts.items():
+        if table.labels is not None:
+            found[part] = table.labels
+            if part in result.kept:
+                found[part] = found[part][result.kept[part]]
+    splits, class_names = named_arrays.with_labels(result.parts, found, request.where, notices)
+    return Contents(
+        splits,
+        class_names,
+        f"CSV: {listed([item.name for item in chosen])}",
+        named_arrays.values_line(sources, result.values),
+        (*notices, *result.notices),
+    )
+
+
+def _same(items: list[roles.Named], name: str) -> roles.Named:
+    return next(item for item in items if item.name == name)
+
+
+class Table:
+    """The images and labels of one CSV file.
+
+    Attributes:
+        labels: as the file has them, once the images have been read; None: there are none.
+    """
+
+    def __init__(self, entry: Entry) -> None:
+        layout = layout_of(entry)
+        if layout is None:
+            raise UserError(f"{entry.where} is no table of images")
+        self.entry, self.layout = entry, layout
+        self.labels: NDArray | None = None
+        self._type: type = np.uint8
+
+    def source(self) -> arrays.ImageSource:
+        """Returns the images, whose number becomes known when they are read."""
+        shape = (len(self.layout.pixels),)
+        return arrays.ImageSource(self.entry.where, None, shape, "CSV", self._pieces)
+
+    def _pieces(self) -> Iterator[NDArray]:
+        label, pixels = self.layout.label, self.layout.pixels
+        contiguous = slice(pixels[0], pixels[-1] + 1)
+        if pixels[-1] + 1 - pixels[0] != len(pixels):
+            raise UserError(f"{self.entry.where}: the label stands between the pixels")
+        found: list[NDArray] = []
+        for first_line, text in self._texts():
+            texts: list[str] = []
+            if self.layout.label_is_text:
+                text, texts = self._without_names(text, first_line)
+            numbers = self._numbers(text, first_line)
+            if texts:
+                found.append(np.array(texts))
+            elif label is not None:
+                found.append(numbers[:, label])
+            yield numbers[:, contiguous]
+        if label is not None and found:
+            self.labels = np.concatenate(found)
+
+    def _texts(self) -> Iterator[tuple[int, bytes]]:
+        """Yields the number of the first line, and some megabytes of whole lines."""
+        rest, line, total = b"", 1, 0
+        skip_header = bool(self.layout.header)
+        with reading(self.entry.where), self.entry.open() as file:
+            while True:
+                piece = file.read(PIECE_BYTES)
+                total += len(piece)
+                if total > MOST_BYTES or len(rest) > MOST_LINE_BYTES:
+                    raise UserError(
+                        f"{self.entry.where} has more than {MOST_BYTES // 10**9} GB, or a line of "
+                        f"more than {MOST_LINE_BYTES // 10**6} MB: use fewer images"
+                    )
+                if not rest and line == 1:
+                    piece = piece.removeprefix(BOM)
+                text = rest + piece
+                if b"\r" in text:
+                    text = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+                end = len(text)
+                if piece:
+                    end = text.rfind(b"\n") + 1
+                text, rest = text[:end], text[end:]
+                if text:
+                    lines = text.count(b"\n")
+                    if skip_header:
+                        text = text.lstrip(b"\n").partition(b"\n")[2]
+                        skip_header = False
+                        yield line + 1, text
+                    else:
+                        yield line, text
+                    line += lines
+                if not piece:
+                    return
+
+    def _numbers(self, text: bytes, first_line: int) -> NDArray:
+        """Parses lines: as bytes, which is fast, and as floats from the first line on that is
+        not."""
+        if self.layout.separator == b";":
+            text = text.replace(b",", b".")
+        columns = self.layout.columns
+        if not text.strip():
+            return np.zeros((0, columns), np.uint8)
+        while True:
+            try:
+                numbers = np.loadtxt(
+                    io.BytesIO(text),
+                    dtype=self._type,
+                    delimiter=self.layout.separator.decode(),
+                    comments=None,
+                    quotechar='"',
+                    ndmin=2,
+                )
+            except ValueError as error:
+                if self._type is np.uint8:
+                    self._type = np.float32
+                    continue
+                raise self._wrong_line(text, first_line) from error
+            if numbers.shape[1] != columns:
+                raise self._wrong_line(text, first_line)
+            return numbers
+
+    def _wrong_line(self, text: bytes, first_line: int) -> UserError:
+        """Returns an error that names the first line that is not as the others."""
+        columns = self.layout.columns
+        for number, line in enumerate(text.split(b"\n"), first_line):
+            if not line.strip():
+                continue
+            fields = _fields(line, self.layout.separator)
+            where = f"{self.entry.where}, line {number:,}"
+            if len(fields) != columns:
+                return UserError(
+                    f"{where} has {len(fields)} values: expected {columns}, as in the lines before"
+                )
+            for column, value in enumerate(fields, 1):
+                if not _is_number(value):
+                    return UserError(f"{where}, value {column} is {value[:20]!r}: expected a number")
+        return UserError(f"{self.entry.where} is no table of numbers")
+
+    def _without_names(self, text: bytes, first_line: int) -> tuple[bytes, list[str]]:
+        """Takes labels that are names out of lines, and puts 0 in their place."""
+        separator = self.layout.separator
+        lines, names = [], []
+        for number, line in enumerate(text.split(b"\n"), first_line):
+            if not line.strip():
+                continue
+            if self.layout.label == 0:
+                name, found, rest = line.partition(separator)
+                lines.append(b"0" + separator + rest)
+            else:
+                rest, found, name = line.rpartition(separator)
+                lines.append(rest + separator + b"0")
+            if not found:
+                raise UserError(f"{self.entry.where}, line {number:,} has one value only")
+            names.append(name.strip(b'" \t\r').decode("utf-8", "replace"))
+        return b"\n".join(lines), names

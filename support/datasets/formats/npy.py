@@ -1,0 +1,57 @@
+"""NumPy's arrays: `.npy` files, and the members of `.npz` files, which are `.npy` files in a zip.
+
+Arrays of Python objects are pickles, which could run code when they are loaded: they are refused.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.lib import format as npy_format
+
+from support.datasets.entries import Entry, reading
+from support.datasets.formats import named_arrays
+from support.datasets.formats.named_arrays import Header
+from support.datasets.formats.request import Request
+from support.datasets.types import Contents
+from support.errors import UserError
+
+MAGIC = b"\x93NUMPY"
+
+
+def recognizes(entry: Entry) -> bool:
+    return entry.head.startswith(MAGIC)
+
+
+def read(request: Request) -> Contents:
+    """Reads a data set in NumPy's arrays.
+
+    Raises:
+        UserError: there are no images, or arrays that do not go together.
+    """
+    found = []
+    objects = []
+    for entry in request.entries:
+        header = _header(entry)
+        if header.dtype.hasobject:
+            objects.append(entry.where)
+            continue
+        found.append(named_arrays.named(entry, header))
+    if objects and not any(array.kind == named_arrays.IMAGES for array in found):
+        raise UserError(
+            f"{objects[0]} holds Python objects (a pickle, which could run code): load it "
+            "yourself and save arrays of numbers, such as x.astype('uint8')"
+        )
+    return named_arrays.assemble(found, request.where, "NumPy arrays", request.turned_if_asked)
+
+
+def _header(entry: Entry) -> Header:
+    with reading(entry.where), entry.open() as file:
+        version = npy_format.read_magic(file)
+        if version == (1, 0):
+            shape, fortran, dtype = npy_format.read_array_header_1_0(file)
+        elif version == (2, 0):
+            shape, fortran, dtype = npy_format.read_array_header_2_0(file)
+        else:
+            raise ValueError(f"a header of version {version}")
+        named_arrays.require_shape(entry, shape)
+        return Header(shape, np.dtype(dtype), bool(fortran), file.tell())

@@ -1,0 +1,309 @@
+"""Folders of pictures, one folder for each class, with or without train and test folders above.
+
+A class is a folder's name. Grey pictures of 28x28 are taken as they are; others are preprocessed as
+photographs are. Pillow reads the files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import sys
+import warnings
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support import files
+from support.datasets import labels, preprocessing, roles
+from support.datasets.entries import Entry, listed, printable
+from support.datasets.formats import named_arrays
+from support.datasets.formats.request import Request
+from support.datasets.roles import TRAIN
+from support.datasets.types import MOST_IMAGES, PIXELS, SIDE, Contents
+from support.errors import UserError
+
+# The names by which Pillow knows the formats that are read.
+PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
+BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
+MOST_BYTES = 100_000_000
+MOST_PIXELS = 50_000_000
+# Of all pictures together: some minutes of work.
+MOST_PIXELS_IN_ALL = 10_000_000_000
+# From how many pictures on a terminal shows a bar.
+MANY = 500
+# So many pictures that cannot be read are passed over.
+FEW, FEW_SHARE = 5, 0.01
+
+
+class Picture(NamedTuple):
+    """A picture file with the part of the data set and the class that its folders name."""
+
+    entry: Entry
+    part: str
+    class_name: str
+
+
+def recognizes(entry: Entry) -> bool:
+    head = entry.stored_head
+    if head.startswith(BEGINNINGS):
+        return True
+    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        return True
+    if head.startswith(b"BM") and entry.name.lower().endswith((".bmp", ".dib")):
+        return True
+    return head[:1] == b"P" and head[1:2] in b"123456" and head[2:3].isspace()
+
+
+def read(request: Request) -> Contents:
+    """Reads a data set of pictures.
+
+    Raises:
+        UserError: there is one picture only, or many cannot be read.
+    """
+    found = sorted(_placed(request.entries), key=_order)
+    if len(found) == 1:
+        raise UserError(
+            f"{request.where} holds one picture: expected a folder of pictures for each class "
+            "(eval.py --images reads single pictures)"
+        )
+    if len(found) > MOST_IMAGES:
+        raise UserError(f"{request.where} holds more than {MOST_IMAGES:,} pictures: use fewer")
+    images, kept, notices = _read_all(found, request)
+    parts: dict[str, NDArray[np.uint8]] = {}
+    names: dict[str, NDArray] = {}
+    for part in dict.fromkeys(picture.part for picture in kept):
+        chosen = np.array([picture.part == part for picture in kept])
+        parts[part] = images[chosen]
+        classes = [picture.class_name for picture in kept if picture.part == part]
+        if all(classes):
+            names[part] = np.array(classes)
+    parts, names = _with_training(parts, names)
+    if not names:
+        notices.append(
+            "the pictures have no labels: for labels put them into one folder for each class"
+        )
+    splits, class_names = named_arrays.with_labels(parts, names, request.where, notices)
+    if request.transpose:
+        raise UserError("--transpose is for arrays: pictures have their rows where they are seen")
+    values = _sizes(kept, request)
+    return Contents(
+        splits, class_names, f"pictures in {request.where}", values, tuple(notices)
+    )
+
+
+def _with_training(
+    parts: dict[str, NDArray[np.uint8]], names: dict[str, NDArray]
+) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray]]:
+    """Makes the largest part the training images, where no folder is called so."""
+    if TRAIN in parts:
+        return parts, names
+    largest = max(parts, key=lambda part: len(parts[part]))
+    renamed = {part: TRAIN if part == largest else part for part in parts}
+    return (
+        {renamed[part]: array for part, array in parts.items()},
+        {renamed[part]: array for part, array in names.items()},
+    )
+
+
+def _placed(entries: Iterable[Entry]) -> list[Picture]:
+    """Says of each file which part and which class its folders name.
+
+    The class is the folder right below the part; or where these lie deeper, such as a folder for
+    each writer, the level whose names are whole numbers.
+    """
+    folders = [entry.name.split("/")[:-1] for entry in entries]
+    inner: list[list[str]] = []
+    parts: list[str] = []
+    for path in folders:
+        part = ""
+        kept = []
+        for name in path:
+            named = roles.of(name).part
+            if named and not part:
+                part = named
+                # What lies above the part says nothing about the class.
+                kept = []
+            elif not (named and named == part):
+                kept.append(name)
+        inner.append(kept)
+        parts.append(part)
+    shared = _shared(inner)
+    inner = [path[shared:] for path in inner]
+    level = _class_level(inner)
+    pictures = []
+    for entry, part, path in zip(entries, parts, inner, strict=True):
+        class_name = ""
+        if path:
+            class_name = path[min(level, len(path) - 1)]
+        pictures.append(Picture(entry, part or TRAIN, class_name))
+    return pictures
+
+
+def _shared(paths: list[list[str]]) -> int:
+    """How many folders all paths begin with, beyond which they differ."""
+    shared = 0
+    while all(len(path) > shared for path in paths):
+        if len({path[shared] for path in paths}) > 1:
+            break
+        shared += 1
+    return shared
+
+
+def _class_level(paths: list[list[str]]) -> int:
+    """The level of folders that names the classes."""
+    deepest = max(map(len, paths))
+    for level in range(deepest):
+        names = {path[level] for path in paths if len(path) > level}
+        if all(name.isdigit() for name in names):
+            return level
+    return 0
+
+
+def _order(picture: Picture) -> tuple:
+    """Sorts by the number in the file's name, then by class: so pictures that were numbered across
+    classes come in their old order, and those numbered within each class with classes mixed."""
+    name = picture.entry.name
+    file_name = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
+    return labels.natural(file_name), labels.natural(picture.class_name), name
+
+
+def _read_all(
+    found: list[Picture], request: Request
+) -> tuple[NDArray[np.uint8], list[Picture], list[str]]:
+    """Reads the pictures that can be read.
+
+    Returns:
+        uint8 (n, 784), the pictures that they are, and lines about what was done.
+
+    Raises:
+        UserError: many cannot be read.
+    """
+    images = np.empty((len(found), PIXELS), np.uint8)
+    kept: list[Picture] = []
+    failed: list[tuple[str, str]] = []
+    done: Counter[str] = Counter()
+    pixels = 0
+    with _bar(found) as shown:
+        for picture in shown:
+            try:
+                with _opened(picture.entry) as opened:
+                    pixels += opened.width * opened.height
+                    images[len(kept)] = _as_bytes(opened, done)
+                kept.append(picture)
+            except ValueError as error:
+                failed.append((picture.entry.name, printable(str(error)[:100])))
+            _require_few(failed, found, request)
+            if pixels > MOST_PIXELS_IN_ALL:
+                raise UserError(
+                    f"{request.where} holds pictures of more than {MOST_PIXELS_IN_ALL:,} pixels "
+                    "in all: make them smaller"
+                )
+    notices = [_line(what, count) for what, count in done.items()]
+    if failed:
+        name, reason = failed[0]
+        more = ""
+        if len(failed) > 1:
+            more = f", and {len(failed) - 1:,} more"
+        notices.append(f"not read: {printable(name)} ({reason}){more}")
+    return images[: len(kept)], kept, notices
+
+
+def _line(what: str, count: int) -> str:
+    if what == "preprocessed":
+        return (
+            f"{count:,} pictures are not 28x28: each was cut to its ink, scaled to fit 20x20 and "
+            "centred in 28x28, as MNIST's are"
+        )
+    return f"{count:,} pictures have colours or transparency: they were turned to grey"
+
+
+def _require_few(failed: list[tuple[str, str]], found: list[Picture], request: Request) -> None:
+    if len(failed) > max(FEW, FEW_SHARE * len(found)) or len(failed) == len(found):
+        name, reason = failed[0]
+        raise UserError(
+            f"{request.where}: {len(failed):,} of {len(found):,} pictures cannot be read, "
+            f"such as {printable(name)} ({reason}): remove or repair them"
+        )
+
+
+@contextlib.contextmanager
+def _opened(entry: Entry):
+    """Opens a picture whose size is known to be moderate.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    from PIL import Image
+
+    try:
+        if entry.size > MOST_BYTES:
+            raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
+        with entry.open_stored() as file:
+            content = io.BytesIO(file.read(MOST_BYTES + 1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(content, formats=PILLOW_FORMATS) as picture:
+                if picture.width * picture.height > MOST_PIXELS:
+                    raise ValueError(f"more than {MOST_PIXELS // 10**6} million pixels")
+                yield picture
+    except (*files.DAMAGE, UserError, Image.DecompressionBombError) as error:
+        if isinstance(error, Image.UnidentifiedImageError):
+            raise ValueError("no picture, or a damaged one") from error
+        raise ValueError(str(error) or type(error).__name__) from error
+
+
+def _as_bytes(picture, done: Counter[str]) -> NDArray[np.uint8]:
+    """Returns a picture as uint8 (784,).
+
+    Args:
+        picture: of Pillow.
+        done: counts what was done to pictures.
+    """
+    from PIL import ImageOps
+
+    grey = grey_of(ImageOps.exif_transpose(picture))
+    if picture.mode not in ("1", "L", "I", "I;16", "F"):
+        colours = np.asarray(picture.convert("RGB"))
+        if picture.has_transparency_data or np.ptp(colours, axis=2).any():
+            done["grey"] += 1
+    if grey.shape == (SIDE, SIDE):
+        return np.rint(255 * grey).astype(np.uint8).reshape(PIXELS)
+    done["preprocessed"] += 1
+    return preprocessing.preprocess(grey).reshape(PIXELS)
+
+
+def grey_of(picture) -> NDArray[np.float64]:
+    """Returns a Pillow image as grey values, float (height, width), 0 black and 1 white."""
+    from support.datasets import photos
+
+    return photos.as_grey(picture)
+
+
+def _bar(found: list[Picture]):
+    """The same pictures, with a bar on a terminal where they are many."""
+    if len(found) < MANY or not sys.stderr.isatty():
+        return contextlib.nullcontext(found)
+    from rich import console, progress
+
+    screen = console.Console(stderr=True)
+    bar = progress.Progress(console=screen, transient=True)
+
+    @contextlib.contextmanager
+    def shown():
+        with bar:
+            yield bar.track(found, description="Reading pictures")
+
+    return shown()
+
+
+def _sizes(kept: list[Picture], request: Request) -> str:
+    kinds = Counter(picture.entry.name.rsplit(".", 1)[-1].lower() for picture in kept)
+    shown = [f"{count:,} .{kind}" for kind, count in kinds.most_common(3)]
+    text = ", ".join(shown)
+    if request.unknown:
+        text += f"; {len(request.unknown):,} other files skipped"
+    return text

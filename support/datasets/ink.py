@@ -1,0 +1,237 @@
+"""Separates ink from paper in a picture: which part is the sheet, how bright is its paper, and how
+dark is the ink on it.
+
+    darkness = ink.darkness(ink.sheet(grey).grey)     # 0: paper, 1: black
+
+All sizes are shares of the picture's, since nobody knows how far the camera was. The functions take
+pictures of a few hundred to about a thousand pixels a side.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+Grey = NDArray[np.float64]
+Mask = NDArray[np.bool_]
+
+# A stroke is thinner than this share of the shorter side; what is wider has a paper of its own
+# (a shadow, a table).
+WIDEST_STROKE = 0.35
+# Noise above this share of white would be taken for ink, and is smoothed away.
+TOLERATED_NOISE = 0.04
+# Below this difference from its paper, nothing is ink.
+LEAST_DARKNESS = 0.1
+# Pixels a side of the small copies that decide on the whole picture.
+OVERVIEW = 96
+# What makes a bright area a sheet on a table: its share of the picture, how much of its rectangle
+# it fills, how much of it is paper, how much of the picture's border is table.
+SHEET_AREA, SHEET_FILLS, SHEET_PAPER, TABLE_BORDER = 0.06, 0.85, 0.6, 0.55
+# By how much a sheet is brighter than its table, and how much of that at once, across its edge.
+SHEET_CONTRAST, SHEET_EDGE = 0.2, 0.6
+
+
+class Sheet(NamedTuple):
+    """The part of a picture that is a sheet of paper.
+
+    Attributes:
+        grey: float (h, w); what is not on the sheet is filled with paper.
+        top, left: where in the picture it begins.
+    """
+
+    grey: Grey
+    top: int
+    left: int
+
+
+def as_grey(colours: Grey) -> Grey:
+    """Turns colours, float (h, w, 3) in [0, 1], to the grey in which the ink differs most.
+
+    That is the direction in which the colours of small things deviate from those around them: red
+    on green of the same luminance, or yellow on white, would be invisible in luminance.
+    """
+    small = shrink(colours, OVERVIEW)
+    deviation = (small - _surroundings(small)).reshape(-1, 3)
+    weights = np.linalg.eigh(deviation.T @ deviation)[1][:, -1]
+    weights = weights * np.sign(weights.sum())
+    if np.ptp(weights) < 0.4 * weights.max():
+        # Ink without a colour to speak of.
+        weights = np.array([0.299, 0.587, 0.114])
+    projected = colours @ (weights / np.abs(weights).sum())
+    return projected - min(0, np.minimum(weights, 0).sum() / np.abs(weights).sum())
+
+
+def shrink(picture: Grey, side: int) -> Grey:
+    """Returns a copy of at most about `side` pixels a side; each pixel is a mean."""
+    step = max(1, round(max(picture.shape[:2]) / side))
+    height, width = (max(1, length // step) for length in picture.shape[:2])
+    cut = picture[: height * step, : width * step]
+    blocks = cut.reshape(height, min(step, cut.shape[0]), width, min(step, cut.shape[1]), -1)
+    return blocks.mean((1, 3)).reshape(height, width, *picture.shape[2:])
+
+
+def _surroundings(small: Grey) -> Grey:
+    """The level around each pixel: the median over half the picture, which ink does not move."""
+    from scipy import ndimage
+
+    size = max(3, min(small.shape[:2]) // 2)
+    window = (size, size) + (1,) * (small.ndim - 2)
+    return ndimage.median_filter(small, window, mode="nearest")
+
+
+def is_light_on_dark(grey: Grey) -> bool:
+    """Whether small things in a picture are brighter than what is around them."""
+    small = shrink(grey, OVERVIEW)
+    deviation = small - _surroundings(small)
+    return bool((deviation**3).sum() > 0)
+
+
+def sheet(grey: Grey) -> Sheet:
+    """Finds a sheet of paper that lies on something darker; the whole picture if there is none."""
+    from scipy import ndimage
+
+    small = ndimage.gaussian_filter(shrink(grey, OVERVIEW), 1)
+    bright = small > otsu(small)
+    pieces, count = ndimage.label(bright)
+    if not count:
+        return Sheet(grey, 0, 0)
+    sizes = np.bincount(pieces.ravel())[1:]
+    piece = pieces == 1 + np.argmax(sizes)
+    whole, fills = _hull(piece)
+    if not _is_sheet(small, piece, whole, fills):
+        return Sheet(grey, 0, 0)
+    return _cut_out(grey, whole)
+
+
+def _is_sheet(small: Grey, piece: Mask, whole: Mask, fills: float) -> bool:
+    """Whether a bright piece of a picture is a sheet on a table, not a shape in light ink.
+
+    Args:
+        small: the picture.
+        piece: the bright piece.
+        whole: its convex hull.
+        fills: how much of its rectangle the hull fills.
+    """
+    from scipy import ndimage
+
+    border = np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]])
+    inner = whole & ~ndimage.binary_erosion(whole, iterations=4, border_value=1)
+    outer = ndimage.binary_dilation(whole, iterations=4) & ~ndimage.binary_dilation(whole)
+    if fills < SHEET_FILLS or not SHEET_AREA < whole.mean() < 1 or not outer.any():
+        return False
+    inside = ndimage.binary_erosion(whole, iterations=2)
+    on_paper = small[inside & piece]
+    if not on_paper.size or not inner.any():
+        return False
+    # Somewhere on it there is ink; on a stroke of light ink there is none.
+    has_ink = np.median(on_paper) - small[inside].min() > LEAST_DARKNESS
+    contrast = np.median(on_paper) - np.median(small[~whole])
+    edge = np.median(small[inner]) - np.median(small[outer])
+    paper_share = piece[whole].mean()
+    enough_table = 1 - border.mean() > TABLE_BORDER
+    sharp = contrast > SHEET_CONTRAST and edge > SHEET_EDGE * contrast
+    return bool(has_ink and sharp and enough_table and paper_share > SHEET_PAPER)
+
+
+def _hull(piece: Mask) -> tuple[Mask, float]:
+    """The convex hull of a mask, and the share that it fills of its smallest rectangle."""
+    rows, columns = np.nonzero(piece)
+    all_rows, all_columns = np.indices(piece.shape)
+    whole, lengths = np.ones(piece.shape, bool), []
+    for angle in np.radians(np.arange(0, 180, 3)):
+        along = np.cos(angle) * columns + np.sin(angle) * rows
+        everywhere = np.cos(angle) * all_columns + np.sin(angle) * all_rows
+        whole &= (everywhere >= along.min() - 1e-6) & (everywhere <= along.max() + 1e-6)
+        lengths.append(np.ptp(along) + 1)
+    widths = np.array(lengths)
+    smallest = (widths[:30] * widths[30:]).min()
+    return whole, float(whole.sum() / smallest)
+
+
+def _cut_out(grey: Grey, whole: Mask) -> Sheet:
+    """Cuts a sheet out of the picture and fills what is not on it with the paper next to it."""
+    from scipy import ndimage
+
+    zoom = np.array(grey.shape) / whole.shape
+    nearest = [np.minimum(np.arange(n) / z, m - 1).astype(int)
+               for n, z, m in zip(grey.shape, zoom, whole.shape, strict=True)]
+    # Its edge, where light and table mix, is left out.
+    inside = ndimage.binary_erosion(whole, iterations=2, border_value=1)[np.ix_(*nearest)]
+    rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
+    area = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    places = ndimage.distance_transform_edt(
+        ~inside[area], return_distances=False, return_indices=True
+    )
+    return Sheet(grey[area][tuple(places)], int(rows[0]), int(columns[0]))
+
+
+def otsu(values: Grey) -> float:
+    """The threshold that separates values into two classes best (Otsu, 1979)."""
+    counts, edges = np.histogram(values, 128)
+    middles = (edges[1:] + edges[:-1]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * middles)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(edges[1 + np.nanargmax(between[:-1])])
+
+
+def darkness(grey: Grey) -> Grey:
+    """How much darker than the paper around it each pixel of a page is: 0 paper, 1 black.
+
+    The light may differ over the page, even at a sharp edge of a shadow: what counts is the share
+    of the light that paper gives back there. Ink may be light on dark, too.
+
+    Raises:
+        ValueError: it is an even page.
+    """
+    from scipy import ndimage
+
+    if is_light_on_dark(grey):
+        grey = 1 - grey
+    sigma = _smoothing(grey)
+    smooth = ndimage.gaussian_filter(grey, sigma) if sigma else grey
+    paper = paper_level(smooth)
+    dark = np.clip(1 - smooth / np.maximum(paper, 0.02), 0, 1)
+    # Noise lifts the paper level above the mean of the paper.
+    middle = np.median(dark)
+    dark = np.clip((dark - middle) / (1 - middle), 0, 1)
+    noise = np.median(dark[dark > 0]) if (dark > 0).any() else 0
+    if dark.max() < max(LEAST_DARKNESS, 5 * noise):
+        raise ValueError("the page is of one colour")
+    return np.where(dark < max(LEAST_DARKNESS / 2, 2 * noise), 0, dark)
+
+
+def _smoothing(grey: Grey) -> float:
+    """Standard deviation, pixels, of the Gaussian that makes noise or dithering tolerable."""
+    from scipy import ndimage
+
+    mean = ndimage.uniform_filter(grey, 5)
+    variance = ndimage.uniform_filter(grey**2, 5) - mean**2
+    # Most of a page is paper: the median sees no edge of ink.
+    noise = np.sqrt(max(0, np.median(variance)))
+    # A Gaussian divides the deviation of white noise by 2 sqrt(pi) sigma.
+    sigma = noise / TOLERATED_NOISE / (2 * np.sqrt(np.pi))
+    return float(min(sigma, 0.01 * min(grey.shape))) if sigma > 0.3 else 0.0
+
+
+def paper_level(grey: Grey) -> Grey:
+    """The brightness of the paper at each pixel, also under the ink.
+
+    A morphological closing: everywhere the smallest, over squares that contain the pixel, of the
+    brightest value. It fills what is dark and narrower than the square, and follows gradients and
+    edges of shadows exactly.
+    """
+    from scipy import ndimage
+
+    size = max(3, round(WIDEST_STROKE * min(grey.shape)))
+    framed = grey.copy()
+    for line in (framed[0], framed[-1], framed[:, 0], framed[:, -1]):
+        # Beyond the picture, paper or shadow goes on; a stroke that the border cuts does not.
+        line[:] = ndimage.grey_closing(line, len(line) // 2, mode="nearest")
+    padded = np.pad(framed, size, mode="edge")
+    padded[size:-size, size:-size] = grey
+    return ndimage.grey_closing(padded, (size, size))[size:-size, size:-size]

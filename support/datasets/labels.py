@@ -1,0 +1,134 @@
+"""Labels of any type as bytes, with the names of the classes where they are not digits."""
+
+from __future__ import annotations
+
+import re
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support.datasets.entries import printable
+from support.errors import UserError
+
+MOST_CLASSES = 256
+MOST_COLUMNS = 256
+DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+class Encoded(NamedTuple):
+    """Labels of all parts as uint8, and the names of classes where they are not whole numbers."""
+
+    parts: dict[str, NDArray[np.uint8]]
+    class_names: tuple[str, ...]
+
+
+def can_be(shape: tuple[int, ...], count: int) -> bool:
+    """Whether an array of this shape may be the labels of so many images."""
+    if len(shape) == 1:
+        return shape[0] == count
+    return len(shape) == 2 and count in shape and min(shape) <= MOST_COLUMNS
+
+
+def one_each(array: NDArray, count: int, what: str) -> tuple[NDArray, str]:
+    """Returns one label for each image, and a line about how they were read, or none.
+
+    Args:
+        array: (n,), (n, 1), (1, n), one-hot (n, classes), or several columns, of which the first
+            is the label, as QMNIST has them.
+
+    Raises:
+        UserError: there are not `count` labels.
+    """
+    if not can_be(array.shape, count):
+        raise UserError(
+            f"{what} has labels of shape {array.shape} for {count:,} images: expected one label "
+            "for each image"
+        )
+    if array.ndim == 1:
+        return array, ""
+    if len(array) != count:
+        array = array.T
+    if array.shape[1] == 1:
+        return array[:, 0], ""
+    if array.dtype.kind in "biuf" and _is_one_hot(array):
+        return np.argmax(array, axis=1), ""
+    notice = f"{what} has {array.shape[1]} columns of labels: the first was used"
+    return array[:, 0], notice
+
+
+def _is_one_hot(array: NDArray) -> bool:
+    binary = bool(((array == 0) | (array == 1)).all())
+    return binary and bool((array.sum(axis=1) == 1).all())
+
+
+def encode(parts: dict[str, NDArray], what: str) -> Encoded:
+    """Turns labels into bytes.
+
+    Whole numbers from 0 to 255 stay as they are. Other labels are numbered in their order, and
+    their names are kept; the English words for digits become these digits.
+
+    Raises:
+        UserError: there are too many classes, or fractions.
+    """
+    kinds = {array.dtype.kind for array in parts.values()}
+    if kinds & {"U", "S"} and len(kinds) > 1:
+        parts = {part: array.astype(str) for part, array in parts.items()}
+    together = np.concatenate(list(parts.values()))
+    if together.dtype.kind == "f":
+        whole = np.isfinite(together) & (together == np.rint(together))
+        if not whole.all():
+            bad = together[~whole][0]
+            raise UserError(f"{what} has the label {bad:g}: expected whole numbers or names")
+        parts = {part: array.astype(np.int64) for part, array in parts.items()}
+        together = together.astype(np.int64)
+    if together.dtype.kind in "US":
+        return _names_encoded(parts, together, what)
+    if together.dtype.kind not in "biu":
+        raise UserError(f"{what} has labels of type {together.dtype}: expected numbers or names")
+    if together.size == 0 or (together.min() >= 0 and together.max() < MOST_CLASSES):
+        return Encoded({part: array.astype(np.uint8) for part, array in parts.items()}, ())
+    return _numbered(parts, sorted(set(together.tolist())), what)
+
+
+def _names_encoded(parts: dict[str, NDArray], together: NDArray, what: str) -> Encoded:
+    if together.dtype.kind == "S":
+        together = np.char.decode(together, "utf-8", "replace")
+        parts = {part: np.char.decode(array, "utf-8", "replace") for part, array in parts.items()}
+    names = set(together.tolist())
+    if all(re.fullmatch("[0-9]{1,3}", name) and int(name) < MOST_CLASSES for name in names):
+        return Encoded({part: array.astype(int).astype(np.uint8) for part, array in parts.items()}, ())
+    words = {name: name.strip().lower() for name in names}
+    if set(words.values()) <= set(DIGIT_WORDS) and len(set(words.values())) == len(names):
+        digit = {name: DIGIT_WORDS.index(word) for name, word in words.items()}
+        return Encoded(_mapped(parts, digit), DIGIT_WORDS)
+    return _numbered(parts, sorted(names, key=natural), what)
+
+
+def _numbered(parts: dict[str, NDArray], names: list, what: str) -> Encoded:
+    if len(names) > MOST_CLASSES:
+        raise UserError(
+            f"{what} has {len(names):,} different labels, such as {printable(str(names[0]))!r}: "
+            f"expected {MOST_CLASSES} classes at most"
+        )
+    number = {name: index for index, name in enumerate(names)}
+    return Encoded(_mapped(parts, number), tuple(printable(str(name)) for name in names))
+
+
+def _mapped(parts: dict[str, NDArray], number: dict) -> dict[str, NDArray[np.uint8]]:
+    return {
+        part: np.array([number[label] for label in array.tolist()], np.uint8)
+        for part, array in parts.items()
+    }
+
+
+def natural(name: str) -> list[tuple[int, int, str]]:
+    """A key that sorts names as people do: img_2 before img_10."""
+    key = []
+    for piece in re.split("([0-9]+)", name.lower()):
+        if piece[:1].isdigit() and piece.isascii():
+            digits = piece.lstrip("0")
+            key.append((0, len(digits), digits))
+        elif piece:
+            key.append((1, 0, piece))
+    return key

@@ -1,0 +1,85 @@
+"""Turns a grey picture of one digit into 28x28 as MNIST's: bright ink on dark, 20x20, centred.
+
+    image = preprocessing.preprocess(grey)        # float (height, width) -> uint8 (28, 28)
+
+MNIST was made so from other scans: the ink's box scaled to fit 20x20 with its aspect kept, then
+moved so that the centre of mass lies in the middle of 28x28 (LeCun, Cortes and Burges, MNIST page).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from support.datasets.types import SIDE
+
+INK_SIDE = 20
+# Shares of the range from black to white: below, a page is empty; of the ink's: below, it is paper,
+# and above, it surely is ink.
+LEAST_CONTRAST, FAINTEST, INK = 0.15, 0.1, 0.3
+# How far from the middle, in pixels, the mass of an image lies that is preprocessed already.
+CENTRED = 1.5
+
+
+def preprocess(grey: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Turns a picture of one digit into 28x28 as MNIST's.
+
+    Args:
+        grey: float (height, width) in [0, 1]. What its border is made of is paper, whether dark or
+            light, and the rest is ink.
+
+    Returns:
+        uint8 (28, 28). An image that is preprocessed already comes back unchanged, its negative as
+        itself.
+
+    Raises:
+        ValueError: it is an even page.
+    """
+    from PIL import Image
+
+    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+    paper = np.median(border)
+    ink = np.clip(grey - paper if grey.max() - paper > paper - grey.min() else paper - grey, 0, 1)
+    if ink.max() < LEAST_CONTRAST:
+        raise ValueError("the page is of one colour")
+    rows, columns = (np.flatnonzero((ink > 0).any(axis)) for axis in (1, 0))
+    fits = np.ptp(rows) < INK_SIDE and np.ptp(columns) < INK_SIDE
+    if grey.shape == (SIDE, SIDE) and fits:
+        off_centre = np.abs(centre_of_mass(ink) - SIDE / 2).max()
+        if off_centre <= CENTRED:
+            return np.uint8(np.rint(255 * ink))
+    return from_ink(ink / ink.max())
+
+
+def from_ink(ink: NDArray[np.floating]) -> NDArray[np.uint8]:
+    """Turns the ink of one digit, float (height, width), 0 paper and 1 ink, into 28x28.
+
+    Raises:
+        ValueError: there is hardly any.
+    """
+    from PIL import Image
+
+    rows, columns = (np.flatnonzero((ink > INK).any(axis)) for axis in (1, 0))
+    box = np.where(ink < FAINTEST, 0, ink)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    height, width = np.maximum(1, np.rint(INK_SIDE * np.array(box.shape) / max(box.shape)))
+    scaled = Image.fromarray(np.uint8(np.rint(255 * box))).resize((int(width), int(height)))
+    if not np.max(scaled):
+        raise ValueError("there is nothing but dust")
+    scaled = np.asarray(scaled, float) / np.max(scaled)
+    return centre_by_mass(np.uint8(np.rint(255 * scaled)), SIDE / 2)
+
+
+def centre_by_mass(image: NDArray[np.uint8], middle: ArrayLike) -> NDArray[np.uint8]:
+    """Returns `image`, uint8 (height, width) of at most 28x28, in 28x28 with its centre of mass at
+    `middle` (row and column, or one number for both), as far as it fits."""
+    frame, sides = np.zeros((SIDE, SIDE), np.uint8), np.array(image.shape)
+    top, left = np.clip(np.rint(middle - centre_of_mass(image)).astype(int), 0, SIDE - sides)
+    frame[top : top + sides[0], left : left + sides[1]] = image
+    return frame
+
+
+def centre_of_mass(image: NDArray) -> NDArray[np.float64]:
+    """The centre of mass of an image, in pixels from its first: (row, column)."""
+    from scipy import ndimage
+
+    return np.array(ndimage.center_of_mass(image))

@@ -1,0 +1,259 @@
+"""Finds the digits on a page: without printed lines and frames, dust and hairs, in reading order.
+
+    for digit in segmentation.digits(ink.darkness(grey)):
+        digit.area, digit.ink                   # where on the page, and its ink alone
+
+Like ink.py, it measures in shares of the page or of the strokes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support.datasets.ink import LEAST_DARKNESS, Grey, Mask
+
+# Printed lines: thinner than this share of the page's shorter side, and longer than that.
+LINE_THICKNESS, LINE_LENGTH = 0.02, 0.6
+# Gaps in a line, where strokes cross it, up to this share of the page.
+LINE_GAP = 0.12
+# How much of each side of a frame is line, and how far its sides lie off the straight.
+FRAME_COVER, FRAME_BAND = 0.7, 0.12
+# A smaller height or a lower darkness than this share of the largest digit's is no digit's.
+LEAST_SIZE, LEAST_LEVEL, LEAST_THICKNESS = 0.3, 0.35, 0.4
+# Pieces of a digit, as shares of the tallest piece's height: below, it is dust; below, it is no
+# digit of its own; how far from the rest it may be; how wide a crack through a digit may be.
+LEAST_PART, PART, PART_GAP, CRACK = 0.12, 0.45, 0.15, 0.12
+MOST_PIECES = 500
+# Ink darker than this share of a digit's own level is stroke.
+STROKE = 0.45
+
+
+class Digit(NamedTuple):
+    """One digit on a page.
+
+    Attributes:
+        area: its rows and columns, a pair of slices.
+        ink: float, of the area's shape: 0 paper, 1 ink; nothing but this digit.
+    """
+
+    area: tuple[slice, slice]
+    ink: Grey
+
+
+def digits(dark: Grey) -> list[Digit]:
+    """Finds the digits on a page, in reading order.
+
+    Args:
+        dark: float (h, w): 0 paper, 1 black, as `ink.darkness` returns it.
+
+    Raises:
+        ValueError: there is none.
+    """
+    from scipy import ndimage
+
+    ink = dark > LEAST_DARKNESS
+    for remove in (without_page_lines, without_frames):
+        kept = remove(ink)
+        # A page of lines alone: the lines may be what was written.
+        if kept.any():
+            ink = kept
+    dark = np.where(ink, dark, 0)
+    strokes, count = ndimage.label(_strokes(dark), np.ones((3, 3)))
+    if not count:
+        raise ValueError("there is nothing but dust")
+    return [_cut(dark, strokes, group) for group in _in_reading_order(_grouped(strokes))]
+
+
+def without_page_lines(ink: Mask) -> Mask:
+    """Removes the lines of ruled and squared paper, which run across the page."""
+    kept = ink.copy()
+    for lines in (_long_lines(ink), _long_lines(ink.T).T):
+        kept &= ~lines
+    return kept
+
+
+def _long_lines(ink: Mask) -> Mask:
+    """Thin lines that run from left to right over most of a page, at any small slope or bend."""
+    from scipy import ndimage
+
+    height, width = ink.shape
+    side = min(ink.shape)
+    thin = _thin(ink, max(2, round(LINE_THICKNESS * side)))
+    joined = ndimage.binary_dilation(thin, np.ones((max(3, side // 100), 3)))
+    joined = _closed_along_rows(joined, round(LINE_GAP * width))
+    labels, _ = ndimage.label(joined, np.ones((3, 3)))
+    lines = np.zeros(ink.shape, bool)
+    for number, area in enumerate(ndimage.find_objects(labels), 1):
+        if area[1].stop - area[1].start > LINE_LENGTH * width:
+            lines[area] |= labels[area] == number
+    return lines & thin
+
+
+def _thin(ink: Mask, most: int) -> Mask:
+    """The ink that is at most `most` pixels high: lines, not the strokes that cross them."""
+    from scipy import ndimage
+
+    return ink & ~ndimage.binary_opening(ink, np.ones((most + 1, 1)))
+
+
+def _closed_along_rows(mask: Mask, gap: int) -> Mask:
+    """Fills gaps in rows."""
+    from scipy import ndimage
+
+    padded = np.pad(mask, ((0, 0), (gap, gap)), mode="edge")
+    values = ndimage.grey_closing(np.uint8(padded), (1, gap + 1))
+    return values[:, gap:-gap].astype(bool) if gap else mask
+
+
+def without_frames(ink: Mask) -> Mask:
+    """Removes the boxes of forms, one or several side by side, and keeps what is in them."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(ink, np.ones((3, 3)))
+    kept = ink.copy()
+    for number, area in enumerate(ndimage.find_objects(labels), 1):
+        piece = labels[area] == number
+        if min(piece.shape) > 0.08 * min(ink.shape):
+            lines = _frame_lines(piece)
+            if lines.any() and (ink[area] & ~lines).any():
+                kept[area] &= ~lines
+    return kept
+
+
+def _frame_lines(piece: Mask) -> Mask:
+    """The lines of a piece of ink if they frame it; otherwise nothing."""
+    from scipy import ndimage
+
+    lines = np.zeros(piece.shape, bool)
+    most = max(3, round(0.06 * min(piece.shape)))
+    for view, thin in ((piece, lines), (piece.T, lines.T)):
+        height, width = view.shape
+        flat = _thin(view, most)
+        joined = ndimage.binary_dilation(flat, np.ones((3, 3)))
+        band = max(2, round(FRAME_BAND * height))
+        edges = joined[:band], joined[-band:]
+        if min(edge.any(0).mean() for edge in edges) < FRAME_COVER:
+            return np.zeros(piece.shape, bool)
+        numbers, _ = ndimage.label(joined, np.ones((3, 3)))
+        for number, area in enumerate(ndimage.find_objects(numbers), 1):
+            if area[1].stop - area[1].start > FRAME_COVER * width:
+                thin[area] |= (numbers[area] == number) & flat[area]
+    return lines
+
+
+def _strokes(dark: Grey) -> Mask:
+    """The strokes of digits: pieces of ink that are dark and thick enough, dust left out."""
+    from scipy import ndimage
+
+    labels, count = ndimage.label(dark > 0, np.ones((3, 3)))
+    if not count:
+        return np.zeros(dark.shape, bool)
+    numbers = np.arange(1, count + 1)
+    energies = ndimage.sum_labels(dark**2, labels, numbers)
+    levels = np.zeros(count + 1)
+    strongest = numbers[np.argsort(energies)[::-1][:200]]
+    for number in strongest:
+        levels[number] = np.percentile(dark[labels == number], 90)
+    levels[levels < LEAST_LEVEL * levels[strongest[0]]] = np.inf
+    levels[0] = np.inf
+    levels[levels == 0] = np.inf
+    return dark > STROKE * levels[labels]
+
+
+class _Piece(NamedTuple):
+    """A connected piece of stroke: its number among the labels, its box, and its thickness."""
+
+    number: int
+    top: int
+    bottom: int
+    left: int
+    right: int
+    thickness: float
+
+    @property
+    def height(self) -> int:
+        return self.bottom - self.top
+
+    @property
+    def size(self) -> int:
+        return max(self.height, self.right - self.left)
+
+
+def _grouped(labels: NDArray[np.int32]) -> list[list[_Piece]]:
+    """Joins pieces of stroke to digits, and leaves out those too small or too thin for one."""
+    pieces = _pieces(labels)
+    main = max(pieces, key=lambda piece: piece.size * piece.thickness)
+    pieces = [p for p in pieces if p.thickness > LEAST_THICKNESS * main.thickness]
+    tallest = max(piece.height for piece in pieces)
+    pieces = [p for p in pieces if p.size > LEAST_PART * tallest]
+    groups: list[list[_Piece]] = []
+    for piece in sorted(pieces, key=lambda piece: -piece.size):
+        near = [group for group in groups if _belongs(piece, _box(group), tallest)]
+        groups = [group for group in groups if group not in near]
+        groups.append([piece] + [one for group in near for one in group])
+    sizes = [_box(group).size for group in groups]
+    return [g for g, size in zip(groups, sizes, strict=True) if size > LEAST_SIZE * max(sizes)]
+
+
+def _pieces(labels: NDArray[np.int32]) -> list[_Piece]:
+    """The largest connected pieces of stroke."""
+    from scipy import ndimage
+
+    pieces = []
+    boxes = [box for box in enumerate(ndimage.find_objects(labels), 1) if box[1]]
+    boxes.sort(key=lambda box: -(box[1][0].stop - box[1][0].start) * (box[1][1].stop - box[1][1].start))
+    for number, (rows, columns) in boxes[:MOST_PIECES]:
+        mask = np.pad(labels[rows, columns] == number, 1)
+        # Across a strip, the mean distance to its edge is a quarter of its width.
+        thickness = 4 * ndimage.distance_transform_edt(mask)[mask].mean()
+        pieces.append(_Piece(number, rows.start, rows.stop, columns.start, columns.stop, thickness))
+    return pieces
+
+
+def _box(group: list[_Piece]) -> _Piece:
+    """The smallest box around pieces."""
+    tops, bottoms, lefts, rights = zip(*(piece[1:5] for piece in group), strict=True)
+    return _Piece(0, min(tops), max(bottoms), min(lefts), max(rights), 0.0)
+
+
+def _belongs(piece: _Piece, box: _Piece, tallest: int) -> bool:
+    """Whether a piece is part of the digit in a box, which is larger."""
+    down = max(piece.top, box.top) - min(piece.bottom, box.bottom)
+    across = max(piece.left, box.left) - min(piece.right, box.right)
+    narrower = min(piece.right - piece.left, box.right - box.left)
+    if piece.height < PART * tallest:
+        # Too small for a digit of its own: the bar of a 5, the end of a broken stroke.
+        return max(down, across) < PART_GAP * tallest
+    # As large as a digit: beside each other, two digits; above each other, one that is broken.
+    return -across > narrower / 2 and down < CRACK * tallest
+
+
+def _in_reading_order(groups: list[list[_Piece]]) -> list[list[_Piece]]:
+    """Sorts digits into rows from the top, and each row from the left."""
+    rows: list[list[list[_Piece]]] = []
+    for group in sorted(groups, key=lambda group: _box(group).top + _box(group).bottom):
+        box = _box(group)
+        first = _box(rows[-1][0]) if rows else None
+        if first and (box.top + box.bottom) / 2 < first.bottom:
+            rows[-1].append(group)
+        else:
+            rows.append([group])
+    return [g for row in rows for g in sorted(row, key=lambda group: _box(group).left)]
+
+
+def _cut(dark: Grey, labels: NDArray[np.int32], group: list[_Piece]) -> Digit:
+    """Cuts a digit out of the page."""
+    from scipy import ndimage
+
+    box = _box(group)
+    margin = 2 + round(max(piece.thickness for piece in group) / 4)
+    rows = slice(max(0, box.top - margin), box.bottom + margin)
+    columns = slice(max(0, box.left - margin), box.right + margin)
+    strokes = np.isin(labels[rows, columns], [piece.number for piece in group])
+    around = ndimage.binary_dilation(strokes, iterations=margin)
+    part = dark[rows, columns]
+    level = np.percentile(part[strokes], 75)
+    return Digit((rows, columns), np.clip(part / level, 0, 1) * around)

@@ -1,0 +1,9 @@
+"""TensorBoard summaries, progress, plots, the report and the explorer page.
+
+Modules are imported at first use, so that a script can name them all at its top and still answer
+`--help` at once; __init__.pyi lists them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

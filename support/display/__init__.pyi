@@ -1,0 +1,5 @@
+from . import explorer as explorer
+from . import plots as plots
+from . import progress as progress
+from . import report as report
+from . import summaries as summaries

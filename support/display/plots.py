@@ -1,0 +1,250 @@
+"""Pictures of digits from arrays, in one style; nothing about models.
+
+    plots.draw("generated.png", "100 digits", plots.in_rows(images, 10))
+
+Every function that writes a PNG writes it whole or not at all. Images are uint8 (n, 784) or
+(n, side, side), bright ink on dark as MNIST's, and appear as dark ink on white paper. Colours are
+told apart by colour-blind eyes, and nothing is said by colour alone.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support import files
+from support.datasets.types import PIXELS, SIDE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Pixels between two images, before scaling.
+GAP = 3
+# Pixels of the picture for each pixel of an image.
+SCALE = 2
+# A power of two, so that sizes in pixels are exact fractions of an inch.
+DPI = 128
+TITLE_SIZE, LABEL_SIZE, TEXT_SIZE = 12, 11, 10
+# Pixels of a picture's edge, of one line of text, and of a letter of the title and of the rest.
+EDGE, LINE = 16, 28
+TITLE_LETTER, LETTER = 12, 10
+STYLE = {
+    "font.size": TEXT_SIZE,
+    "axes.titlesize": LABEL_SIZE,
+    "figure.facecolor": "white",
+    "figure.dpi": DPI,
+    "savefig.dpi": DPI,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+}
+INK, ACCENT, GREY = "#332288", "#CC6677", "#BBBBBB"
+# Paul Tol's "muted" scheme (https://personal.sron.nl/~pault/), made for colour-blind eyes.
+CLASS_COLOURS = (
+    "#332288",
+    "#88CCEE",
+    "#44AA99",
+    "#117733",
+    "#999933",
+    "#DDCC77",
+    "#CC6677",
+    "#882255",
+    "#AA4499",
+    "#777777",
+)
+
+
+class Mark(NamedTuple):
+    """A small triangle below a row, with a text.
+
+    Attributes:
+        column: where, 0 being the middle of the first image; it may lie between two columns.
+        text: what it marks.
+    """
+
+    column: float
+    text: str
+
+
+class Row(NamedTuple):
+    """A row of images.
+
+    Attributes:
+        name: what stands to the left of it.
+        images: uint8 (n, 784) or (n, side, side).
+        captions: a text below each image; none: no captions.
+        mark: a mark below the row.
+    """
+
+    name: str
+    images: NDArray[np.uint8]
+    captions: Sequence[str] = ()
+    mark: Mark | None = None
+
+    @property
+    def has_text_below(self) -> bool:
+        """Whether the row needs a line of text below it."""
+        return bool(self.captions) or self.mark is not None
+
+
+def in_rows(images: NDArray[np.uint8], columns: int, names: Sequence[str] = ()) -> list[Row]:
+    """Returns rows of `columns` images each, named by `names` if there are any."""
+    rows = []
+    for number, first in enumerate(range(0, len(images), columns)):
+        name = names[number] if names else ""
+        rows.append(Row(name, images[first : first + columns]))
+    return rows
+
+
+def mosaic(images: NDArray[np.uint8], columns: int, gap: int = GAP) -> NDArray[np.uint8]:
+    """Places images row by row, each with `gap` empty pixels to the right and below.
+
+    Args:
+        images: uint8 (n, 784) or (n, side, side).
+        columns: images in a row.
+        gap: in pixels.
+
+    Returns:
+        uint8 (rows * (side + gap), columns * (side + gap)); the rest of the last row is empty.
+    """
+    images = as_squares(images)
+    side = images.shape[1]
+    step = side + gap
+    rows = -(-len(images) // columns)
+    page = np.zeros((rows * step, columns * step), np.uint8)
+    for number, image in enumerate(images):
+        top, left = step * (number // columns), step * (number % columns)
+        page[top : top + side, left : left + side] = image
+    return page
+
+
+def as_squares(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Returns images (n, 784) or (n, side, side) as (n, side, side)."""
+    images = np.asarray(images, np.uint8)
+    if images.ndim == 2 and images.shape[1] == PIXELS:
+        return images.reshape(-1, SIDE, SIDE)
+    return images
+
+
+def enlarge(images: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
+    """Returns images as (n, times * side, times * side), each pixel as a square of pixels."""
+    return as_squares(images).repeat(times, axis=1).repeat(times, axis=2)
+
+
+def draw(
+    path: str,
+    title: str,
+    rows: Sequence[Row],
+    *,
+    column_names: Sequence[str] = (),
+    column_label: str = "",
+    scale: int = SCALE,
+) -> None:
+    """Draws rows of images.
+
+    Args:
+        path: the PNG to write.
+        title: one line above.
+        rows: with images of one size.
+        column_names: a text below each column.
+        column_label: what the column names mean.
+        scale: pixels of the picture for each pixel of an image.
+    """
+    page = _Page(rows, scale)
+    height, width = page.pixels.shape
+    left = EDGE + LETTER * max(len(row.name) for row in rows)
+    bottom = EDGE + LINE * (bool(column_names) + bool(column_label))
+    top = 2 * LINE
+    total_width = max(left + width + EDGE, TITLE_LETTER * len(title))
+    total_height = top + height + bottom
+    # Where the title is wider than the images, they stand in the middle below it.
+    left += (total_width - left - width - EDGE) // 2
+    with figure(path, (total_width / DPI, total_height / DPI)) as canvas:
+        place = left / total_width, bottom / total_height, width / total_width
+        axes = canvas.add_axes((*place, height / total_height))
+        page.show(axes)
+        for column, name in enumerate(column_names):
+            axes.text(page.middle(column), height, name, ha="center", va="top")
+        if column_label:
+            middle = (left + width / 2) / total_width
+            place_of_label = EDGE / 2 / total_height
+            canvas.text(middle, place_of_label, column_label, ha="center", fontsize=LABEL_SIZE)
+        canvas.text(
+            0.5, 1 - LINE / total_height, title, ha="center", va="center", fontsize=TITLE_SIZE
+        )
+
+
+def show(axes: "Axes", rows: Sequence[Row], scale: int = SCALE) -> None:
+    """Shows rows of images, with their names, captions and marks, on axes of any size."""
+    _Page(rows, scale).show(axes)
+
+
+@contextlib.contextmanager
+def figure(path: str, inches: tuple[float, float], layout: str = "none") -> "Iterator[Figure]":
+    """Yields a figure to draw on, and writes it when the block has ended without an error.
+
+    Args:
+        path: the PNG to write.
+        inches: its width and height.
+        layout: a layout engine of matplotlib's.
+    """
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        canvas = Figure(figsize=inches, layout=layout)
+        yield canvas
+        files.write_whole(path, lambda written: canvas.savefig(written, format="png"))
+
+
+class _Page:
+    """Rows of images as one array of pixels, and where on it things stand.
+
+    Args:
+        rows: of images.
+        scale: pixels of the page for each pixel of an image.
+    """
+
+    def __init__(self, rows: Sequence[Row], scale: int) -> None:
+        self._rows = rows
+        self._side = scale * as_squares(rows[0].images).shape[1]
+        self._step = self._side + scale * GAP
+        columns = max(len(row.images) for row in rows)
+        parts = []
+        self._tops = []
+        top = 0
+        for row in rows:
+            ink = mosaic(enlarge(row.images, scale), columns, scale * GAP)
+            text_height = LINE if row.has_text_below else 0
+            parts.append(np.pad(255 - ink, ((0, text_height), (0, 0)), constant_values=255))
+            self._tops.append(top)
+            top += len(parts[-1])
+        self.pixels = np.vstack(parts)
+
+    def middle(self, column: float) -> float:
+        """Returns the x of the middle of a column."""
+        return column * self._step + self._side / 2
+
+    def show(self, axes: "Axes") -> None:
+        """Shows everything on axes."""
+        axes.imshow(self.pixels, cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        axes.set_axis_off()
+        for row, top in zip(self._rows, self._tops, strict=True):
+            middle = top + self._side / 2
+            axes.text(-EDGE / 2, middle, row.name, ha="right", va="center")
+            below = top + self._side + 4
+            for column, caption in enumerate(row.captions):
+                axes.text(self.middle(column), below, caption, ha="center", va="top")
+            if row.mark:
+                self._show_mark(axes, row.mark, below)
+
+    def _show_mark(self, axes: "Axes", mark: Mark, top: float) -> None:
+        x = self.middle(mark.column)
+        axes.plot([x], [top + LINE / 3], marker="^", color=ACCENT, markersize=6, clip_on=False)
+        # On the side where there is more room for it.
+        if x < self.pixels.shape[1] / 2:
+            axes.text(x + LETTER, top, mark.text, ha="left", va="top", color=ACCENT)
+        else:
+            axes.text(x - LETTER, top, mark.text, ha="right", va="top", color=ACCENT)

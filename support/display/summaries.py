@@ -1,0 +1,278 @@
+"""TensorBoard's event files of one run, in `log/train` and `log/val`, and whose they are.
+
+    claim("log", run_id)
+    with Summaries("log") as writer:
+        writer.start(step, record)
+        writer.scalars("train", step, {"loss_total": 101.5})
+
+Names, in both parts: `objective`, what is minimized, and those in `model.TERMS`. In train alone:
+`learning_rate`. In val alone: `active_units`, and the pictures `reconstructions` and
+`prior_samples`. `tag` puts each in a group, so that TensorBoard opens on the -ELBO and its terms.
+
+Written as TensorBoard's own records and summaries. Each file begins with a `SessionLog.START`
+event, at which every loader drops what an interrupted run had written past the point where this
+one resumes.
+"""
+
+import glob
+import json
+import os
+import platform
+import re
+import time
+from collections.abc import Mapping, Sequence
+from typing import BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support import files, records
+from support.display import plots
+from support.errors import UserError
+
+OWNER = "owner.json"
+PARTS = ("train", "val")
+EVENT_FILE = re.compile(r"events\.out\.tfevents\.(\d+)\.")
+# TensorBoard sorts groups and the tags in them: the -ELBO comes first, then its two terms.
+TAGS = {
+    "loss_total": "-ELBO/loss_total",
+    "loss_bce": "-ELBO/reconstruction/loss_bce",
+    "loss_KLD": "-ELBO/regularizer/loss_KLD",
+}
+
+
+def tag(name: str) -> str:
+    """Returns the tag under which TensorBoard shows a curve or a picture."""
+    return TAGS.get(name, f"others/{name}")
+
+
+def require_free(log_dir: str, run_id: str | None, overwrite: bool) -> None:
+    """Checks that a log folder does not belong to another run.
+
+    Args:
+        log_dir: the folder.
+        run_id: of the run that may be there already; None: none may.
+        overwrite: whether another run's event files are to be removed.
+
+    Raises:
+        UserError: the folder belongs to another run, or to an unknown one.
+    """
+    if not os.path.lexists(os.path.join(log_dir, OWNER)) and not event_files(log_dir):
+        return
+    owner = _owner(log_dir)
+    if owner is None:
+        raise UserError(f"{log_dir} holds event files of an unknown run")
+    if owner != run_id and not overwrite:
+        raise UserError(f"{log_dir} holds the event files of another run")
+
+
+def event_files(log_dir: str) -> list[str]:
+    """Returns the paths of the event files in a log folder."""
+    folders = [os.path.join(glob.escape(log_dir), part) for part in PARTS]
+    return [path for folder in folders for path in glob.glob(f"{folder}/events.out.tfevents.*")]
+
+
+def clear(log_dir: str) -> None:
+    """Removes the event files of a run that is overwritten, and last the mark of its ownership."""
+    with files.disk_errors(log_dir):
+        for path in [*event_files(log_dir), os.path.join(log_dir, OWNER)]:
+            if os.path.lexists(path):
+                os.remove(path)
+
+
+def claim(log_dir: str, run_id: str) -> None:
+    """Marks a free log folder as that of one run."""
+    with files.disk_errors(log_dir):
+        files.write_json(os.path.join(log_dir, OWNER), {"run_id": run_id})
+        for part in PARTS:
+            files.make_folder(os.path.join(os.path.abspath(log_dir), part))
+
+
+def _owner(log_dir: str) -> str | None:
+    """Returns the run_id of the run that owns a log folder; None where nothing readable says so."""
+    try:
+        with files.open_regular(os.path.join(log_dir, OWNER)) as file:
+            return files.read_json(file, OWNER).get("run_id")
+    except (FileNotFoundError, UserError):
+        return None
+
+
+class RunningMeans:
+    """Means of the terms of training steps: since the last point of a curve, and over an epoch.
+
+    Args:
+        names: of the terms.
+        every: steps between two points of a curve.
+    """
+
+    def __init__(self, names: Sequence[str], every: int) -> None:
+        self._names, self._every = tuple(names), every
+        self._steps = 0
+        self._sum = np.zeros(len(names))
+        self._epoch_sum = np.zeros(len(names))
+
+    def state(self) -> dict[str, NDArray]:
+        """Returns the arrays that a save keeps."""
+        return {
+            "logged": np.asarray(np.int64(self._steps)),
+            "log_sum": self._sum.copy(),
+            "epoch_sum": self._epoch_sum.copy(),
+        }
+
+    def restore(self, state: Mapping[str, NDArray]) -> None:
+        """Continues from the arrays of a save."""
+        self._steps = int(state["logged"])
+        self._sum, self._epoch_sum = state["log_sum"].copy(), state["epoch_sum"].copy()
+
+    def add(self, step: int, terms: Mapping[str, NDArray]) -> list[tuple[int, dict[str, float]]]:
+        """Adds the means of several steps.
+
+        Args:
+            step: how many steps were done before.
+            terms: float64 (steps,) by name.
+
+        Returns:
+            The points of the curves that are due: (step, mean of each term since the last point).
+        """
+        points = []
+        values = np.stack([terms[name] for name in self._names], axis=1)
+        for number, row in enumerate(values, step + 1):
+            # One by one, in float64: the sums do not depend on how many steps a call computes.
+            self._epoch_sum = self._epoch_sum + row
+            self._sum = self._sum + row
+            self._steps += 1
+            if number % self._every == 0:
+                points.append((number, self._named(self._sum / self._steps)))
+                self._steps, self._sum = 0, np.zeros(len(self._names))
+        return points
+
+    def end_epoch(self, steps: int) -> dict[str, float]:
+        """Returns the means over an epoch of so many steps, and begins the next epoch."""
+        means = self._named(self._epoch_sum / steps)
+        self._epoch_sum = np.zeros(len(self._names))
+        return means
+
+    def _named(self, means: NDArray[np.float64]) -> dict[str, float]:
+        return dict(zip(self._names, means.tolist(), strict=True))
+
+
+class Summaries:
+    """Writes scalars, pictures and text of a run; closes its files at the end of the block.
+
+    Args:
+        log_dir: a folder that `claim` has marked as this run's; None: nothing is written.
+    """
+
+    def __init__(self, log_dir: str | None) -> None:
+        self._log_dir = log_dir
+        self._files: dict[str, BinaryIO] = {}
+
+    def __enter__(self) -> "Summaries":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._log_dir is not None:
+            with files.disk_errors(self._log_dir):
+                for file in self._files.values():
+                    file.close()
+
+    def start(self, step: int, record: records.RunRecord) -> None:
+        """Opens the event files.
+
+        Args:
+            step: of the run; points past it are of a part that was lost.
+            record: of the run, which TensorBoard's Text tab shows for a new run.
+        """
+        if self._log_dir is None:
+            return
+        with files.disk_errors(self._log_dir):
+            for part in PARTS:
+                self._begin_file(self._log_dir, part, step + 1)
+        if step == 0:
+            self._configuration(record)
+
+    def _begin_file(self, log_dir: str, part: str, first_step: int) -> None:
+        """Opens a new event file, at whose start loaders drop points from `first_step` on.
+
+        Loaders read files in the order of their names, which begin with the time. Where the clock
+        was set back, the file is named one second after the newest one.
+        """
+        from tensorboard.compat.proto.event_pb2 import SessionLog
+
+        folder = os.path.join(log_dir, part)
+        matches = map(EVENT_FILE.match, os.listdir(folder))
+        times = [int(match[1]) + 1 for match in matches if match]
+        now = max([int(time.time()), 0, *times])
+        name = f"events.out.tfevents.{now:010d}.{platform.node()}.{os.getpid()}"
+        self._files[part] = open(os.path.join(folder, name), "xb")  # noqa: SIM115, see __exit__
+        self._add(part, 0, file_version="brain.Event:2")
+        self._add(part, first_step, session_log=SessionLog(status=SessionLog.START))
+
+    def scalars(self, part: str, step: int, values: Mapping[str, float]) -> None:
+        """Writes one point of some curves of a part, by name."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        # As plain values: EventAccumulator drops nothing at a restart of the tensors that
+        # tf.summary writes.
+        content = [
+            Summary.Value(tag=tag(name), simple_value=value) for name, value in values.items()
+        ]
+        self._add(part, step, summary=Summary(value=content))
+
+    def pictures(self, step: int, rows_by_name: Mapping[str, NDArray[np.uint8]]) -> None:
+        """Writes pictures of digits among the validation summaries, dark ink on white.
+
+        Args:
+            step: of the run.
+            rows_by_name: uint8 (rows, columns, 784) by name.
+        """
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        if self._log_dir is None:
+            return
+        for name, rows in rows_by_name.items():
+            # Of the plain kind, for the same reason as the scalars.
+            image = _encoded(255 - plots.mosaic(rows, rows.shape[1]))
+            value = Summary.Value(tag=tag(name), image=image)
+            self._add("val", step, summary=Summary(value=[value]))
+
+    def _configuration(self, record: records.RunRecord) -> None:
+        """Writes the record of a run as a table in TensorBoard's Text tab."""
+        from tensorboard.plugins.text.summary_v2 import text_pb
+
+        content = record.to_json()
+        lines = ["| setting | value |", "| --- | --- |"]
+        for part in ("dataset", "architecture", "training", "versions"):
+            lines += [f"| {name} | {json.dumps(value)} |" for name, value in content[part].items()]
+        self._add("train", 0, summary=text_pb("configuration", "\n".join(lines)))
+
+    def flush(self) -> None:
+        """Returns when every event so far would survive a power cut."""
+        if self._log_dir is None:
+            return
+        with files.disk_errors(self._log_dir):
+            for part, file in self._files.items():
+                file.flush()
+                os.fsync(file.fileno())
+                files.sync(os.path.join(self._log_dir, part))
+
+    def _add(self, part: str, step: int, **content: object) -> None:
+        from tensorboard.compat.proto.event_pb2 import Event
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        if self._log_dir is None:
+            return
+        event = Event(wall_time=time.time(), step=step, **content)
+        with files.disk_errors(self._log_dir):
+            RecordWriter(self._files[part]).write(event.SerializeToString())
+
+
+def _encoded(image: NDArray[np.uint8]) -> object:
+    """Returns a grey image, uint8 (height, width), as TensorBoard's record of a PNG."""
+    import tensorflow as tf
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
+    height, width = image.shape
+    picture = Summary.Image(height=height, width=width, colorspace=1)
+    picture.encoded_image_string = tf.io.encode_png(image[..., None]).numpy()
+    return picture

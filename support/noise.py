@@ -1,0 +1,90 @@
+"""Every random number of the project, each a function of (seed, stream, step, position).
+
+Nothing here keeps a state, so that a number never depends on where a call, a chunk or a process
+began: a resumed run draws what an uninterrupted one would have drawn, and N workers draw what one
+draws. One stream serves one purpose; no two purposes share a stream.
+
+TensorFlow gives other numbers for the same stateless call inside XLA, and is slow at it there:
+call these functions outside of what is compiled with `jit_compile=True`.
+"""
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+# The streams of TensorFlow's stateless generator.
+TRAINING = 1
+EVALUATION = 2
+GENERATION = 3
+BINARIZATION = 4
+IMPORTANCE_SAMPLING = 5
+ELASTIC = 6
+PRIOR = 7
+
+
+def normal(shape: list[int], seed: int, stream: int, step: "int | tf.Tensor") -> "tf.Tensor":
+    """Returns standard normal noise, float32 of `shape`."""
+    import tensorflow as tf
+
+    return tf.random.stateless_normal(shape, _key(seed, stream, step))
+
+
+def uniform(shape: list[int], seed: int, stream: int, step: "int | tf.Tensor") -> "tf.Tensor":
+    """Returns noise uniform in [0, 1), float32 of `shape`."""
+    import tensorflow as tf
+
+    return tf.random.stateless_uniform(shape, _key(seed, stream, step))
+
+
+def antithetic_normal(
+    shape: list[int], samples: int, seed: int, stream: int, step: "int | tf.Tensor"
+) -> "tf.Tensor":
+    """Returns standard normal noise in antithetic pairs, float32 (samples, *shape).
+
+    Antithetic (Hammersley and Morton 1956): the second half of the samples are the negatives of
+    the first half. Whatever is linear in the noise cancels within a pair, so the gradient varies
+    less than with independent samples.
+    """
+    import tensorflow as tf
+
+    drawn = normal([math.ceil(samples / 2), *shape], seed, stream, step)
+    return tf.concat([drawn, -drawn], axis=0)[:samples]
+
+
+def for_each_step(draw: "Callable[[Any], tf.Tensor]", steps: "tf.Tensor") -> "tf.Tensor":
+    """Returns float32 (steps, ...): what `draw` returns for each step's number in `steps`."""
+    import tensorflow as tf
+
+    return tf.map_fn(draw, steps, fn_output_signature=tf.float32)
+
+
+def epoch_order(images: int, seed: int, epoch: int) -> NDArray[np.int32]:
+    """Returns the order in which an epoch visits the images: a permutation of 0 to images - 1."""
+    return np.random.default_rng([seed, epoch]).permutation(images).astype(np.int32)
+
+
+def bernoulli_sample(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
+    """Returns one fixed Bernoulli sample of the grey values of images, uint8 0 or 255.
+
+    The value of a pixel depends on its position in `images`.
+    """
+    drawn = np.random.default_rng([seed, BINARIZATION]).random(images.shape, np.float32)
+    return np.where(255 * drawn < images, np.uint8(255), np.uint8(0))
+
+
+def generator(seed: int) -> np.random.Generator:
+    """Returns NumPy's generator of a seed, for a computation that draws in one fixed order."""
+    return np.random.default_rng(seed)
+
+
+def _key(seed: int, stream: int, step: "int | tf.Tensor") -> "tf.Tensor":
+    """Returns the two integers that a stateless generator takes; folding keeps the whole seed."""
+    import tensorflow as tf
+
+    return tf.random.experimental.stateless_fold_in(tf.stack([seed, stream]), step)

@@ -1,0 +1,310 @@
+"""What `run.json` holds, typed: the record of a run that lies in every weights file.
+
+    record = RunRecord.from_json(json.load(file))      # raises ValueError, naming the key
+    record.architecture.latent_dim, record.finished
+
+Everything that any module reads of `run.json` passes `RunRecord.from_json`, which checks types and
+ranges. Keys that are absent from files of earlier versions have defaults.
+"""
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+# The version of the format of weights files; raised when older readers would misread them.
+FORMAT = 1
+ACTIVATIONS = ("silu", "relu", "gelu", "elu", "tanh")
+# Wider or deeper networks fit no workstation; a damaged run.json could ask for them.
+LARGEST_WIDTH = 8192
+LARGEST_DEPTH = 16
+LARGEST_STEP = 10**9
+# No moment of a posterior that readers accept reaches this.
+LARGEST_MOMENT = 1e30
+LONGEST_REASON = 200
+
+Setting = bool | int | float | str | None
+
+
+class Architecture(NamedTuple):
+    """The network, in the order of the arguments of `model.VAE`."""
+
+    hidden_units: tuple[int, ...]
+    latent_dim: int
+    activation: str
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Architecture":
+        """Returns the architecture that a JSON object describes.
+
+        Raises:
+            ValueError: it describes none, or one that is too large.
+        """
+        if not isinstance(content, dict) or set(content) != set(cls._fields):
+            raise ValueError(f"expected an object with {', '.join(cls._fields)}")
+        hidden_units, latent_dim, activation = (content[name] for name in cls._fields)
+        if not isinstance(hidden_units, list) or not 1 <= len(hidden_units) <= LARGEST_DEPTH:
+            raise ValueError(f"expected 1 to {LARGEST_DEPTH} hidden_units")
+        if not all(_is_integer(width, 1, LARGEST_WIDTH) for width in [*hidden_units, latent_dim]):
+            raise ValueError(f"expected widths of 1 to {LARGEST_WIDTH}")
+        if activation not in ACTIVATIONS:
+            raise ValueError(f"expected an activation of {', '.join(ACTIVATIONS)}")
+        return cls(tuple(hidden_units), latent_dim, activation)
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON object."""
+        return self._asdict() | {"hidden_units": list(self.hidden_units)}
+
+
+class DatasetRecord(NamedTuple):
+    """Which data a run was trained on.
+
+    Attributes:
+        name: as in `data.Dataset`.
+        sha256: of its arrays, as in `data.Dataset`.
+        class_names: of the labels, where they are not the digits 0 to 9; else empty.
+    """
+
+    name: str
+    sha256: str
+    class_names: tuple[str, ...] = ()
+
+    @classmethod
+    def from_json(cls, content: Any) -> "DatasetRecord":
+        """Returns the record; raises ValueError where the JSON object is none."""
+        if not isinstance(content, dict):
+            raise ValueError("expected an object")
+        name, sha256 = (_word(content.get(key), key) for key in ("name", "sha256"))
+        class_names = content.get("class_names", [])
+        if not isinstance(class_names, list) or len(class_names) > 256:
+            raise ValueError("expected class_names to be a list of at most 256")
+        return cls(name, sha256, tuple(_text(one, "class_names") for one in class_names))
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON object; without class_names where there are none."""
+        content: dict[str, Any] = {"name": self.name, "sha256": self.sha256}
+        if self.class_names:
+            content["class_names"] = list(self.class_names)
+        return content
+
+
+class Source(NamedTuple):
+    """The weights that a run started from."""
+
+    run_id: str
+    step: int
+
+    @classmethod
+    def from_json(cls, content: Any) -> "Source | None":
+        """Returns the record, None for null; raises ValueError where the content is neither."""
+        if content is None:
+            return None
+        if not isinstance(content, dict):
+            raise ValueError("expected an object or null")
+        return cls(_word(content.get("run_id"), "run_id"), _count(content.get("step"), "step"))
+
+
+class Posterior(NamedTuple):
+    """Moments of q(z | x) over the training images, one number a latent dimension.
+
+    Attributes:
+        mu_mean, mu_std: mean and standard deviation of mu over the images.
+        KLD: mean over the images of the KL divergence from N(0, 1), nats.
+    """
+
+    mu_mean: tuple[float, ...]
+    mu_std: tuple[float, ...]
+    KLD: tuple[float, ...]
+
+    @property
+    def finite(self) -> bool:
+        """Whether every moment is a number that readers accept."""
+        return all(abs(value) < LARGEST_MOMENT for column in self for value in column)
+
+    @classmethod
+    def from_json(cls, content: Any, latent_dim: int) -> "Posterior | None":
+        """Returns the record, None for null; raises ValueError where the content is neither."""
+        if content is None:
+            return None
+        if not isinstance(content, dict) or set(content) != set(cls._fields):
+            raise ValueError(f"expected an object with {', '.join(cls._fields)}, or null")
+        columns = [content[name] for name in cls._fields]
+        for column in columns:
+            if not isinstance(column, list) or len(column) != latent_dim:
+                raise ValueError(f"expected lists of {latent_dim} numbers")
+            if not all(type(value) is float for value in column):
+                raise ValueError("expected numbers with a decimal point")
+        found = cls(*map(tuple, columns))
+        if not found.finite:
+            raise ValueError(f"expected numbers below {LARGEST_MOMENT:g}")
+        return found
+
+
+class PriorRecord(NamedTuple):
+    """What became of the fitted prior.
+
+    Attributes:
+        gain: nats by which log p(z) under it exceeds that under N(0, I), mean over validation
+            images; None where nothing was fitted.
+        reason: why there is no fitted prior; empty where there is one.
+    """
+
+    gain: float | None
+    reason: str = ""
+
+    @classmethod
+    def from_json(cls, content: Any) -> "PriorRecord | None":
+        """Returns the record, None for null; raises ValueError where the content is neither."""
+        if content is None:
+            return None
+        if not isinstance(content, dict):
+            raise ValueError("expected an object or null")
+        gain = content.get("gain")
+        if gain is not None and not (type(gain) is float and math.isfinite(gain)):
+            raise ValueError("expected gain to be a finite number or null")
+        reason = content.get("why", "")
+        return cls(gain, _text(reason, "why") if reason else "")
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the JSON object."""
+        return {"gain": self.gain, "why": self.reason}
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+    """The record of a run at one of its saves.
+
+    Attributes:
+        run_id: hexadecimal, drawn when the run began.
+        dataset: what it is trained on.
+        architecture: its network.
+        training: every flag that shapes the result, by name, as `train.Config` has them.
+        step, epochs_done: how much of it is done.
+        versions: of Python and of the packages that shape a result, by name.
+        source: the weights that it started from; None: random ones.
+        posterior: in finished weights, the moments of q(z | x) over the training images.
+        prior: in finished weights, what became of the fitted prior.
+    """
+
+    run_id: str
+    dataset: DatasetRecord
+    architecture: Architecture
+    training: Mapping[str, Setting]
+    step: int
+    epochs_done: int
+    versions: Mapping[str, str]
+    source: Source | None = None
+    posterior: Posterior | None = None
+    prior: PriorRecord | None = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run has ended: only its last file holds the posterior's moments."""
+        return self.posterior is not None
+
+    @property
+    def binarized(self) -> bool:
+        """Whether the model was trained on Bernoulli samples of the images."""
+        return self.training["binarize"] == "dynamic"
+
+    @property
+    def warm_start(self) -> bool:
+        """Whether the run started from the weights of another run."""
+        return bool(self.training.get("warm_start", False))
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> "RunRecord":
+        """Returns the record that the content of `run.json` describes.
+
+        Raises:
+            ValueError: a key is missing, of another type, or out of range.
+        """
+        with_key = _reader(content)
+        architecture = with_key("architecture", Architecture.from_json)
+        latent_dim = architecture.latent_dim
+        return cls(
+            run_id=with_key("run_id", lambda value: _word(value, "run_id")),
+            dataset=with_key("dataset", DatasetRecord.from_json),
+            architecture=architecture,
+            training=with_key("training", _training),
+            step=with_key("step", lambda value: _count(value, "step")),
+            epochs_done=with_key("epochs_done", lambda value: _count(value, "epochs_done")),
+            versions=with_key("versions", _versions),
+            source=with_key("source", Source.from_json),
+            posterior=with_key("posterior", lambda value: Posterior.from_json(value, latent_dim)),
+            prior=with_key("prior", PriorRecord.from_json),
+        )
+
+    def to_json(self) -> dict[str, Any]:
+        """Returns the content of `run.json` but for `members`, which the file's writer adds."""
+        return {
+            "format": FORMAT,
+            "run_id": self.run_id,
+            "dataset": self.dataset.to_json(),
+            "architecture": self.architecture.to_json(),
+            "training": dict(self.training),
+            "step": self.step,
+            "epochs_done": self.epochs_done,
+            "versions": dict(self.versions),
+            "source": self.source._asdict() if self.source else None,
+            "posterior": self.posterior._asdict() if self.posterior else None,
+            "prior": self.prior.to_json() if self.prior else None,
+        }
+
+
+def _reader(content: Mapping[str, Any]) -> Callable[[str, Callable[[Any], Any]], Any]:
+    """Returns a function that parses the value of a key and names the key where that fails."""
+
+    def read(key: str, parse: Callable[[Any], Any]) -> Any:
+        try:
+            return parse(content.get(key))
+        except ValueError as error:
+            raise ValueError(f"run.json: unexpected {key}: {error}") from error
+
+    return read
+
+
+def _training(content: Any) -> dict[str, Setting]:
+    """Returns the flags that shaped a run; raises ValueError where the content is none."""
+    if not isinstance(content, dict) or len(content) > 100:
+        raise ValueError("expected an object of settings")
+    if content.get("binarize") not in ("none", "dynamic"):
+        raise ValueError("expected binarize to be none or dynamic")
+    for name, value in content.items():
+        _text(name, "the name of a setting")
+        if not isinstance(value, bool | int | float | str | None):
+            raise ValueError(f"expected {name} to be a number, a text or null")
+        if isinstance(value, str) and value:
+            _text(value, name)
+    return content
+
+
+def _versions(content: Any) -> dict[str, str]:
+    """Returns versions by package; raises ValueError where the content is no such object."""
+    if not isinstance(content, dict) or len(content) > 100:
+        raise ValueError("expected an object of versions")
+    return {_text(name, "a package"): _text(value, name) for name, value in content.items()}
+
+
+def _is_integer(value: Any, least: int, most: int) -> bool:
+    """Whether a JSON value is a whole number in a range; true and false are not."""
+    return type(value) is int and least <= value <= most
+
+
+def _count(value: Any, name: str) -> int:
+    if not _is_integer(value, 0, LARGEST_STEP):
+        raise ValueError(f"expected {name} to be a whole number from 0 to {LARGEST_STEP:,}")
+    return int(value)
+
+
+def _word(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[a-z_0-9]{1,64}", value):
+        raise ValueError(f"expected {name} to be 1 to 64 lower-case letters or digits")
+    return value
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not value.isprintable() or len(value) >= LONGEST_REASON:
+        raise ValueError(f"expected {name} to be a printable text below {LONGEST_REASON} letters")
+    return value

@@ -1,0 +1,56 @@
+"""Locks that keep two runs from writing into one folder, by `filelock`.
+
+A lock is freed when its process ends, however it ends; its file stays.
+"""
+
+import contextlib
+import os
+
+import filelock
+
+from support import files
+from support.errors import UserError
+
+
+class FolderLocks:
+    """Locks on folders, held until `release`."""
+
+    def __init__(self) -> None:
+        self._held = contextlib.ExitStack()
+        self._inodes: dict[str, int] = {}
+
+    def acquire(self, folder: str, name: str) -> None:
+        """Creates a folder if need be, proves that it can be written, and locks it.
+
+        Args:
+            folder: to lock.
+            name: of the lock file in it.
+
+        Raises:
+            UserError: it cannot be written, or another process holds its lock.
+        """
+        files.writable_folder(folder)
+        path = os.path.join(folder, name)
+        try:
+            self._held.enter_context(filelock.FileLock(path, blocking=False))
+        except filelock.Timeout:
+            advice = "wait for it, or choose another folder"
+            raise UserError(f"{folder} is in use by another run: {advice}") from None
+        self._inodes[path] = os.stat(path).st_ino
+
+    def require_held(self) -> None:
+        """Raises a `UserError` where a locked folder was removed or replaced.
+
+        The lock that is held then keeps no other process out.
+        """
+        for path, inode in self._inodes.items():
+            if not os.path.exists(path) or os.stat(path).st_ino != inode:
+                folder = os.path.dirname(path)
+                raise UserError(
+                    f"{folder} was removed or replaced while this run used it: start the run again"
+                )
+
+    def release(self) -> None:
+        """Releases all locks."""
+        self._held.close()
+        self._inodes.clear()

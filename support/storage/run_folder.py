@@ -1,0 +1,192 @@
+"""The folders of a run: which run they hold, whether it may continue there, and who may write.
+
+    with RunFolder("weight_train", "log", identity) as folder:
+        folder.record                        # of the run to continue; None: a new one
+
+Running the same command twice is safe: an empty folder starts a run, an unfinished run of the same
+configuration continues, a finished one is left alone, and another configuration is refused.
+"""
+
+import os
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from support import cli, files, records
+from support.display import summaries
+from support.errors import UserError
+from support.storage import weights, weights_file
+from support.storage.locks import FolderLocks
+from support.storage.saves import Saves
+from support.storage.validation import Weights
+
+WEIGHTS_LOCK = ".weights.lock"
+LOG_LOCK = ".log.lock"
+
+
+class Identity(NamedTuple):
+    """What a run in a folder must agree with to be continued.
+
+    Attributes:
+        dataset: what it is trained on.
+        architecture: the settings of its network; those that were typed, where given weights
+            bring the network.
+        training: every flag that shapes the result.
+    """
+
+    dataset: records.DatasetRecord
+    architecture: Mapping[str, Any]
+    training: Mapping[str, records.Setting]
+
+    def settings(self) -> dict[str, Any]:
+        """Returns every setting by the name that a message gives it."""
+        dataset = {"dataset": self.dataset.name, "sha256 of the data": self.dataset.sha256}
+        return dataset | dict(self.architecture) | dict(self.training)
+
+
+def identity_of(record: records.RunRecord) -> Identity:
+    """Returns the identity of a run from its record."""
+    return Identity(record.dataset, record.architecture._asdict(), record.training)
+
+
+def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> None:
+    """Raises a `UserError` that names the first setting in which a run is not the wanted one.
+
+    Args:
+        record: of the run in `folder`.
+        wanted: what it must agree with.
+        folder: for the message.
+    """
+    held = identity_of(record).settings()
+    for name, value in wanted.settings().items():
+        if name not in held:
+            raise UserError(
+                f"{folder} holds a run of an older version, which had no setting {name}"
+            )
+        if held[name] != value or type(held[name]) is not type(value):
+            theirs, ours = f"{cli.as_typed(held[name]):.80}", f"{cli.as_typed(value):.80}"
+            raise UserError(
+                f"{folder} holds another run, with {name} {theirs} where this run has {ours}"
+            )
+
+
+class RunFolder:
+    """The weights folder and the log folder of one run.
+
+    Args:
+        path: of the weights folder.
+        log_dir: of TensorBoard's event files.
+        identity: of the run that is to begin or to continue there.
+        overwrite: begin again, whatever is there.
+        writes: False for a worker that is not the chief: it only reads, and takes no locks.
+
+    Attributes:
+        record: of the run to continue; None: a new one.
+        saves: for writing.
+
+    Raises:
+        UserError: the folders hold another run, or a damaged one. No folder is created by then.
+    """
+
+    def __init__(
+        self,
+        path: str,
+        log_dir: str,
+        identity: Identity,
+        overwrite: bool = False,
+        writes: bool = True,
+    ) -> None:
+        self.path, self.log_dir = path, log_dir
+        self.overwrite, self.writes = overwrite, writes
+        self.record: records.RunRecord | None = None
+        self._identity = identity
+        self._locks = FolderLocks()
+        self.saves = Saves(path, self._locks)
+        self._examine()
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run is done and its weights lie at the top of the folder."""
+        return self.record is not None and self.record.finished
+
+    @property
+    def intention(self) -> str:
+        """What is about to happen in the folders, for a message."""
+        if self.overwrite:
+            return "Starting again"
+        return "Continuing" if self.record else "Starting"
+
+    def _examine(self) -> None:
+        """Finds the run to continue, and refuses another one."""
+        if os.path.isfile(self.path):
+            raise UserError(f"{self.path} is a file, expected a folder: choose another name")
+        self.record = None if self.overwrite else weights.read_record(self.path)
+        if self.record is not None:
+            require_same(self.record, self._identity, self.path)
+        if self.writes and not self.finished:
+            run_id = self.record.run_id if self.record else None
+            summaries.require_free(self.log_dir, run_id, self.overwrite)
+
+    def given_weights(self, source: str) -> Weights | None:
+        """Returns the weights that a new run starts from; None where a run continues.
+
+        Args:
+            source: a folder or file with weights.
+
+        Raises:
+            UserError: they lie in this folder, or are not those of the wanted network.
+        """
+        inside, outside = os.path.realpath(source), os.path.realpath(self.path)
+        if os.path.commonpath([inside, outside]) == outside:
+            raise UserError(f"{source} lies in {self.path}, where the new run goes: choose another")
+        if self.record is not None:
+            return None
+        found = weights.read(source)
+        network = self._identity.architecture
+        held = found.record.architecture._asdict()
+        for name, value in network.items():
+            if held[name] != value:
+                theirs, ours = cli.as_typed(held[name]), cli.as_typed(value)
+                raise UserError(f"{source} has {name} {theirs} where this run has {ours}")
+        return found
+
+    def __enter__(self) -> "RunFolder":
+        if not self.writes:
+            return self
+        try:
+            self._lock(self.path, WEIGHTS_LOCK)
+            # The curves of a finished run may have been moved; nothing is written there.
+            if not self.finished:
+                self._lock(self.log_dir, LOG_LOCK)
+            # Another run may have come between the first look and the locks.
+            self._examine()
+        except BaseException:
+            self._locks.release()
+            raise
+        return self
+
+    def _lock(self, folder: str, name: str) -> None:
+        self._locks.acquire(folder, name)
+        files.sweep(folder)
+        files.sweep(os.path.join(folder, weights_file.CHECKPOINTS))
+
+    def __exit__(self, *_: object) -> None:
+        self._locks.release()
+
+    def clear(self) -> None:
+        """Removes what an earlier run wrote into both folders, where `--overwrite` asks for it."""
+        if self.overwrite:
+            self.saves.clear()
+            summaries.clear(self.log_dir)
+
+    def read(self, training_like: Mapping[str, Any]) -> Weights:
+        """Returns the newest good save of this run.
+
+        Args:
+            training_like: as `validation.read` takes it.
+
+        Raises:
+            UserError: it is damaged, or of another run.
+        """
+        found = weights.read(self.path, training_like=training_like)
+        require_same(found.record, self._identity, self.path)
+        return found

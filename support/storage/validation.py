@@ -1,0 +1,176 @@
+"""Reads one weights file and trusts nothing in it.
+
+The members must be exactly those that `run.json` lists, stored uncompressed, and pass the zip's
+CRC-32. Arrays are read only from the paths and in the shapes that the architecture gives, as
+float32, and must be finite. Keras's configuration, which could name any code, is never read.
+Needs NumPy and h5py alone.
+"""
+
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support import files, records
+from support.analysis import fitted_prior
+from support.errors import UserError
+from support.storage import weights_file
+
+if TYPE_CHECKING:
+    import h5py
+
+# What an HDF5 file may hold beside the numbers of its arrays, bytes.
+H5_OVERHEAD = 1_000_000
+
+
+class Weights(NamedTuple):
+    """What a weights file holds, as far as it was asked for.
+
+    Attributes:
+        record: of its run.
+        encoder, decoder: float32 arrays in Keras's order of weights; None: not read.
+        prior: the fitted prior; None: there is none.
+        training: the arrays of `training.npz`; None: not read.
+    """
+
+    record: records.RunRecord
+    encoder: list[NDArray[np.float32]] | None = None
+    decoder: list[NDArray[np.float32]] | None = None
+    prior: fitted_prior.PriorArrays | None = None
+    training: dict[str, NDArray] | None = None
+
+
+def read_record(path: str) -> records.RunRecord:
+    """Returns the record of a weights file alone.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is no weights file, or damaged.
+    """
+    return read(path, parts=()).record
+
+
+def read(
+    path: str,
+    parts: Sequence[str] = weights_file.PARTS,
+    training_like: Mapping[str, NDArray] | None = None,
+) -> Weights:
+    """Reads a weights file, which is opened once.
+
+    Args:
+        path: of the file.
+        parts: which of `encoder` and `decoder` to read; without any, the prior is not read either.
+        training_like: arrays of the shape and type that `training.npz` must have under each name;
+            None: it is not read.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        UserError: it is no weights file, or damaged.
+    """
+    with (
+        files.open_regular(path) as file,
+        files.damage(path),
+        zipfile.ZipFile(file) as archive,
+    ):
+        record = _checked_record(archive, path)
+        arrays = _read_parts(archive, record.architecture, parts) if parts else {}
+        prior = training = None
+        if parts and weights_file.PRIOR in archive.namelist():
+            content, what = _member(archive, weights_file.PRIOR, path)
+            prior = fitted_prior.read(content, what, record.architecture.latent_dim)
+        if training_like is not None:
+            content, what = _member(archive, weights_file.TRAINING, path)
+            training = _read_training(content, what, training_like)
+        return Weights(record, arrays.get("encoder"), arrays.get("decoder"), prior, training)
+
+
+def _member(archive: zipfile.ZipFile, name: str, path: str) -> tuple[io.BytesIO, str]:
+    """Returns the content of a member, and its name for messages."""
+    return io.BytesIO(archive.read(name)), f"{path}: {name}"
+
+
+def _checked_record(archive: zipfile.ZipFile, path: str) -> records.RunRecord:
+    """Returns the record of an open weights file whose members are all there and whole."""
+    names = files.require_plain(archive)
+    if weights_file.RUN not in names and "config.json" in names:
+        raise UserError(
+            f"{path} was saved by Keras, without the {weights_file.RUN} that train.py adds: load "
+            "it with keras.saving.load_model, or choose a file that train.py wrote"
+        )
+    with archive.open(weights_file.RUN) as member:
+        content = files.read_json(member, f"{path}: {weights_file.RUN}")
+    optional = [name for name in (weights_file.TRAINING, weights_file.PRIOR) if name in names]
+    expected = sorted([*weights_file.KERAS_MEMBERS, *optional, weights_file.RUN])
+    if not expected == sorted(names) == sorted(content["members"]):
+        raise ValueError(f"it holds {names!s:.150}, expected {expected}")
+    damaged = archive.testzip()
+    if damaged:
+        raise ValueError(f"{damaged} is damaged")
+    _require_format(content, path)
+    return records.RunRecord.from_json(content)
+
+
+def _require_format(content: Mapping[str, Any], path: str) -> None:
+    if content["format"] != records.FORMAT:
+        found = f"{content['format']!r:.20}"
+        raise UserError(
+            f"{path} has format {found}, and this version reads format {records.FORMAT}: use the "
+            "version that wrote it"
+        )
+
+
+def _read_training(
+    content: io.BytesIO, what: str, like: Mapping[str, NDArray]
+) -> dict[str, NDArray]:
+    """Returns the arrays of `training.npz`, of the names, shapes and types of `like`."""
+
+    def accepts(name: str) -> files.Accepts:
+        expected = like[name]
+        return lambda shape, dtype: (shape, dtype) == (expected.shape, expected.dtype)
+
+    arrays = files.read_npz(content, what, {name: accepts(name) for name in like})
+    for name, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} holds numbers that are not finite")
+    return arrays
+
+
+def _read_parts(
+    archive: zipfile.ZipFile, architecture: records.Architecture, parts: Sequence[str]
+) -> dict[str, list[NDArray[np.float32]]]:
+    """Returns the weights of some parts from the HDF5 member of an open weights file."""
+    import h5py
+
+    places = weights_file.places(architecture)
+    numbers = sum(int(np.prod(place.shape)) for part in places.values() for place in part)
+    size = archive.getinfo(weights_file.WEIGHTS).file_size
+    if not 4 * numbers <= size <= 4 * numbers + H5_OVERHEAD:
+        raise ValueError(
+            f"{weights_file.WEIGHTS} does not fit the architecture in {weights_file.RUN}"
+        )
+    with h5py.File(io.BytesIO(archive.read(weights_file.WEIGHTS)), "r") as file:
+        return {part: [_read_dataset(file, place) for place in places[part]] for part in parts}
+
+
+def _read_dataset(file: "h5py.File", place: weights_file.Place) -> NDArray[np.float32]:
+    """Returns one array of an HDF5 file that lies exactly there and is plain in every respect."""
+    import h5py
+
+    item = file
+    for name in place.path.split("/"):
+        if not isinstance(item, h5py.Group):
+            raise ValueError(f"{place.path} is missing")
+        if not isinstance(item.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{place.path} is no plain link")
+        item = item[name]
+    if not isinstance(item, h5py.Dataset) or item.shape != place.shape or item.dtype != "<f4":
+        raise ValueError(f"{place.path} is {item}, expected float32 of shape {place.shape}")
+    if item.chunks is not None or item.external is not None or item.is_virtual:
+        raise ValueError(f"{place.path} is not stored contiguously in this file")
+    array = item[...]
+    if not np.isfinite(array).all():
+        raise ValueError(f"{place.path} holds numbers that are not finite")
+    return array

@@ -1,0 +1,148 @@
+"""What a weights file holds, where its arrays lie in it, and how it is written.
+
+A `.keras` file is a zip, stored uncompressed. Keras's own members make it load anywhere without
+this repository; beside them lie ours, which Keras ignores:
+
+    metadata.json, config.json, model.weights.h5     Keras's: the network and its weights
+    run.json                                         records.RunRecord, and the list of members
+    training.npz                                     in saves on the way: optimizer, running sums
+    prior.npz                                        in finished weights: the fitted prior
+
+`vae.keras` at the top of a weights folder means that its run is finished. Before that, its saves
+are `checkpoint/step-NNNNNNNNN.keras`.
+"""
+
+import io
+import itertools
+import json
+import os
+import re
+import zipfile
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support import files, records
+from support.datasets.types import PIXELS
+
+if TYPE_CHECKING:
+    import model
+
+RUN = "run.json"
+WEIGHTS = "model.weights.h5"
+TRAINING = "training.npz"
+PRIOR = "prior.npz"
+KERAS_MEMBERS = ("metadata.json", "config.json", WEIGHTS)
+FINISHED = "vae.keras"
+CHECKPOINTS = "checkpoint"
+PARTS = ("encoder", "decoder")
+_SAVE_NAME = re.compile(r"step-(\d{9})\.keras")
+
+
+class Place(NamedTuple):
+    """Where `model.weights.h5` keeps an array, and its shape."""
+
+    path: str
+    shape: tuple[int, ...]
+
+
+def finished_path(folder: str) -> str:
+    """Returns the path of the file that makes a weights folder a finished one."""
+    return os.path.join(folder, FINISHED)
+
+
+def save_path(folder: str, step: int) -> str:
+    """Returns the path of the save of a step."""
+    return os.path.join(folder, CHECKPOINTS, f"step-{step:09d}.keras")
+
+
+def saved_steps(folder: str) -> list[int]:
+    """Returns the steps that a weights folder has saves of, ascending."""
+    try:
+        names = os.listdir(os.path.join(folder, CHECKPOINTS))
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    matches = map(_SAVE_NAME.fullmatch, names)
+    return sorted(int(match[1]) for match in matches if match)
+
+
+def places(architecture: records.Architecture) -> dict[str, list[Place]]:
+    """Returns where Keras keeps each array of a network, in its order of weights, by part.
+
+    The paths do not depend on the names of layers: Keras numbers models and layers of one kind.
+    """
+    hidden = architecture.hidden_units
+    widths = {
+        "encoder": [PIXELS, *hidden, 2 * architecture.latent_dim],
+        "decoder": [architecture.latent_dim, *reversed(hidden), PIXELS],
+    }
+    found: dict[str, list[Place]] = {}
+    for part, folder in (("encoder", "functional"), ("decoder", "functional_1")):
+        found[part] = []
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths[part])):
+            layer = "dense" if index == 0 else f"dense_{index}"
+            variables = f"layers/{folder}/layers/{layer}/vars"
+            found[part].append(Place(f"{variables}/0", (inputs, outputs)))
+            found[part].append(Place(f"{variables}/1", (outputs,)))
+    return found
+
+
+def write(
+    path: str,
+    vae: "model.VAE",
+    record: records.RunRecord,
+    *,
+    training: Mapping[str, NDArray] | None = None,
+    prior: Mapping[str, NDArray] | None = None,
+    before_commit: Callable[[], None] | None = None,
+) -> None:
+    """Writes one weights file, atomically.
+
+    Args:
+        path: ends in `.keras`; a file of that name is replaced.
+        vae: the model.
+        record: of its run.
+        training, prior: the arrays of `training.npz` and `prior.npz`; None: without the member.
+        before_commit: as `files.write_whole` takes it.
+
+    Raises:
+        UserError: the file cannot be written.
+        ValueError: the record is one that no reader would accept.
+    """
+    content = record.to_json()
+    # As readers see it, tuples and all.
+    records.RunRecord.from_json(json.loads(files.as_json(content)))
+    _use_plain_initializers(vae)
+
+    def fill(private: str) -> None:
+        vae.as_keras_model().save(private)
+        with zipfile.ZipFile(private, "a") as archive:
+            for name, arrays in ((TRAINING, training), (PRIOR, prior)):
+                if arrays:
+                    archive.writestr(name, _npz(arrays))
+            members = [*archive.namelist(), RUN]
+            archive.writestr(RUN, files.as_json(content | {"members": members}))
+
+    # h5py raises RuntimeError where a disk is full.
+    with files.disk_errors(path, also=(RuntimeError,)):
+        files.write_whole(path, fill, before_commit)
+
+
+def _npz(arrays: Mapping[str, NDArray]) -> bytes:
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    return content.getvalue()
+
+
+def _use_plain_initializers(vae: "model.VAE") -> None:
+    """Replaces the kernels' initializer, which a saved model does not need.
+
+    Keras 3.13 and 3.14 cannot read how 3.15 writes the default one.
+    """
+    import keras
+
+    for layer in vae.encoder.layers + vae.decoder.layers:
+        if hasattr(layer, "kernel_initializer"):
+            layer.kernel_initializer = keras.initializers.Zeros()

@@ -1,0 +1,140 @@
+"""The devices and machines that share a run, and how they agree: TensorFlow's strategies.
+
+    with join("auto", cluster, timeout=120) as workers:
+        workers.total(np.array([1.0]))       # the same sum on every worker
+
+TensorFlow's own engine moves every number between devices and machines.
+"""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support import startup
+from support.errors import UserError
+from support.training.cluster import Cluster, greet
+
+if TYPE_CHECKING:
+    import tensorflow as tf
+
+STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
+
+
+class Workers:
+    """The replicas of a run on all devices and machines; one replica without a strategy.
+
+    Args:
+        strategy: TensorFlow's; None: one device.
+        index: of this worker; 0 is the chief, which alone prints and writes.
+    """
+
+    def __init__(self, strategy: "tf.distribute.Strategy | None" = None, index: int = 0) -> None:
+        self.strategy = strategy
+        self.chief = index == 0
+        self.replicas = strategy.num_replicas_in_sync if strategy else 1
+        self._local_replicas = len(strategy.extended.worker_devices) if strategy else 1
+
+    def scope(self) -> contextlib.AbstractContextManager:
+        """Returns the context in which variables are made."""
+        return self.strategy.scope() if self.strategy else contextlib.nullcontext()
+
+    def total(self, values: NDArray) -> NDArray:
+        """Returns the sum of `values` over all workers, the same on each."""
+        import tensorflow as tf
+
+        if self.strategy is None or self.replicas == self._local_replicas:
+            return values
+
+        def from_first_replica(context: tf.distribute.DistributedValues) -> tf.Tensor:
+            is_first = context.replica_id_in_sync_group % self._local_replicas == 0
+            return tf.constant(values) * int(is_first)
+
+        each = self.strategy.experimental_distribute_values_from_function(from_first_replica)
+        return self.strategy.reduce("SUM", each, axis=None).numpy()
+
+    def any(self, flag: bool) -> bool:
+        """Returns whether `flag` is true on any worker; each of them has to call this."""
+        return bool(self.total(np.array([float(flag)]))[0])
+
+    def wait(self) -> None:
+        """Returns once every worker has come here."""
+        self.any(False)
+
+    def require_equal_shares(self, batch_size: int) -> None:
+        """Raises a `UserError` where a batch cannot be shared out equally."""
+        if batch_size % self.replicas:
+            raise UserError(
+                f"--batch {batch_size} cannot be divided by the {self.replicas} devices"
+            )
+
+    def require_same(self, numbers: Sequence[float], message: str) -> None:
+        """Raises a `UserError` on every worker where the chief's numbers are not those of all."""
+        own = np.array(numbers, np.float64)
+        chiefs = self.total(own * self.chief)
+        if self.any(bool((chiefs != own).any())):
+            raise UserError(message)
+
+
+@contextlib.contextmanager
+def join(strategy: str, cluster: Cluster | None, timeout: float) -> Iterator[Workers]:
+    """Waits for the other workers, if any, imports TensorFlow and builds the strategy.
+
+    Args:
+        strategy: one of `STRATEGIES`.
+        cluster: as `cluster.from_environment` returns it.
+        timeout: seconds to wait for other workers.
+
+    Yields:
+        The workers. The loss of another worker, or a lack of memory, ends the block with a
+        `UserError`.
+    """
+    if cluster:
+        greet(cluster, timeout)
+    # A strategy must be built before TensorFlow has looked at any device.
+    with startup.quiet_import(), _explained(cluster):
+        workers = _build(strategy, cluster, timeout)
+    with _explained(cluster):
+        yield workers
+
+
+def _build(strategy: str, cluster: Cluster | None, timeout: float) -> Workers:
+    import tensorflow as tf
+
+    if cluster:
+        options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout)
+        shared = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
+        return Workers(shared, cluster.index)
+    # Looking at the devices makes TensorFlow print its lines about absent GPUs now.
+    gpus = tf.config.list_logical_devices("GPU")
+    if strategy == "mirrored" or (strategy == "auto" and len(gpus) > 1):
+        devices = gpus or tf.config.list_logical_devices("CPU")
+        return Workers(tf.distribute.MirroredStrategy([device.name for device in devices]))
+    return Workers()
+
+
+@contextlib.contextmanager
+def _explained(cluster: Cluster | None) -> Iterator[None]:
+    """Turns TensorFlow's errors about lost workers and lacking memory into a `UserError`."""
+    import tensorflow as tf
+
+    lost = (
+        tf.errors.UnavailableError,
+        tf.errors.AbortedError,
+        tf.errors.CancelledError,
+        tf.errors.DeadlineExceededError,
+        tf.errors.InternalError,
+    )
+    try:
+        yield
+    except tf.errors.ResourceExhaustedError as error:
+        raise UserError("out of memory: try a smaller --batch, or fewer --elbo_samples") from error
+    except lost as error:
+        if cluster is None:
+            raise
+        raise UserError(
+            f"another worker has ended or cannot be reached ({type(error).__name__}): start every "
+            "worker again with the same command, and the run continues"
+        ) from error

@@ -1,0 +1,43 @@
+"""The learning rate, and what rises linearly at the start of a run."""
+
+import keras
+import tensorflow as tf
+
+
+def linear_warmup(step: tf.Tensor, warmup_steps: int) -> tf.Tensor:
+    """Returns what rises linearly to 1 over `warmup_steps` steps, then stays.
+
+    Args:
+        step: how many steps are done before this one.
+        warmup_steps: 0 or 1: it is 1 from the first step on.
+
+    Returns:
+        float32, in (0, 1].
+    """
+    return tf.minimum(1.0, (tf.cast(step, tf.float32) + 1) / max(warmup_steps, 1))
+
+
+class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
+    """A linear warm-up to `peak`, then a linear decay to 0 at the last step, or no decay.
+
+    Args:
+        peak: the highest learning rate.
+        decay: `linear`, or `constant` for no decay.
+        warmup_steps: of which a tenth of the run counts at most.
+        total_steps: of the whole run.
+    """
+
+    def __init__(self, peak: float, decay: str, warmup_steps: int, total_steps: int) -> None:
+        self.peak = peak
+        self.decay = decay
+        self.warmup_steps = min(warmup_steps, total_steps // 10)
+        self.total_steps = total_steps
+
+    def __call__(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate after `step` steps, float32."""
+        risen = linear_warmup(step, self.warmup_steps)
+        if self.decay == "constant":
+            return self.peak * risen
+        decay_steps = max(self.total_steps - self.warmup_steps, 1)
+        left = (self.total_steps - tf.cast(step, tf.float32)) / decay_steps
+        return self.peak * tf.minimum(risen, left)
