@@ -1,277 +1,486 @@
 """Evaluates trained weights on all test images, and draws reconstructions.
 
     python eval.py                                 # the pretrained weights
-    python eval.py --load_weight_dir weight_train  # one's own
+    python eval.py --load_weight_dir weight_train  # your own
     python eval.py --nll_samples 5000              # and -log p(x), binarized
-    python eval.py --report                        # a look at the latent space
-    python eval.py --images my7.png scans/*.jpg    # one's own pictures
+    python eval.py --report                        # a picture of the latent space
+    python eval.py --images my7.png scans/         # your own images
+    python eval.py --images my7.png my3.png --interpolate
 
 Writes metrics.json, reconstructions.png and extremes.png to --output_dir, and
-report.png and own.png where they are asked for. The figures are means over all
-test images and do not depend on --batch beyond rounding.
+report.png, own.png and own_interpolation.png where they are asked for. Figures
+are means over all test images; --batch changes them by rounding only.
 """
 
+import argparse
+import itertools
 import os
 import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 import data
-from support import UserError, cli, files, layout, pictures, prior, report, weights
+from support import analysis, cli, display, files, noise, records, startup, storage
+from support.datasets import photos
+from support.datasets.types import Dataset
+from support.errors import UserError
 
-# Every figure that may stand in the table, with its unit.
+if TYPE_CHECKING:
+    from support.analysis.metrics import Figures
+    from support.analysis.own_images import OwnImage
+    from support.storage.validation import Weights
+
+# Every figure that the table may show, with its unit.
 UNITS = {
     "loss_total": "nats, -ELBO",
     "loss_total_fitted": "nats, -ELBO under the fitted prior",
     "loss_bce": "nats",
     "loss_KLD": "nats",
-    "loss_l2": "grey",
-    "RMSE": "grey, z sampled",
-    "RMSE_mean": "grey, z = mu",
+    "loss_l2": "grey values",
+    "RMSE": "grey values, z sampled",
+    "RMSE_mean": "grey values, z = mu",
     "nll": "nats, of binarized images",
     "nll_fitted": "nats, the same under the fitted prior",
-    "prior_accuracy": "share named right by the fitted prior",
-    "probe_accuracy": "share named right by a linear classifier",
+    "prior_accuracy": "share classified correctly by the fitted prior",
+    "probe_accuracy": "share classified correctly by a linear classifier of mu",
 }
-# Digits at each end of a ranking.
-ENDS = 10
+# Names of the classifiers in report.png, by their figure.
+CLASSIFIERS = {"probe_accuracy": "a linear classifier", "prior_accuracy": "the fitted prior"}
+MNIST_TEST_IMAGES = 10_000
+# Digits in reconstructions.png, in a row of it, and at each end of extremes.png.
+RECONSTRUCTED, RECONSTRUCTED_COLUMNS, EXTREMES = 100, 20, 10
 
 
-def parser():
+def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     parser = cli.Parser("eval.py", __doc__)
-    cli.add_weights_flag(parser)
-    add = parser.add_argument
-    add("--batch", type=cli.integer(1), default=1000, help="images computed at a time")
-    likelihood = "importance samples of nll = -log p(x), binarized images; 5000 as published"
-    add("--nll_samples", type=cli.integer(0, 10**6), default=0, metavar="K", help=likelihood)
-    look = "a closer look: a map of mu, the KL of each dimension, extremes, a linear classifier"
-    add("--report", action="store_true", help=look)
-    layout = "how --report lays mu out: t-SNE keeps neighbours, PCA is linear"
-    add("--map", choices=("tsne", "pca"), default="tsne", help=layout)
-    own = "pictures of one digit each, of any size, dark on light or light on dark"
-    add("--images", nargs="+", metavar="FILE", help=own + " (default: none)")
+    cli.add_seed_flag(parser)
+    cli.add_load_weights_flag(parser)
+    parser.add_argument(
+        "--batch",
+        "--batch_size",
+        type=cli.integer(1),
+        default=1000,
+        metavar="N",
+        help="images that are computed at a time",
+    )
+    parser.add_argument(
+        "--nll_samples",
+        type=cli.integer(0, 10**6),
+        default=0,
+        metavar="K",
+        help="importance samples for nll, -log p(x) of binarized images; published tables use 5000",
+    )
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="a picture of the latent space: a map of mu, the KL of each dimension, how well "
+        "classes are predicted, images of highest and lowest -ELBO",
+    )
+    parser.add_argument(
+        "--map",
+        choices=("tsne", "pca"),
+        default="tsne",
+        help="the map of --report: t-SNE keeps neighbours together, PCA is linear and faster",
+    )
+    group = parser.add_argument_group("your own images")
+    group.add_argument(
+        "--images",
+        nargs="+",
+        metavar="PATH",
+        help="files, folders or patterns: photos or scans of digits, of any size, dark on light or "
+        "light on dark (default: none)",
+    )
+    group.add_argument(
+        "--interpolate",
+        action="store_true",
+        help="spherical interpolation from each of the digits in --images to the next one",
+    )
     cli.add_data_flags(parser, "the data that the weights were trained on")
     cli.add_output_flag(parser)
     return parser
 
 
 @cli.script(parser)
-def main(args):
-    """Weights folder -> figures on the whole test set -> table, metrics.json and pictures."""
-    folder = cli.weights_folder(args)
-    run, arrays = weights.read(folder)
-    with cli.explained("--images: "):
-        own = layout.read(args.images) if args.images else None
+def main(args: argparse.Namespace) -> None:
+    """Weights -> figures on the whole test set -> table, metrics.json and pictures."""
+    weights_path = cli.weights_path(args)
+    found = storage.weights.read(weights_path)
+    own_digits = read_own_digits(args)
     files.writable_folder(args.output_dir)
-    dataset = load_dataset(run["dataset"], args.dataset, args.data_dir)
-    if dataset.notice and args.report:
-        raise UserError(f"--report needs all of MNIST: {dataset.notice}")
-    vae = weights.build(run, arrays)
-    from support import evaluation
+    test_set = load_test_set(found.record, args)
 
-    def seen(images):
-        """Images as these weights know them."""
-        binary = run["training"]["binarize"] == "dynamic"
-        return evaluation.binarized(images, args.seed) if binary else images
-
-    images = seen(dataset.test.images)
-    fitted = prior.Mixture(arrays["prior"]) if "prior" in arrays else None
-    evaluate = evaluation.evaluator(vae, args.seed, args.batch, fitted)
-    figures = evaluate(images)
-    if fitted:
-        figures["prior_accuracy"] = (figures["named"] == dataset.test.labels).astype(float)
-    if args.nll_samples:
-        figures |= nll(vae, images, args.nll_samples, args.seed, fitted)
-    if args.report:
-        mu, _ = evaluation.encoded(vae, seen(dataset.train.images))
-        named = report.probed(mu, dataset.train.labels, figures["mu"])
-        figures["probe_accuracy"] = (named == dataset.test.labels).astype(float)
-    if not np.isfinite(list(evaluation.means(figures).values())).all():
-        raise UserError(f"{folder}: the figures of these weights are not finite: train them anew")
-    active = prior.active_units(figures["mu"])
-    whole = " of 10,000" if dataset.notice else ""
-    metrics = evaluation.means(figures) | {
-        "nll_samples": args.nll_samples,
-        "binarize": run["training"]["binarize"],
-        "active_units": len(active),
-        "latent_dim": vae.latent_dim,
-        "images": len(images),
-        "evaluated_on": f"{len(images):,}{whole} test images of {dataset.name}",
-        "dataset": dataset.name,
-        "dataset_sha256": dataset.sha256,
-        "trained_on": run["dataset"]["name"],
-        "comparable": dataset.sha256 == run["dataset"]["sha256"] and not dataset.notice,
-        "prior": "fitted" if fitted else "standard",
-        "finished": run["posterior"] is not None,
-        "seed": args.seed,
-    }
-    metrics |= {name: run[name] for name in ("run_id", "step", "epochs_done")}
-    if dataset.notice:
-        print(f"MNIST could not be had: {dataset.notice}.")
-    print_table(metrics, figures)
+    startup.import_tensorflow()
+    model = TrainedModel(found, args.seed, args.batch)
+    figures = evaluate(model, test_set, args)
+    if not np.isfinite(list(figures.means().values())).all():
+        raise UserError(
+            f"{weights_path}: the figures of these weights are not finite: train them again"
+        )
+    metrics = summarize(model, test_set, figures, args)
+    print_table(metrics, figures, test_set)
+    own = evaluate_own_digits(model, own_digits, figures.values["loss_total"])
     if own:
-        shown, laid_out = own
-        # One by one: the same picture has the same noise wherever it stands in the list.
-        each = [evaluate(seen(image[None])) for image in laid_out]
-        theirs = {name: np.concatenate([one[name] for one in each]) for name in each[0]}
-        metrics["own_images"] = compared(args.images, theirs, figures["loss_total"])
-    doubt = "" if metrics["comparable"] else " (not comparable)"
-    of = f"{whole} test images of {dataset.name}{doubt}".strip()
+        metrics["own_images"] = [image.to_json() for image in own]
+        display.own_images.print_table(own)
+
     with files.disk_errors(args.output_dir):
         files.write_json(os.path.join(args.output_dir, "metrics.json"), metrics)
-        names = draw(args.output_dir, vae, images, figures, of)
+        draw_reconstructions(args.output_dir, model, test_set, figures)
+        draw_extremes(args.output_dir, model, test_set, figures)
+        names = ["metrics.json", "reconstructions.png", "extremes.png"]
         if own:
-            names.append("own.png")
-            draw_own(os.path.join(args.output_dir, names[-1]), vae, shown, laid_out, theirs)
+            names += draw_own_images(args.output_dir, model, own, args.interpolate)
         if args.report:
             names.append("report.png")
-            points, axes = report.flattened(figures["mu"], active, args.map, args.seed)
-            whole_plane = fitted and len(active) == vae.latent_dim == 2
-            gaussians = fitted.gaussians if whole_plane else ()
-            kld = np.array(evaluation.posterior(*evaluation.encoded(vae, images))["KLD"])
-            path, what = os.path.join(args.output_dir, names[-1]), f"{len(images):,} {of}"
-            labels = dataset.test.labels
-            report.draw(path, what, images, labels, figures, points, axes, gaussians, kld, active)
-    print(f"Wrote metrics.json, {', '.join(names)} to {args.output_dir}.")
+            draw_report(args.output_dir, model, test_set, figures, args)
+    print(f"Wrote {', '.join(names)} to {args.output_dir}.")
 
 
-def load_dataset(trained_on, name, data_dir):
-    """Returns the data set that weights were trained on, or the other one that was asked for.
+# The test set ---------------------------------------------------------------------------------
 
-    Args:
-        trained_on: `dataset` of `run.json`.
-        name, data_dir: as `--dataset` and `--data_dir` give them.
+
+class TestSet(NamedTuple):
+    """The test images of a data set, and whether figures on them can be compared.
+
+    Attributes:
+        dataset: all of it.
+        images: its test images as these weights know them, uint8 (n, 784).
+        trained_on: the data set of the weights.
+    """
+
+    dataset: Dataset
+    images: NDArray[np.uint8]
+    trained_on: records.DatasetRecord
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether there are only the test images of MNIST that come with the repository."""
+        return bool(self.dataset.fallback_reason)
+
+    @property
+    def labels(self) -> NDArray[np.uint8] | None:
+        """The labels of the images, (n,); None where the data set has none."""
+        return self.dataset.test.labels
+
+    @property
+    def description(self) -> str:
+        """How many images of which data set, for the table and the titles of pictures."""
+        count = f"{len(self.images):,}"
+        if self.is_partial:
+            count += f" of {MNIST_TEST_IMAGES:,}"
+        return f"{count} test images of {self.dataset.name}"
+
+    @property
+    def not_comparable_reason(self) -> str:
+        """Why figures on these images cannot be compared with others; empty: they can."""
+        if self.is_partial:
+            return f"these are only the {len(self.images)} test images in this repository"
+        if self.dataset.sha256 != self.trained_on.sha256:
+            return f"these weights were trained on {self.trained_on.name}"
+        return ""
+
+    @property
+    def title(self) -> str:
+        """The description, marked where figures cannot be compared."""
+        mark = " (not comparable)" if self.not_comparable_reason else ""
+        return self.description + mark
+
+
+def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSet:
+    """Loads the data set that the weights were trained on, or the other one that was asked for.
 
     Raises:
-        UserError: the weights' own data set cannot be had.
+        UserError: it is not available, or lacks what a flag needs.
     """
-    with cli.explained("--data_dir: " if data_dir or name == "auto" else f"--dataset {name}: "):
-        if name != "auto":
-            return data.load(name, data_dir)
-        name = trained_on["name"]
+    dataset = load_dataset(record.dataset, args)
+    for line in (*dataset.description, *(f"Notice: {notice}" for notice in dataset.notices)):
+        print(line)
+    images = as_trained_on(dataset.test.images, record, args.seed)
+    test_set = TestSet(dataset, images, record.dataset)
+    if test_set.is_partial:
+        if args.report:
+            raise UserError(f"--report needs all of MNIST: {dataset.fallback_reason}")
+        print(f"MNIST is not available: {dataset.fallback_reason}.")
+    return test_set
+
+
+def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) -> Dataset:
+    """Returns the data set; of MNIST, where it is not available, the images in this repository."""
+    if args.dataset != "auto":
+        with cli.explained(f"--dataset {args.dataset}: "):
+            return data.load(args.dataset, cli.data_dir(args, args.dataset))
+    name = trained_on.name
+    data_dir = cli.data_dir(args, name)
+    with cli.explained("--data_dir: "):
         if name == "custom" and not data_dir:
-            raise UserError("these weights were trained on custom arrays: name them")
+            raise UserError("these weights were trained on data of your own: say where it is")
+        # What a folder holds is known by its content, whatever it is expected to hold.
+        known_by_content = data_dir and name in ("mnist", "custom")
         try:
-            told = data_dir and name in ("mnist", "custom")
-            dataset = data.load("auto" if told else name, data_dir)
+            dataset = data.load("auto" if known_by_content else name, data_dir)
         except UserError as error:
             if data_dir or name != "mnist":
                 raise
-            # Only where the network does not give the whole set.
-            dataset = data.carried(str(error))
-        if dataset.sha256 != trained_on["sha256"]:
+            return data.mnist_test_100(str(error))
+        if dataset.sha256 != trained_on.sha256:
             raise UserError(
-                f"{data_dir or 'the download'} holds other arrays than the {trained_on['name']} of "
-                f"these weights: name those, or evaluate on others by --dataset {dataset.name}"
+                f"{data_dir or 'the download'} holds other images than the {name} data of these "
+                f"weights: give the path of those, or add --dataset {dataset.name} to evaluate on "
+                "others"
             )
     return dataset
 
 
-def nll(vae, images, samples, seed, fitted):
-    """Returns `evaluation.nll` of the test images, binarized, with a bar on a terminal."""
+def as_trained_on(
+    images: NDArray[np.uint8], record: records.RunRecord, seed: int
+) -> NDArray[np.uint8]:
+    """Returns images as the weights know them: a Bernoulli sample, where they trained on such."""
+    return noise.bernoulli_sample(images, seed) if record.binarized else images
+
+
+# The model ------------------------------------------------------------------------------------
+
+
+class TrainedModel:
+    """A trained model with its fitted prior, and what this script does with both.
+
+    Args:
+        found: the weights.
+        seed: of the noise.
+        batch: images that are computed at a time.
+
+    Attributes:
+        record: of the run.
+        vae: the model.
+        prior: the fitted prior; None where there is none.
+        seed: of the noise.
+        evaluate: function of images, uint8 (n, 784), that returns their figures.
+    """
+
+    def __init__(self, found: "Weights", seed: int, batch: int) -> None:
+        self.record, self.seed = found.record, seed
+        self.vae = storage.weights.build(found)
+        self.prior = None
+        if found.prior is not None:
+            self.prior = analysis.fitted_prior.Mixture(found.prior)
+        self.evaluate = analysis.metrics.Evaluator(self.vae, seed, batch, self.prior)
+
+    @property
+    def classifies(self) -> bool:
+        """Whether the fitted prior knows several classes."""
+        return self.prior is not None and len(self.prior.labels) > 1
+
+    def decode(self, mu: NDArray[np.floating]) -> NDArray[np.uint8]:
+        """Returns the images of z = mu: (..., latent_dim) -> uint8 (..., 784)."""
+        return analysis.generation.decode(self.vae.decoder, mu)
+
+
+def evaluate(model: TrainedModel, test_set: TestSet, args: argparse.Namespace) -> "Figures":
+    """Returns every figure that was asked for, of each test image."""
+    figures = model.evaluate(test_set.images)
+    values = figures.values
+    predicted = figures.predicted_label
+    if model.classifies and predicted is not None and test_set.labels is not None:
+        values["prior_accuracy"] = (predicted == test_set.labels).astype(float)
+    if args.nll_samples:
+        binary = noise.bernoulli_sample(test_set.images, args.seed)
+        values |= analysis.likelihood.nll(
+            model.vae, binary, args.nll_samples, args.seed, model.prior, percent_bar()
+        )
+    training = test_set.dataset.train
+    if args.report and test_set.labels is not None and training.labels is not None:
+        images = as_trained_on(training.images, model.record, args.seed)
+        mu, _ = analysis.metrics.encode(model.vae, images)
+        predicted = display.report.classify_linearly(mu, training.labels, figures.mu)
+        values["probe_accuracy"] = (predicted == test_set.labels).astype(float)
+    return figures
+
+
+def percent_bar() -> Callable[[float], None] | None:
+    """Returns a function that shows a share as percent; None unless on a terminal."""
     from keras.utils import Progbar
 
-    from support import evaluation
+    if not sys.stdout.isatty():
+        return None
+    bar = Progbar(100, unit_name="percent")
+    return lambda share: bar.update(round(100 * share))
 
-    bar = Progbar(100, unit_name="percent") if sys.stdout.isatty() else None
-    done = bar and (lambda share: bar.update(round(100 * share)))
-    return evaluation.nll(vae, evaluation.binarized(images, seed), samples, seed, fitted, done)
+
+# Figures --------------------------------------------------------------------------------------
 
 
-def print_table(metrics, figures):
+def summarize(
+    model: TrainedModel, test_set: TestSet, figures: "Figures", args: argparse.Namespace
+) -> dict[str, Any]:
+    """Returns the content of metrics.json."""
+    record = model.record
+    return figures.means() | {
+        "standard_errors": figures.standard_errors(),
+        "nll_samples": args.nll_samples,
+        "binarize": record.training["binarize"],
+        "active_units": len(analysis.fitted_prior.active_units(figures.mu)),
+        "latent_dim": model.vae.latent_dim,
+        "images": len(test_set.images),
+        "evaluated_on": test_set.description,
+        "dataset": test_set.dataset.name,
+        "dataset_sha256": test_set.dataset.sha256,
+        "trained_on": record.dataset.name,
+        "comparable": not test_set.not_comparable_reason,
+        "prior": "standard" if model.prior is None else "fitted",
+        "finished": record.finished,
+        "seed": args.seed,
+        "run_id": record.run_id,
+        "step": record.step,
+        "epochs_done": record.epochs_done,
+    }
+
+
+def print_table(metrics: dict[str, Any], figures: "Figures", test_set: TestSet) -> None:
     """Prints the figures with the standard error of each mean over images."""
-    binary = ", one Bernoulli draw of each" if metrics["binarize"] == "dynamic" else ""
-    print(f"{metrics['evaluated_on']}{binary}, seed {metrics['seed']}")
-    if not metrics["comparable"]:
-        reason = f"these weights were trained on {metrics['trained_on']}"
-        if " of 10,000 " in metrics["evaluated_on"]:
-            reason = "these are only the test images that this repository carries"
-        print(f"NOT COMPARABLE: {reason}.")
-    if metrics["dataset"] == "digits":
-        print("THIS IS NOT MNIST: these figures compare with none of MNIST's.")
+    binarized = metrics["binarize"] == "dynamic"
+    suffix = ", one Bernoulli sample of each" if binarized else ""
+    print(f"{test_set.description}{suffix}, seed {metrics['seed']}")
+    if test_set.not_comparable_reason:
+        print(f"NOT COMPARABLE: {test_set.not_comparable_reason}.")
+    if test_set.dataset.name == "digits":
+        print("THIS IS NOT MNIST: these figures cannot be compared with MNIST's.")
     if not metrics["finished"]:
-        print(f"A run in progress: the weights of step {metrics['step']}.")
+        print(f"The run is in progress: these are the weights of step {metrics['step']:,}.")
     print(f"{'':<18}{'mean':>10}  {'std. error':>10}  unit")
+    means, errors = figures.means(), figures.standard_errors()
     for name, unit in UNITS.items():
-        if name in figures:
-            error = figures[name].std(ddof=1) / len(figures[name]) ** 0.5
-            print(f"{name:<18}{metrics[name]:>10.4f}  {error:>10.4f}  {unit}")
+        if name in means:
+            print(f"{name:<18}{means[name]:>10.4f}  {errors[name]:>10.4f}  {unit}")
     print(f"{'active units':<18}{metrics['active_units']:>10}  of {metrics['latent_dim']}")
     if metrics["nll_samples"]:
-        how = "one Bernoulli draw of each image"
-        if metrics["binarize"] == "none":
-            how += "; these weights were trained on GREY images"
-        print(f"nll: {metrics['nll_samples']:,} importance samples, {how}.")
+        grey = "" if binarized else "; these weights were trained on GREY images"
+        samples = f"{metrics['nll_samples']:,} importance samples"
+        print(f"nll: {samples}, one Bernoulli sample of each image{grey}.")
 
 
-def compared(paths, theirs, others):
-    """Prints the figures of one's own pictures, and returns them as a list of dicts.
-
-    Args:
-        paths: of the pictures.
-        theirs: their figures, as `evaluation.evaluator` returns them.
-        others: -ELBO of the test images, (n,).
-    """
-    named = theirs["named"].tolist() if "named" in theirs else [None] * len(paths)
-    found = []
-    print(f"{'your images':<28}{'loss_total':>11}{'RMSE_mean':>11}{'easier than':>13}  named")
-    for i, (path, digit) in enumerate(zip(paths, named, strict=True)):
-        elbo, rmse = float(theirs["loss_total"][i]), float(theirs["RMSE_mean"][i])
-        worse = float(np.mean(others > elbo))
-        found.append({"file": os.path.basename(path), "loss_total": elbo, "RMSE_mean": rmse})
-        found[-1] |= {"share_of_test_images_worse": worse, "named": digit}
-        name = os.path.basename(path)[-27:]
-        known = "-" if digit is None else digit
-        print(f"{name:<28}{elbo:>11.2f}{rmse:>11.4f}{100 * worse:>11.0f} %  {known}")
-    print("easier than: share of test images with a worse -ELBO; named: by the prior")
-    return found
+# Pictures -------------------------------------------------------------------------------------
 
 
-def draw_own(path, vae, shown, laid_out, theirs):
-    """Draws one's own pictures as read, laid out, and reconstructed; `theirs` as `compared`."""
-    from support import evaluation
-
-    decoded, rows = evaluation.as_digits(vae.decode(theirs["mu"])).numpy(), []
-    for part in np.array_split(np.arange(len(decoded)), -(-len(decoded) // 10)):
-        texts = [f"{elbo:.0f} nats" for elbo in theirs["loss_total"][part]]
-        rows += [("as read", shown[part], ()), ("laid out", laid_out[part], ())]
-        rows += [("reconstructed", decoded[part], texts)]
-    title = "Your digits, laid out as MNIST's are, decoded from z = mu, with -ELBO"
-    pictures.digits(path, title, rows)
-
-
-def ends(values):
-    """Returns the indices of the smallest and of the largest values."""
-    order = np.argsort(values, kind="stable")
-    return order[:ENDS], order[::-1][:ENDS]
-
-
-def draw(folder, vae, images, figures, of):
-    """Draws reconstructions of the first images, and of the best and the worst; their names.
-
-    Args:
-        folder: to write to.
-        figures: of the images, as `evaluation.evaluator` returns them.
-        of: what the images are, for titles.
-    """
-    from support import evaluation
-
-    def reconstructed(which):
-        return evaluation.as_digits(vae.decode(figures["mu"][which])).numpy()
-
-    first, rows = np.arange(min(100, len(images))), []
-    for part in np.array_split(first, -(-len(first) // 20)):
-        rows += [("original", images[part], ()), ("reconstructed", reconstructed(part), ())]
-    title = f"The first {len(first)} {of}, and decoded z = mu"
-    pictures.digits(os.path.join(folder, "reconstructions.png"), title, rows)
+def draw_reconstructions(
+    folder: str, model: TrainedModel, test_set: TestSet, figures: "Figures"
+) -> None:
+    """Draws the first test images, each row above its reconstructions."""
+    count = min(RECONSTRUCTED, len(test_set.images))
+    decoded = model.decode(figures.mu[:count])
     rows = []
-    for name, which in zip(("best", "worst"), ends(figures["RMSE_mean"]), strict=True):
-        texts = [f"{value:.3f}" for value in figures["RMSE_mean"][which]]
-        rows += [(name, images[which], ()), ("reconstructed", reconstructed(which), texts)]
-    title = f"Best and worst of {len(images):,} {of}, with RMSE_mean"
-    pictures.digits(os.path.join(folder, "extremes.png"), title, rows)
-    return ["reconstructions.png", "extremes.png"]
+    for first in range(0, count, RECONSTRUCTED_COLUMNS):
+        part = slice(first, min(first + RECONSTRUCTED_COLUMNS, count))
+        rows.append(display.plots.Row("original", test_set.images[part]))
+        rows.append(display.plots.Row("reconstruction", decoded[part]))
+    title = f"The first {count} of {test_set.title}, and their reconstructions (z = mu)"
+    display.plots.draw(os.path.join(folder, "reconstructions.png"), title, rows)
+
+
+def draw_extremes(folder: str, model: TrainedModel, test_set: TestSet, figures: "Figures") -> None:
+    """Draws the test images with the best and with the worst reconstructions."""
+    errors = figures.values["RMSE_mean"]
+    order = np.argsort(errors, kind="stable")
+    rows = []
+    for name, which in (("best", order[:EXTREMES]), ("worst", order[::-1][:EXTREMES])):
+        captions = [f"{error:.3f}" for error in errors[which]]
+        rows.append(display.plots.Row(name, test_set.images[which]))
+        decoded = model.decode(figures.mu[which])
+        rows.append(display.plots.Row("reconstruction", decoded, captions))
+    title = f"Best and worst reconstructions of {test_set.title}, with RMSE_mean"
+    display.plots.draw(os.path.join(folder, "extremes.png"), title, rows)
+
+
+def draw_report(
+    folder: str,
+    model: TrainedModel,
+    test_set: TestSet,
+    figures: "Figures",
+    args: argparse.Namespace,
+) -> None:
+    """Draws report.png."""
+    active = analysis.fitted_prior.active_units(figures.mu)
+    latent_map = display.report.latent_map(figures.mu, active, args.map, args.seed)
+    if model.prior is not None and len(active) == model.vae.latent_dim == 2:
+        latent_map = latent_map._replace(components=model.prior.components)
+    encoded = analysis.metrics.encode(model.vae, test_set.images)
+    report = display.report.Report(
+        description=test_set.title,
+        images=test_set.images,
+        labels=test_set.labels,
+        class_names=test_set.dataset.class_names,
+        elbo=figures.values["loss_total"],
+        rmse=figures.values["RMSE_mean"],
+        correct={
+            name: figures.values[key] for key, name in CLASSIFIERS.items() if key in figures.values
+        },
+        latent_map=latent_map,
+        kld=np.array(analysis.metrics.posterior(*encoded).KLD),
+        active_units=len(active),
+    )
+    display.report.draw(os.path.join(folder, "report.png"), report)
+
+
+# Your own images ------------------------------------------------------------------------------
+
+
+def read_own_digits(args: argparse.Namespace) -> list[photos.Digit]:
+    """Reads the pictures of `--images` and prints what there is to say about them.
+
+    Raises:
+        UserError: there is no digit in them, or only one where `--interpolate` needs two.
+    """
+    if not args.images:
+        if args.interpolate:
+            raise UserError("--interpolate joins digits of your own: add --images FIRST SECOND")
+        return []
+    with cli.explained("--images: "):
+        pictures = photos.read(args.images)
+    for notice in pictures.notices:
+        print(f"Notice: {notice}")
+    if args.interpolate and len(pictures.digits) < 2:
+        raise UserError("--interpolate needs two digits, and --images has one: add another picture")
+    return list(pictures.digits)
+
+
+def evaluate_own_digits(
+    model: TrainedModel, digits: Sequence[photos.Digit], test_elbo: NDArray[np.floating]
+) -> "list[OwnImage]":
+    """Returns the user's own digits with their figures.
+
+    Args:
+        model: that sees them.
+        digits: of the user's pictures.
+        test_elbo: -ELBO of each test image, to compare with.
+    """
+    own = []
+    for digit in digits:
+        # One by one: the same picture has the same noise wherever it stands in the list.
+        seen = as_trained_on(digit.pixels[None], model.record, model.seed)
+        figures = model.evaluate(seen)
+        image = analysis.own_images.compare(digit, seen[0], figures, test_elbo)
+        if model.classifies:
+            image = image.classified(figures, model.record.dataset.class_names)
+        own.append(image)
+    return own
+
+
+def draw_own_images(
+    folder: str, model: TrainedModel, own: "Sequence[OwnImage]", interpolate: bool
+) -> list[str]:
+    """Draws the user's own images, and paths between them if asked to; the pictures' names."""
+    names = ["own.png"]
+    reconstructions = model.decode(np.stack([image.mu for image in own]))
+    display.own_images.draw(os.path.join(folder, names[-1]), own, reconstructions)
+    if interpolate:
+        names.append("own_interpolation.png")
+        pairs = [mu for first, second in itertools.pairwise(own) for mu in (first.mu, second.mu)]
+        paths = model.decode(analysis.generation.interpolation(np.stack(pairs)))
+        display.own_images.draw_interpolation(os.path.join(folder, names[-1]), own, paths)
+    return names
 
 
 if __name__ == "__main__":

@@ -249,6 +249,7 @@ def draw_paths(
         draw_interpolation(os.path.join(args.output_dir, names[-1]), decoder, z, about)
     if args.traverse:
         names.append("traverse.png")
+        assert found.record.posterior is not None, "read_weights has checked that"
         paths = analysis.generation.traversal(z[0], found.record.posterior)
         draw_traversal(os.path.join(args.output_dir, names[-1]), decoder, paths, about)
     if args.manifold:
@@ -261,9 +262,7 @@ def draw_interpolation(
     path: str, decoder: "keras.Model", z: NDArray[np.float32], about: str
 ) -> None:
     """Draws a row from each of the first samples to the next one, by spherical interpolation."""
-    digits = analysis.generation.decode(
-        decoder, analysis.generation.interpolation(z[: 2 * PAIRS])
-    )
+    digits = analysis.generation.decode(decoder, analysis.generation.interpolation(z[: 2 * PAIRS]))
     rows = [
         display.plots.Row(f"samples {2 * pair + 1} and {2 * pair + 2}", images)
         for pair, images in enumerate(digits)

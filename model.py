@@ -1,13 +1,15 @@
 """The variational autoencoder: its encoder, its decoder and the terms of its loss.
 
-A variational autoencoder (VAE) learns two networks at once. The encoder turns an image x into a
+A variational autoencoder (VAE) learns two networks together. The encoder turns an image x into a
 Gaussian q(z | x) over a latent vector z, given by its mean `mu` and the logarithm of its variance
-`log_var`; the decoder turns a sample of z into a distribution p(x | z) over images. Both are
-trained to maximize the evidence lower bound (ELBO) of the images' log-likelihood: to reconstruct
-each image from z (`loss_bce`) while q(z | x) stays close to the prior N(0, I) (`loss_KLD`).
+`log_var`. The decoder turns z into a distribution p(x | z) over images, given by `logits`.
 
-Kingma and Welling, "Auto-Encoding Variational Bayes", 2014 (https://arxiv.org/abs/1312.6114),
-called "the paper" below. From Python:
+Training maximizes the ELBO, a lower bound on log p(x). Its negative has two terms: `loss_bce`, by
+which an image must be reconstructed from a sample of z, and `loss_KLD`, by which q(z | x) must stay
+close to the prior N(0, I).
+
+Reference: Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, called "the paper" below
+(https://arxiv.org/abs/1312.6114). Example:
 
     vae = VAE(hidden_units=(512, 256), latent_dim=128, activation="silu")
     mu, log_var = vae.encode(images)            # images: float32 (n, 784) in [0, 1]
@@ -24,17 +26,19 @@ import tensorflow as tf
 
 from support.datasets.types import PIXELS
 
+# What every script reports for each image; `loss_total` is the -ELBO.
 TERMS = ("loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 
 
 class VAE:
     """An encoder and a decoder, each a functional Keras model of Dense layers.
 
+    A plain class, since train.py has a training loop of its own; `as_keras_model` joins the two.
+
     Args:
-        hidden_units: widths of the encoder's hidden layers, from the image inwards; the decoder
-            mirrors them.
+        hidden_units: widths of the encoder's hidden layers, in order; the decoder mirrors them.
         latent_dim: size of z.
-        activation: of the hidden layers, a Keras name.
+        activation: of the hidden layers, by its name in Keras.
     """
 
     def __init__(
@@ -79,18 +83,19 @@ class VAE:
 
 def build_encoder(hidden_units: Sequence[int], latent_dim: int, activation: str) -> keras.Model:
     """Returns the functional model images (n, 784) -> [`mu`, `log_var`]; arguments as `VAE`."""
-    images = hidden = keras.Input((PIXELS,), name="images")
+    images = keras.Input((PIXELS,), name="images")
+    hidden = images
     for width in hidden_units:
         hidden = keras.layers.Dense(width, activation)(hidden)
-    # One matrix product gives mu and log_var.
-    both = keras.layers.Dense(2 * latent_dim, name="mu_and_log_var")(hidden)
-    mu, log_var = keras.ops.split(both, 2, axis=-1)
+    mu_and_log_var = keras.layers.Dense(2 * latent_dim, name="mu_and_log_var")(hidden)
+    mu, log_var = keras.ops.split(mu_and_log_var, 2, axis=-1)
     return keras.Model(images, [mu, log_var], name="encoder")
 
 
 def build_decoder(hidden_units: Sequence[int], latent_dim: int, activation: str) -> keras.Model:
     """Returns the functional model z (n, latent_dim) -> logits (n, 784); arguments as `VAE`."""
-    z = hidden = keras.Input((latent_dim,), name="z")
+    z = keras.Input((latent_dim,), name="z")
+    hidden = z
     for width in reversed(hidden_units):
         hidden = keras.layers.Dense(width, activation)(hidden)
     logits = keras.layers.Dense(PIXELS, name="logits")(hidden)
@@ -98,15 +103,15 @@ def build_decoder(hidden_units: Sequence[int], latent_dim: int, activation: str)
 
 
 def decode(decoder: keras.Model, z: tf.Tensor) -> tf.Tensor:
-    """Returns the logits (..., 784) of z (..., latent_dim), by a decoder as built above."""
-    # Layer by layer: a functional model fixes the rank of z, and here it may have one more.
+    """Returns the logits (..., 784) of z (..., latent_dim), by a model of `build_decoder`."""
+    # Layer by layer, since z may have one axis more than the functional model accepts.
     for layer in decoder.layers[1:]:
         z = layer(z)
     return z
 
 
 def reparameterize(mu: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
-    """Returns z of q(z | x): mu + exp(log_var / 2) * noise (paper, eq. 10).
+    """Turns noise into samples z of q(z | x): mu + exp(log_var / 2) * noise (paper, eq. 10).
 
     Args:
         mu, log_var: (n, latent_dim).
@@ -118,9 +123,8 @@ def reparameterize(mu: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> tf.Te
 def loss_bce(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Returns the binary cross-entropy of each image, nats, summed over pixels.
 
-    The negative log-likelihood of a Bernoulli decoder (paper, appendix C.1) where images are
-    binary; for grey images in [0, 1] the same expression, which is what this kind of repository
-    trains and reports.
+    Where images are binary, this is the negative log-likelihood of a Bernoulli decoder (paper,
+    appendix C.1). For grey images in [0, 1] it is no likelihood, but the customary loss.
 
     Args:
         images: (n, 784) in [0, 1].
@@ -129,6 +133,7 @@ def loss_bce(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     Returns:
         (n,), or (L, n)
     """
+    # TensorFlow's cross-entropy does not broadcast.
     images = tf.broadcast_to(images, tf.shape(logits))
     pixelwise = tf.nn.sigmoid_cross_entropy_with_logits(labels=images, logits=logits)
     return tf.reduce_sum(pixelwise, axis=-1)
@@ -137,7 +142,7 @@ def loss_bce(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def loss_KLD(mu: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
     """Returns KL(q(z | x) || N(0, I)) of each image, nats, summed over latent dimensions.
 
-    1/2 sum(exp(log_var) + mu^2 - log_var - 1): the paper's appendix B with the sign of a loss.
+    1/2 sum(exp(log_var) + mu^2 - log_var - 1): the negative of the paper's appendix B.
 
     Args:
         mu, log_var: (n, latent_dim).
@@ -171,15 +176,22 @@ def loss_terms(
     Args:
         images: (n, 784) in [0, 1].
         mu, log_var: (n, latent_dim).
-        logits: (n, 784) of a sampled z, or (L, n, 784) of L of them.
+        logits: (n, 784) of one sample of z for each image, or (L, n, 784) of L samples.
 
     Returns:
         dict of (n,) or (L, n) by the names in `TERMS`: `loss_total` is the -ELBO (paper, eq. 3),
         the sum of `loss_bce` and `loss_KLD`.
     """
-    bce, l2 = loss_bce(images, logits), loss_l2(images, logits)
+    bce = loss_bce(images, logits)
+    l2 = loss_l2(images, logits)
     kld = tf.broadcast_to(loss_KLD(mu, log_var), tf.shape(bce))
-    return dict(zip(TERMS, (bce + kld, bce, kld, l2, rmse(l2)), strict=True))
+    return {
+        "loss_total": bce + kld,
+        "loss_bce": bce,
+        "loss_KLD": kld,
+        "loss_l2": l2,
+        "RMSE": rmse(l2),
+    }
 
 
 def objective(
@@ -191,7 +203,8 @@ def objective(
         terms: dict of (n,) or (L, n) as `loss_terms` returns them; the mean over L samples of z is
             the estimate of the paper's eq. 7.
         recon_loss: `bce` (the Bernoulli model) or `l2` (the norm itself, no likelihood).
-        beta: weight of the KL term (Higgins et al. 2017, eq. 4); 1 with bce is the -ELBO.
+        beta: weight of the KL term (Higgins et al. 2017, eq. 4). With `bce` and a weight of 1 the
+            objective is the -ELBO.
 
     Returns:
         A scalar, the mean over images.
@@ -200,7 +213,9 @@ def objective(
     return recon + beta * tf.reduce_mean(terms["loss_KLD"])
 
 
-def log_weights(bce: tf.Tensor, mu: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+def log_importance_weights(
+    bce: tf.Tensor, mu: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor
+) -> tf.Tensor:
     """Returns log p(x, z) - log q(z | x) of sampled z: what importance sampling averages.
 
     Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 7. The mean

@@ -1,57 +1,71 @@
-"""Trains a fully connected variational autoencoder on MNIST.
+"""Trains a fully connected variational autoencoder, on MNIST unless told otherwise.
 
     python train.py                  # MNIST where it is available, else digits
-    python train.py --epoch 5        # batch, learning rate and distortion follow
+    python train.py --epoch 5        # other defaults adapt to a shorter run
     tensorboard --logdir log         # train and validation curves, overlaid
 
-The same command again continues an unfinished run and leaves a finished one
-alone.
+The same command again (without --overwrite) continues an interrupted run and
+leaves a finished one alone.
 """
+
+# In this file, from top to bottom: flags, the configuration that follows from them, one training
+# step, the training loop, and `main`. What surrounds the loop (saves, summaries, progress, signals,
+# other workers) is in support/training/run.py.
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import math
 import shlex
 import sys
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
 import data
 from support import analysis, cli, display, noise, records, storage, training
 from support.errors import UserError
 
-# Modules of the packages above are imported when they are first used, and TensorFlow with them:
-# by then all flags have been checked, and `--help` has answered. Functions of this script that
-# need TensorFlow or the model import it themselves.
+# `--help` and wrong flags must be answered at once, and importing TensorFlow takes seconds. So the
+# modules of analysis, display, storage and training are imported when they are first used, and
+# functions of this script that need TensorFlow or the model import them.
 if TYPE_CHECKING:
     import keras
+    import numpy as np
     import tensorflow as tf
 
     import model
 
-WAYS_OUT = (
-    ": give this run its own --save_weight_dir and --log_dir (with --load_weight_dir it starts "
-    "from the other's weights), or replace the other by --overwrite"
+# Fewer training images make a small data set: the network overfits it, so the best epoch is kept
+# by default, and the number of epochs is that which makes SMALL_DATA_STEPS steps.
+SMALL_DATA = 10_000
+SMALL_DATA_STEPS = 10_000
+CONFLICT_HINT = (
+    ": choose another --save_weight_dir and --log_dir (--load_weight_dir starts a new run from "
+    "existing weights), or replace the existing run by --overwrite"
 )
 
 
 def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
-    parser = cli.Parser("train.py", __doc__)
-    cli.add_seed_flag(parser)
-    cli.add_data_flags(parser, "MNIST where it is available, otherwise scikit-learn's small digits")
+    flags = cli.Parser("train.py", __doc__)
+    cli.add_seed_flag(flags)
+    group = cli.add_data_flags(flags, "MNIST where it is available, else scikit-learn's digits")
+    group.add_argument(
+        "--limit",
+        type=cli.integer(1),
+        metavar="N",
+        help="train on the first N images only (default: all)",
+    )
 
-    group = parser.add_argument_group("architecture")
+    group = flags.add_argument_group("architecture")
     group.add_argument(
         "--hidden_units",
         type=cli.integer(1, records.LARGEST_WIDTH),
         nargs="+",
-        default=[512, 256],
+        default=(512, 256),
         metavar="N",
-        help="widths of the encoder's hidden layers, from the image inwards; the decoder mirrors "
-        "them",
+        help="widths of the encoder's hidden layers, in order; the decoder mirrors them",
     )
     group.add_argument(
         "--latent_dim",
@@ -64,18 +78,18 @@ def parser() -> cli.Parser:
         "--activation",
         choices=records.ACTIVATIONS,
         default="silu",
-        help="of the hidden layers",
+        help="activation of the hidden layers",
     )
 
-    group = parser.add_argument_group("optimizer (AdamW)")
+    group = flags.add_argument_group("length of the run")
     group.add_argument(
         "--epoch",
         "--epochs",
         dest="epochs",
         type=cli.integer(1, 100_000),
-        default=100,
         metavar="N",
-        help="passes over the training images",
+        help="passes over the training images (default: 100; for fewer than 10,000 images as many "
+        "as make 10,000 steps)",
     )
     group.add_argument(
         "--batch",
@@ -83,49 +97,59 @@ def parser() -> cli.Parser:
         dest="batch_size",
         type=cli.integer(1),
         metavar="N",
-        help="images a step, over all devices (default: 100; 50 for 1 or 2 epochs)",
+        help="images a step, over all devices (default: 100; 50 for 1 or 2 epochs; at most a tenth "
+        "of the images)",
     )
     group.add_argument(
-        "--limit",
-        type=cli.integer(1),
-        metavar="N",
-        help="train on the first N images only (default: all)",
+        "--keep",
+        choices=("best", "last"),
+        help="which epoch's weights to keep: the best on the validation images, or the last "
+        "(default: last; best for fewer than 10,000 training images)",
     )
+    group.add_argument(
+        "--patience",
+        type=cli.integer(1),
+        metavar="EPOCHS",
+        help="stop after so many epochs without improvement on the validation images; implies "
+        "--keep best (default: never)",
+    )
+
+    group = flags.add_argument_group("optimizer (AdamW)")
     group.add_argument(
         "--learning_rate",
         "--lr",
         type=cli.number(1e-30, 1e6),
         metavar="RATE",
-        help="the highest (default: 0.003, times (100 / epoch)^(1/4), times (batch / 100)^(1/2))",
+        help="peak learning rate (default: 0.003, times (100 / epoch)^(1/4), times "
+        "(batch / 100)^(1/2))",
     )
     group.add_argument(
         "--schedule",
         choices=("linear", "constant"),
         default="linear",
-        help="linear: the learning rate falls to 0 at the last step",
+        help="linear: the learning rate decays linearly towards 0 at the end",
     )
     group.add_argument(
         "--warmup_epochs",
         type=cli.number(0, 1e6),
         default=1.0,
         metavar="N",
-        help="epochs in which the learning rate rises from 0; a tenth of the run at most",
+        help="epochs over which the learning rate rises from 0; at most a tenth of the run",
     )
     group.add_argument(
         "--beta_2",
         type=cli.number(0, 0.999999),
         default=0.99,
-        help="decay rate of the mean of squared gradients; Adam's usual 0.999 averages over too "
-        "many steps for short runs",
+        help="decay rate of AdamW's running mean of squared gradients",
     )
     group.add_argument(
         "--weight_decay",
         type=cli.number(0, 1e6),
         default=0.1,
-        help="of kernels, not of biases; decoupled from the gradients",
+        help="decoupled weight decay, of kernels only",
     )
 
-    group = parser.add_argument_group("objective")
+    group = flags.add_argument_group("objective")
     group.add_argument(
         "--recon_loss",
         choices=("bce", "l2"),
@@ -138,36 +162,36 @@ def parser() -> cli.Parser:
         type=cli.number(0, 1e6),
         default=0.5,
         metavar="N",
-        help="epochs in which the weight of the KL term rises from 0 to --beta",
+        help="epochs over which the weight of the KL term rises from 0 to --beta",
     )
     group.add_argument(
         "--binarize",
         choices=("none", "dynamic"),
         default="none",
-        help="dynamic: train on Bernoulli samples of the grey values, new ones in each step",
+        help="dynamic: train on Bernoulli samples of the grey values, resampled at every step",
     )
     group.add_argument(
         "--elbo_samples",
         type=cli.integer(1, 1000),
         default=2,
         metavar="N",
-        help="samples of z for each image",
+        help="samples of z for each image; two make an antithetic pair: noise and its negative",
     )
     group.add_argument(
         "--elastic",
         type=cli.number(0, 4),
         metavar="PIXELS",
-        help="elastic distortion: the largest displacement at each of its grid points; fewer "
-        "images are distorted as the learning rate falls (default: 0.8; 0 for 1 or 2 epochs)",
+        help="elastic distortion of the training images: the largest displacement; fewer images "
+        "are distorted as the learning rate falls (default: 0.8; 0 for 1 or 2 epochs)",
     )
 
-    group = parser.add_argument_group("devices and machines")
+    group = flags.add_argument_group("devices and machines")
     group.add_argument(
         "--strategy",
-        choices=training.distribution.STRATEGIES,
+        choices=training.workers.STRATEGIES,
         default="auto",
-        help="mirrored: all devices of this machine; multi_worker: all machines that TF_CONFIG "
-        "names",
+        help="one: one device; mirrored: all devices of this machine; multi_worker: all machines "
+        "that TF_CONFIG lists; auto: what TF_CONFIG lists, or else all GPUs",
     )
     group.add_argument(
         "--cluster_timeout",
@@ -177,102 +201,46 @@ def parser() -> cli.Parser:
         help="how long workers wait for each other",
     )
 
-    group = parser.add_argument_group("folders and records")
+    group = flags.add_argument_group("folders and records")
     group.add_argument(
         "--save_weight_dir",
         default="./weight_train",
         metavar="FOLDER",
-        help="for the weights, and for saves on the way",
+        help="folder for the weights and for checkpoints",
     )
     group.add_argument(
-        "--log_dir", default="./log", metavar="FOLDER", help="for TensorBoard's event files"
+        "--log_dir", default="./log", metavar="FOLDER", help="folder for TensorBoard's event files"
     )
     group.add_argument(
         "--load_weight_dir",
         default="",
         metavar="PATH",
-        help="start a new run from these weights, instead of random ones",
+        help="start a new run from these weights instead of random ones",
     )
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="start again, and remove what an earlier run wrote into these folders",
+        help="start again, and discard an earlier run in these folders",
     )
     group.add_argument(
         "--log_every",
         type=cli.integer(1),
         default=50,
         metavar="STEPS",
-        help="steps between points of a train curve",
+        help="steps between two points of a train curve",
     )
     group.add_argument(
         "--save_every",
         type=cli.number(0, 1e6),
         default=30.0,
         metavar="SECONDS",
-        help="seconds between saves",
+        help="save when so much time has passed since the last save",
     )
-    return parser
+    return flags
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
-    """What shapes the result of a run: the flags, with every default resolved.
-
-    All but the first two are recorded in `run.json`, and compared when a run continues.
-
-    Attributes:
-        architecture: the network.
-        training_images: how many there are.
-        others: as the flag of that name.
-        warm_start: whether the run starts from given weights.
-    """
-
-    architecture: records.Architecture
-    training_images: int
-    seed: int
-    epochs: int
-    batch_size: int
-    limit: int | None
-    learning_rate: float
-    schedule: str
-    warmup_epochs: float
-    beta_2: float
-    weight_decay: float
-    recon_loss: str
-    beta: float
-    kl_warmup_epochs: float
-    binarize: str
-    elbo_samples: int
-    elastic: float
-    warm_start: bool
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """How many whole batches the training images make."""
-        return self.training_images // self.batch_size
-
-    @property
-    def total_steps(self) -> int:
-        """How many steps the run has."""
-        return self.epochs * self.steps_per_epoch
-
-    def steps_in(self, epochs: float) -> int:
-        """Returns how many steps there are in so many epochs."""
-        return round(epochs * self.steps_per_epoch)
-
-    def settings(self) -> dict[str, records.Setting]:
-        """Returns what is recorded and compared beside data and network, by name."""
-        values = dataclasses.asdict(self)
-        del values["architecture"], values["training_images"]
-        return values
-
-
-def resolve(args: argparse.Namespace, dataset: data.Dataset) -> Config:
-    """Resolves the flags: batch size, learning rate and elastic distortion follow the run's length.
-
-    A short run does better with more steps, with larger ones, and with undistorted images. Found
-    on validation images, for 1 to 300 epochs.
+def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.Config:
+    """Returns the configuration that the flags and the data set give.
 
     Args:
         args: the parsed flags.
@@ -281,33 +249,81 @@ def resolve(args: argparse.Namespace, dataset: data.Dataset) -> Config:
     Raises:
         UserError: a flag does not fit the data set.
     """
-    short = args.epochs <= 2
-    batch_size = args.batch_size or (50 if short else 100)
+    images = len(dataset.train.images)
+    validate(args, images)
+    recipe = default_recipe(args, images)
+    return training.config.Config(
+        architecture=records.Architecture(
+            tuple(args.hidden_units), args.latent_dim, args.activation
+        ),
+        training_images=images,
+        seed=args.seed,
+        epochs=recipe.epochs,
+        batch_size=recipe.batch_size,
+        limit=args.limit,
+        learning_rate=recipe.learning_rate,
+        schedule=args.schedule,
+        warmup_epochs=args.warmup_epochs,
+        beta_2=args.beta_2,
+        weight_decay=args.weight_decay,
+        recon_loss=args.recon_loss,
+        beta=args.beta,
+        kl_warmup_epochs=args.kl_warmup_epochs,
+        binarize=args.binarize,
+        elbo_samples=args.elbo_samples,
+        elastic=recipe.elastic,
+        keep=recipe.keep,
+        patience=args.patience,
+        warm_start=bool(args.load_weight_dir),
+    )
+
+
+def validate(args: argparse.Namespace, images: int) -> None:
+    """Raises a `UserError` where a flag does not fit the number of images, or another flag."""
+    if args.limit is not None and args.limit > images:
+        raise UserError(f"--limit {args.limit}: there are only {images:,} training images")
+    if args.batch_size is not None and args.batch_size > images:
+        raise UserError(f"--batch {args.batch_size}: there are only {images:,} training images")
+    if len(args.hidden_units) > records.LARGEST_DEPTH:
+        raise UserError(f"--hidden_units: expected {records.LARGEST_DEPTH} layers at most")
+    if args.patience and args.keep == "last":
+        raise UserError("--patience cannot be combined with --keep last: leave out one of them")
+
+
+class Recipe(NamedTuple):
+    """The flags whose defaults depend on the number of images and on the length of the run."""
+
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    elastic: float
+    keep: str
+
+
+def default_recipe(args: argparse.Namespace, images: int) -> Recipe:
+    """Returns these flags as they were given, or else the defaults for so many training images.
+
+    They were found on validation images: better_weight/README.md has the figures. A run of one or
+    two epochs does better with more and larger steps and with undistorted images.
+    """
+    small = images < SMALL_DATA
+    short = args.epochs is not None and args.epochs <= 2
+    batch_size = args.batch_size
+    if batch_size is None:
+        batch_size = min(50 if short else 100, max(1, images // 10))
+    epochs = args.epochs
+    if epochs is None:
+        epochs = math.ceil(SMALL_DATA_STEPS / (images // batch_size)) if small else 100
     learning_rate = args.learning_rate
     if learning_rate is None:
-        learning_rate = 3e-3 * (100 / args.epochs) ** 0.25 * (batch_size / 100) ** 0.5
+        learning_rate = 3e-3 * (100 / epochs) ** 0.25 * (batch_size / 100) ** 0.5
     elastic = args.elastic
     if elastic is None:
         elastic = 0.0 if short else 0.8
-
-    images = len(dataset.train.images)
-    for flag, count in (("limit", args.limit or 0), ("batch", batch_size)):
-        if count > images:
-            raise UserError(f"--{flag} {count}: there are only {images:,} training images")
-    if len(args.hidden_units) > records.LARGEST_DEPTH:
-        raise UserError(f"--hidden_units: expected {records.LARGEST_DEPTH} layers at most")
-
-    resolved = vars(args) | {
-        "architecture": records.Architecture(
-            tuple(args.hidden_units), args.latent_dim, args.activation
-        ),
-        "training_images": images,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "elastic": elastic,
-        "warm_start": bool(args.load_weight_dir),
-    }
-    return Config(**{field.name: resolved[field.name] for field in dataclasses.fields(Config)})
+    keep = args.keep
+    if keep is None:
+        keep = "best" if small or args.patience else "last"
+    return Recipe(epochs, batch_size, learning_rate, elastic, keep)
 
 
 def loss_and_gradients(
@@ -343,22 +359,22 @@ def loss_and_gradients(
 
 
 class TrainingStep:
-    """One training step: what it draws at random, its gradients, and its update of the weights.
+    """One training step, in three parts: its random inputs, its gradients, its update.
 
-    `training.steps` compiles it into a loop over several steps, since Python between the steps of
-    so small a model would cost as much as their arithmetic.
+    `training.steps` compiles it into a loop over several steps: for so small a model, the overhead
+    of Python at every step would cost as much time as the arithmetic.
 
     Args:
         config: of the run.
         images: uint8 (n, 784), all training images.
         vae: a `model.VAE`.
-        optimizer: of its weights.
+        optimizer: of the VAE's weights.
         learning_rate: its schedule, a function of the number of steps done.
     """
 
     def __init__(
         self,
-        config: Config,
+        config: training.config.Config,
         images: np.ndarray,
         vae: model.VAE,
         optimizer: keras.optimizers.Optimizer,
@@ -372,7 +388,7 @@ class TrainingStep:
 
     @property
     def done(self) -> keras.Variable:
-        """How many steps of the run are done, a variable that each update increases."""
+        """How many steps of the run are done; each update adds one."""
         return self.optimizer.iterations
 
     def inputs(self, indices: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -399,11 +415,14 @@ class TrainingStep:
         return images, drawn
 
     def distorted_share(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the share of images that are distorted: it falls with the learning rate."""
+        """Returns the share of images that are distorted at a step.
+
+        It falls with the learning rate, so that a run ends on images as validation has them.
+        """
         return self.learning_rate(step) / self.config.learning_rate
 
     def normal_noise(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the noise of a step, (elbo_samples, batch, latent_dim), in antithetic pairs."""
+        """Returns the noise of a step, float32 (elbo_samples, batch, latent_dim)."""
         config = self.config
         shape = [config.batch_size, config.architecture.latent_dim]
         return noise.antithetic_normal(
@@ -418,34 +437,37 @@ class TrainingStep:
         Args:
             images: float32 (batch, 784).
             noise: float32 (elbo_samples, batch, latent_dim).
-            step: its number in the run, from 0 on, which the weight of the KL term follows.
+            step: its number in the run, from 0 on; it sets the weight of the KL term.
         """
         config = self.config
         warmup_steps = config.steps_in(config.kl_warmup_epochs)
         beta = config.beta * training.schedule.linear_warmup(step, warmup_steps)
         return loss_and_gradients(self.vae, images, noise, config.recon_loss, beta)
 
-    def update(self, gradients: list[tf.Tensor]) -> None:
+    def update(self, gradients: Sequence[tf.Tensor]) -> None:
         """Changes the weights by one step of the optimizer."""
         variables = self.vae.trainable_variables
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
-def train(config: Config, dataset: data.Dataset, run: training.run.Run) -> model.VAE:
-    """The training loop: epochs of batches, several steps per call.
+def train(
+    config: training.config.Config, dataset: data.Dataset, run: training.run.Run
+) -> model.VAE:
+    """Runs the training loop: epochs of batches, several steps per call.
 
     Args:
         config: of the run.
         dataset: to train and to validate on.
-        run: what surrounds the loop: saves, summaries, progress, signals, other workers.
+        run: saves, summaries, progress, signals and other workers, all around the loop.
 
     Returns:
-        The trained `model.VAE`.
+        The trained model.
     """
     import keras
 
     import model
 
+    # For the initial weights; all other random numbers come from support/noise.py.
     keras.utils.set_random_seed(config.seed)
     learning_rate = training.schedule.LearningRate(
         config.learning_rate,
@@ -454,66 +476,64 @@ def train(config: Config, dataset: data.Dataset, run: training.run.Run) -> model
         config.total_steps,
     )
     with run.workers.scope():
-        vae = model.VAE(*config.architecture)
+        vae = model.VAE(**config.architecture._asdict())
         optimizer = training.optimizer.adamw(
             vae.trainable_variables, learning_rate, config.weight_decay, config.beta_2
         )
-    # The first save of a new run, or the newest save of one that continues.
-    run.restore(vae, optimizer, learning_rate)
+    run.start_or_resume(vae, optimizer, learning_rate)
 
     images = dataset.train.images
-    step = TrainingStep(config, images, vae, optimizer, learning_rate)
-    steps_per_call = training.steps.steps_per_call(vae, config.batch_size, config.elbo_samples)
+    training_step = TrainingStep(config, images, vae, optimizer, learning_rate)
+    steps_per_call = training.steps.most_steps_per_call(vae, config.batch_size, config.elbo_samples)
     train_steps = training.steps.compile_steps(
-        step, training.run.TERM_NAMES, run.workers, steps_per_call, config.batch_size
+        training_step, training.run.TERM_NAMES, run.workers, steps_per_call, config.batch_size
     )
     evaluate = analysis.metrics.Evaluator(vae, config.seed)
-    validation = as_seen(config, dataset.validation.images)
+    validation = evaluation_images(config, dataset.validation)
     for epoch in range(run.epoch, config.epochs):
+        if run.ended_early:
+            break
         batches = data.batches(len(images), config.batch_size, config.seed, epoch)
-        for several in run.remaining(batches, steps_per_call):
-            # Are losses finite? Then progress and summaries; a save where one is due; Ctrl-C.
-            run.after_steps(train_steps(several))
+        for block in run.remaining(batches, steps_per_call):
+            losses = train_steps(block)
+            run.after_steps(losses)  # are they finite? summaries, progress, a save, Ctrl-C
         figures = evaluate(validation)
         run.after_epoch(analysis.metrics.curve_point(figures, config.recon_loss, config.beta))
+    run.select_weights()
     return vae
 
 
-def as_seen(config: Config, images: np.ndarray) -> np.ndarray:
-    """Returns images, uint8 (n, 784), as the model is evaluated on.
-
-    Where it is trained on Bernoulli samples of the grey values, that is one fixed sample.
-    """
-    if config.binarize == "dynamic":
-        return noise.bernoulli_sample(images, config.seed)
-    return images
+def evaluation_images(config: training.config.Config, split: data.Split) -> np.ndarray:
+    """Returns the images of a split, uint8 (n, 784), as the model is evaluated on them."""
+    binarized = config.binarize == "dynamic"
+    return analysis.metrics.as_evaluated(split.images, binarized, config.seed)
 
 
-def finish(config: Config, dataset: data.Dataset, vae: model.VAE, run: training.run.Run) -> None:
+def fit_prior_and_finish(
+    config: training.config.Config, dataset: data.Dataset, vae: model.VAE, run: training.run.Run
+) -> None:
     """Fits the prior to the encoded training images, and writes the finished weights.
 
     Args:
         config: of the run.
         dataset: it was trained on.
-        vae: the trained `model.VAE`.
-        run: that has come to its last step.
+        vae: the trained model.
+        run: after its last step.
     """
     if run.workers.chief:
         print("Fitting a prior to the encoded training images ...", flush=True)
-    encoded_training, encoded_validation = (
-        analysis.fitted_prior.Encoded(*analysis.metrics.encode(vae, as_seen(config, split.images)))
-        for split in (dataset.train, dataset.validation)
-    )
+    encoded = analysis.metrics.encode(vae, evaluation_images(config, dataset.train))
+    validation = analysis.metrics.encode(vae, evaluation_images(config, dataset.validation))
     prior, prior_record = analysis.fitted_prior.fit(
-        encoded_training,
+        encoded,
         dataset.train.labels,
-        encoded_validation,
+        validation,
         config.seed,
         before_each_class=run.leave_if_interrupted,
     )
     if run.workers.chief and prior is None:
         print(f"There is no fitted prior: {prior_record.reason}.")
-    run.finish(analysis.metrics.posterior(*encoded_training), prior, prior_record)
+    run.finish(analysis.metrics.posterior(*encoded), prior, prior_record)
 
 
 def load_data(args: argparse.Namespace) -> data.Dataset:
@@ -524,76 +544,33 @@ def load_data(args: argparse.Namespace) -> data.Dataset:
 
 
 def open_folder(
-    args: argparse.Namespace, config: Config, dataset: data.Dataset, chief: bool
+    args: argparse.Namespace, config: training.config.Config, dataset: data.Dataset, chief: bool
 ) -> storage.run_folder.RunFolder:
-    """Returns the folders of the run; refuses those of another run.
+    """Returns the folders of the run.
 
     Args:
         args: the parsed flags.
-        config: what a run in the folders must agree with.
-        dataset: the same.
+        config: that a run in the folders must agree with.
+        dataset: that it must be trained on.
         chief: whether this process is the one that writes.
+
+    Raises:
+        UserError: the folders hold another run.
     """
-    # Where digits replace MNIST, they never fill the default folders of MNIST.
+    # The fallback data set has default folders of its own.
     suffix = "_digits" if dataset.fallback_reason else ""
     weights, log = args.save_weight_dir, args.log_dir
     if "save_weight_dir" not in args.given:
         weights += suffix
     if "log_dir" not in args.given:
         log += suffix
-    network: dict[str, Any] = config.architecture._asdict()
-    if config.warm_start:
-        # Given weights bring their own network, with which typed flags must agree.
-        network = {name: value for name, value in network.items() if name in args.given}
-    identity = storage.run_folder.Identity(dataset_record(dataset), network, config.settings())
-    with cli.explained(after=WAYS_OUT):
-        return storage.run_folder.RunFolder(weights, log, identity, args.overwrite, writes=chief)
-
-
-def dataset_record(dataset: data.Dataset) -> records.DatasetRecord:
-    """Returns what `run.json` says of a data set."""
-    return records.DatasetRecord(dataset.name, dataset.sha256, dataset.class_names)
-
-
-def starting_point(
-    args: argparse.Namespace, config: Config, folder: storage.run_folder.RunFolder
-) -> tuple[Config, storage.validation.Weights | None]:
-    """Returns the configuration with the run's own network, and the weights it starts from."""
-    given = None
-    architecture = config.architecture
-    if args.load_weight_dir:
+    identity = config.identity(dataset, typed=args.given)
+    with cli.explained(after=CONFLICT_HINT):
+        folder = storage.run_folder.RunFolder(weights, log, identity, args.overwrite, writes=chief)
+    if args.load_weight_dir and not folder.finished:
         with cli.explained("--load_weight_dir: "):
-            given = folder.given_weights(args.load_weight_dir)
-    if folder.record is not None:
-        architecture = folder.record.architecture
-    elif given is not None:
-        architecture = given.record.architecture
-    return dataclasses.replace(config, architecture=architecture), given
-
-
-def new_run(
-    args: argparse.Namespace,
-    config: Config,
-    dataset: data.Dataset,
-    workers: training.distribution.Workers,
-    folder: storage.run_folder.RunFolder,
-    given: storage.validation.Weights | None,
-) -> training.run.Run:
-    """Returns what surrounds the training loop, a context manager."""
-    workers.require_equal_shares(config.batch_size)
-    plan = training.run.Plan(
-        epochs=config.epochs,
-        steps_per_epoch=config.steps_per_epoch,
-        batch_size=config.batch_size,
-        log_every=args.log_every,
-        save_every=args.save_every,
-        seed=config.seed,
-        pictured=as_seen(config, dataset.validation.images),
-    )
-    record = training.run.new_record(
-        dataset_record(dataset), config.architecture, config.settings(), given
-    )
-    return training.run.Run(plan, workers, folder, record, given)
+            folder.start_from(args.load_weight_dir)
+    return folder
 
 
 def next_commands(args: argparse.Namespace, folder: storage.run_folder.RunFolder) -> str:
@@ -612,7 +589,7 @@ def next_commands(args: argparse.Namespace, folder: storage.run_folder.RunFolder
 @cli.script(parser)
 def main(args: argparse.Namespace) -> None:
     """Flags -> data -> configuration -> folders -> training loop -> fitted prior -> weights."""
-    cluster = training.cluster.from_environment(args.strategy)
+    cluster = training.rendezvous.from_environment(args.strategy)
     chief = cluster is None or cluster.index == 0
     dataset = load_data(args)
     if chief:
@@ -620,22 +597,20 @@ def main(args: argparse.Namespace) -> None:
     config = resolve(args, dataset)
     folder = open_folder(args, config, dataset, chief)
     if folder.finished:
-        with folder:
-            folder.saves.remove_all()
-        print(f"{folder.path} holds this run, finished after {config.epochs} epochs.")
-        print(f"There is nothing to do.\n{next_commands(args, folder)}")
+        folder.report_finished()
+        print(next_commands(args, folder))
         return
-    config, given = starting_point(args, config, folder)
+    config = dataclasses.replace(config, architecture=folder.architecture or config.architecture)
     if chief:
         print(f"{folder.intention} in {folder.path}, event files in {folder.log_dir}.")
         print("Importing TensorFlow and compiling the training step ...", flush=True)
     with (
         folder,
-        training.distribution.join(args.strategy, cluster, args.cluster_timeout) as workers,
-        new_run(args, config, dataset, workers, folder, given) as run,
+        training.workers.join(args.strategy, cluster, args.cluster_timeout) as workers,
+        training.run.Run(config, dataset, folder, workers, args.log_every, args.save_every) as run,
     ):
         vae = train(config, dataset, run)
-        finish(config, dataset, vae, run)
+        fit_prior_and_finish(config, dataset, vae, run)
     if chief:
         print(f"Finished: weights in {folder.path}, event files in {folder.log_dir}.")
         print(next_commands(args, folder))

@@ -1,98 +1,169 @@
-"""The charts of the benches, in the style of support/pictures.py."""
+"""The charts of the benches, in the style of support/display/plots.py."""
+
+from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
-from support.pictures import ACCENT, DIGIT_COLOURS, INK, figure_of, in_rows, show
+import numpy as np
+from numpy.typing import NDArray
+
+from support.display import plots
+from support.display.plots import ACCENT, CLASS_COLOURS, INK
+
+DASHES = ("-", "--", ":")
+MARKERS = ("o", "s", "^")
+SMALL = 8
 
 
-def ranking(path, names, values, ranges, limit, limit_name, title, x_label):
-    """Draws one horizontal bar a name, the first on top, its range, and a line at a limit.
+class Bar(NamedTuple):
+    """A bar with its range."""
 
-    Args:
-        ranges: of each value, a pair (smallest, largest).
+    name: str
+    value: float
+    smallest: float
+    largest: float
+
+
+class Threshold(NamedTuple):
+    """A line at a value."""
+
+    name: str
+    value: float
+
+
+class Curve(NamedTuple):
+    """Points that belong together."""
+
+    name: str
+    x: Sequence[float]
+    y: Sequence[float]
+
+
+class Panel(NamedTuple):
+    """One of several plots that stand side by side.
+
+    Attributes:
+        title: above it.
+        curves: drawn as lines.
+        points: drawn as crosses.
     """
-    rows = range(len(names))
+
+    title: str
+    curves: Sequence[Curve]
+    points: Sequence[Curve]
+
+
+def ranking(path: str, bars: Sequence[Bar], limit: Threshold, *, title: str, x_label: str) -> None:
+    """Draws horizontal bars, the first on top, and a line at a limit."""
+    rows = range(len(bars))
+    values = [bar.value for bar in bars]
     whiskers = [
-        [abs(value - edges[side]) for value, edges in zip(values, ranges, strict=True)]
-        for side in (0, 1)
+        [bar.value - bar.smallest for bar in bars],
+        [bar.largest - bar.value for bar in bars],
     ]
-    with figure_of(path, (7, 0.45 * len(names) + 1.2)) as figure:
+    with plots.figure(path, (8, 0.5 * len(bars) + 1.4), "constrained") as figure:
         axes = figure.subplots()
         axes.barh(rows, values, color=INK, xerr=whiskers, ecolor=ACCENT)
-        labels = [f"{value:,.0f}" for value in values]
         # At the end of the range, not of the bar: matplotlib leaves the range free.
+        labels = [f"{value:,.0f}" for value in values]
         axes.bar_label(axes.containers[-1], labels, padding=4)
-        axes.axvline(limit, color=ACCENT, linestyle="--")
-        axes.set(yticks=rows, yticklabels=names, xlim=(0, 1.3 * max(limit, *values)))
-        axes.set(title=title, xlabel=x_label)
+        axes.axvline(limit.value, color=ACCENT, linestyle="--")
+        axes.set(yticks=rows, yticklabels=[bar.name for bar in bars])
+        axes.set(xlim=(0, 1.3 * max(limit.value, *values)), title=title, xlabel=x_label)
         axes.invert_yaxis()
-        text = f" {limit_name}:\n {limit:,.0f}"
-        axes.text(limit, rows[-1], text, color=ACCENT, verticalalignment="center")
+        text = f" {limit.name}:\n {limit.value:,.0f}"
+        axes.text(limit.value, rows[-1], text, color=ACCENT, verticalalignment="center")
 
 
-def lines(path, panels, title, x_label, y_label):
-    """Draws panels side by side, both axes logarithmic.
-
-    Args:
-        panels: a list of (name, curves, points); curves and points are lists of (name, x, y),
-            drawn as lines and as crosses.
-    """
-    with figure_of(path, (8, 3.6)) as figure:
-        all_axes = figure.subplots(1, len(panels), squeeze=False)[0]
-        styles = (("-", "o"), ("--", "s"), (":", "^"))
-        for axes, (name, curves, points) in zip(all_axes, panels, strict=True):
-            for (label, x, y), (dash, marker), colour in zip(
-                curves, styles, DIGIT_COLOURS[::3], strict=False
+def panels(
+    path: str, all_panels: Sequence[Panel], *, title: str, x_label: str, y_label: str
+) -> None:
+    """Draws panels side by side, both axes logarithmic, a tick at each x of the first curve."""
+    with plots.figure(path, (9, 4), "constrained") as figure:
+        all_axes = figure.subplots(1, len(all_panels), squeeze=False)[0]
+        for axes, panel in zip(all_axes, all_panels, strict=True):
+            for curve, dash, marker, colour in zip(
+                panel.curves, DASHES, MARKERS, CLASS_COLOURS[::3], strict=False
             ):
-                axes.plot(x, y, dash, marker=marker, markersize=4, color=colour, label=label)
-            for label, x, y in points:
-                axes.plot(x, y, "x", color="black", markersize=9, mew=2, label=label)
-            axes.set(title=name, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
-            axes.set_xticks(x_ticks := curves[0][1], [str(tick) for tick in x_ticks])
-            axes.legend(frameon=False, fontsize=8)
-        figure.suptitle(title, fontsize=10)
+                axes.plot(
+                    *(curve.x, curve.y, dash),
+                    marker=marker,
+                    markersize=4,
+                    color=colour,
+                    label=curve.name,
+                )
+            for points in panel.points:
+                axes.plot(
+                    points.x, points.y, "x", color="black", markersize=9, mew=2, label=points.name
+                )
+            axes.set(title=panel.title, xlabel=x_label, ylabel=y_label, xscale="log", yscale="log")
+            ticks = panel.curves[0].x
+            axes.set_xticks(ticks, [str(tick) for tick in ticks])
+            axes.legend(frameon=False, fontsize=SMALL)
+        figure.suptitle(title, fontsize=plots.LABEL_SIZE)
 
 
-def quality(path, peers, own, thresholds):
+def quality(
+    path: str,
+    baselines: Sequence[Curve],
+    own: Sequence[Curve],
+    thresholds: Sequence[Threshold],
+) -> None:
     """Draws the -ELBO over the seconds of training, both axes logarithmic.
 
     Args:
-        peers, own: dicts of name -> (seconds, elbo), an item an epoch; of `own` the ends count.
-        thresholds: dict of name -> -ELBO, drawn as lines.
+        path: the PNG to write.
+        baselines: of other frameworks, a point an epoch.
+        own: runs of this repository, of which the ends are drawn.
+        thresholds: -ELBOs to reach.
     """
-    with figure_of(path, (8, 4.6)) as figure:
+    with plots.figure(path, (9, 5.2), "constrained") as figure:
         axes = figure.subplots()
         dashes = itertools.cycle(("--", ":", "-."))
-        for (name, curve), colour, dash in zip(
-            peers.items(), itertools.cycle(DIGIT_COLOURS[1:]), dashes, strict=False
+        for curve, colour, dash in zip(
+            baselines, itertools.cycle(CLASS_COLOURS[1:]), dashes, strict=False
         ):
-            axes.plot(*curve, dash, color=colour, marker=".", markersize=4, label=name)
-        ends = sorted((seconds[-1], elbo[-1]) for seconds, elbo in own.values())
+            axes.plot(
+                *(curve.x, curve.y, dash), color=colour, marker=".", markersize=4, label=curve.name
+            )
+        ends = sorted((curve.x[-1], curve.y[-1]) for curve in own)
         label = "this repository: ends of runs"
         axes.plot(*zip(*ends, strict=True), "-o", color=INK, markersize=6, label=label)
-        for name, threshold in thresholds.items():
-            axes.axhline(threshold, color=ACCENT, linewidth=0.8)
-            edge = {"xy": (1, threshold), "xycoords": axes.get_yaxis_transform()}
-            below = {"xytext": (-3, -3), "textcoords": "offset points", "ha": "right", "va": "top"}
-            axes.annotate(name, **edge, **below, color=ACCENT, fontsize=7)
+        for threshold in thresholds:
+            axes.axhline(threshold.value, color=ACCENT, linewidth=0.8)
+            axes.annotate(
+                threshold.name,
+                xy=(1, threshold.value),
+                xycoords=axes.get_yaxis_transform(),
+                xytext=(-3, -3),
+                textcoords="offset points",
+                ha="right",
+                va="top",
+                color=ACCENT,
+                fontsize=SMALL,
+            )
         axes.set(xscale="log", yscale="log", xlabel="seconds of training, from the first step")
         axes.set(title="Time to quality", ylabel="-ELBO, nats, validation images")
-        axes.set_yticks(ticks := range(90, 180, 10), [str(tick) for tick in ticks])
+        ticks = range(90, 180, 10)
+        axes.set_yticks(ticks, [str(tick) for tick in ticks])
         axes.minorticks_off()
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(frameon=False, fontsize=SMALL)
 
 
-def mosaics(path, panels):
+def mosaics(path: str, images_by_title: Mapping[str, NDArray[np.uint8]]) -> None:
     """Draws squares of digits, two a row.
 
     Args:
-        panels: dict of title -> digits, uint8 (100, 784).
+        path: the PNG to write.
+        images_by_title: uint8 (100, 784) each.
     """
-    rows = -(-len(panels) // 2)
-    with figure_of(path, (8, 4.2 * rows)) as figure:
-        places = figure.subplots(rows, 2, squeeze=False).flat
-        for axes, (title, images) in zip(places, panels.items(), strict=False):
-            show(axes, in_rows(images, 10))
-            axes.set_title(title, fontsize=9)
-        for axes in places:
+    rows = -(-len(images_by_title) // 2)
+    with plots.figure(path, (9, 4.8 * rows), "constrained") as figure:
+        all_axes = figure.subplots(rows, 2, squeeze=False).flat
+        for axes, (title, images) in zip(all_axes, images_by_title.items(), strict=False):
+            plots.show(axes, plots.in_rows(images, 10))
+            axes.set_title(title, fontsize=plots.TEXT_SIZE)
+        for axes in all_axes:
             axes.set_axis_off()

@@ -3,7 +3,7 @@
     python -m bench.scaling                              # about two minutes; needs two cores
     python -m bench.scaling --output_dir result --json scaling.json
 
-A worker is pinned to one core. Measured, medians: a step of one worker at several batches; the
+A worker is pinned to one core. Measured, medians: a step of one worker at several batch sizes; the
 all-reduce between two workers over the loopback address at several sizes; a step of two workers.
 Fitted by least squares: step = fixed + batch * per image, all-reduce = latency + bytes * per byte.
 Predicted for N workers that share one global batch, by a ring (Patarasuk and Yuan 2009): the step
@@ -15,57 +15,61 @@ code 1 where it is off by more than 30 %.
 With the environment variable TF_CONFIG set, the script is one of the workers that it starts.
 """
 
+from __future__ import annotations
+
+import argparse
 import json
 import os
 import socket
 import subprocess
 import sys
-import time
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
-import train
-from bench import charts
-from support import UserError, cli, files, team, weights
+from bench import charts, common, turns
+from support import cli, records, training
+from support.errors import UserError
+from support.storage import weights_file
 
 BATCH, BATCHES = 100, (100, 50, 25)
 BYTES = (4_000, 400_000, 1_000_000, 4_700_000, 20_000_000)
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 GIGABITS = (1, 10, 100)
+# How many times as many weights, for the prediction.
+SIZES = (1, 10)
 # A prediction further off than this share is no prediction.
 TOLERANCE = 0.3
+ARCHITECTURE = records.Architecture((512, 256), 128, "silu")
+STEPS_PER_CALL = 20
+REDUCTIONS_PER_CALL = 10
+JOIN_SECONDS, WORK_SECONDS = 120, 600
 
 
-def parser():
+def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     parser = cli.Parser("bench.scaling", __doc__)
+    cli.add_seed_flag(parser)
     parser.add_argument("--repeat", type=cli.integer(3), default=15, help="of each timing")
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE too")
-    cli.add_output_flag(parser)
+    common.add_result_flags(parser)
     return parser
 
 
 @cli.script(parser)
-def main(args):
+def main(args: argparse.Namespace) -> int:
     """Measures, fits, predicts, checks; prints a table and draws the plot."""
     if "TF_CONFIG" in os.environ:
-        print(json.dumps(work(args)))
+        print(json.dumps(measure_as_worker(args)))
         return 0
     if len(os.sched_getaffinity(0)) < 2:
         raise UserError("two workers need two cores: this process may use one only")
-    files.writable_folder(args.output_dir)
-    if args.json:
-        files.writable_folder(os.path.dirname(os.path.abspath(args.json)))
-    one, (two, _) = workers(1, args)[0], workers(2, args)
-    cli.quiet_tensorflow()
-    found = fitted(one, two)
-    print(f"weights: {found['bytes'] / 1e6:.1f} MB; medians of {args.repeat}, one core a worker")
-    for batch, seconds in one["steps"].items():
-        print(f"one worker, batch {batch}: {1e3 * seconds:.2f} ms a step")
-    for size, seconds in two["reductions"].items():
-        print(f"all-reduce of {int(size) / 1e6:.3f} MB between two: {1e3 * seconds:.2f} ms")
-    measured = two["steps"][str(BATCH)]
-    expected = predicted(found, 2)
+    common.prepare_results(args)
+    one = measure_workers(1, args)[0]
+    two = measure_workers(2, args)[0]
+    constants = fitted(one, two)
+    print_measured(constants, one, two, args.repeat)
+    measured, expected = two["steps"][str(BATCH)], predicted(constants, 2)
     ratio = expected / measured
     print(
         f"two workers, batch {BATCH}: measured {1e3 * measured:.2f} ms a step, predicted "
@@ -73,11 +77,164 @@ def main(args):
     )
     table = {
         f"{times}x weights, {gigabits} Gbit/s": [
-            predicted(found, count, gigabits, times) for count in WORKERS
+            predicted(constants, count, gigabits, times) for count in WORKERS
         ]
-        for times in (1, 10)
+        for times in SIZES
         for gigabits in GIGABITS
     }
+    print_predicted(table)
+    draw(os.path.join(args.output_dir, "scaling.png"), constants, one, two)
+    common.write_json(
+        args, {"fitted": constants, "one": one, "two": two, "predicted": table, "ratio": ratio}
+    )
+    return 0 if abs(ratio - 1) <= TOLERANCE else 1
+
+
+def measure_workers(count: int, args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Runs `count` workers of this script and returns what each of them measured."""
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    addresses = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
+    for listener in sockets:
+        listener.close()
+    processes = [_start_worker(addresses, index, args) for index in range(count)]
+    try:
+        printed = [process.communicate(timeout=WORK_SECONDS) for process in processes]
+    except subprocess.TimeoutExpired:
+        raise UserError("the workers took more than ten minutes: is the machine busy?") from None
+    finally:
+        for process in processes:
+            process.kill()
+    for process, (_, stderr) in zip(processes, printed, strict=True):
+        if process.returncode:
+            lines = stderr.strip().splitlines() or [f"exit code {process.returncode}"]
+            raise UserError(f"a worker failed: {lines[-1]}")
+    return [json.loads(stdout.splitlines()[-1]) for stdout, _ in printed]
+
+
+def _start_worker(addresses: list[str], index: int, args: argparse.Namespace) -> subprocess.Popen:
+    command = [sys.executable, "-m", "bench.scaling", "--repeat", str(args.repeat)]
+    command += ["--seed", str(args.seed)]
+    task = {"type": "worker", "index": index}
+    config = json.dumps({"cluster": {"worker": addresses}, "task": task})
+    return subprocess.Popen(
+        command,
+        env={**os.environ, "TF_CONFIG": config},
+        cwd=common.ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def measure_as_worker(args: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Returns what one worker measures: its steps, and the all-reduce where there are two."""
+    cluster = training.rendezvous.from_environment("multi_worker")
+    assert cluster is not None  # `main` has looked
+    cores = sorted(os.sched_getaffinity(0))
+    # Before TensorFlow counts them for its threads.
+    os.sched_setaffinity(0, {cores[cluster.index % len(cores)]})
+    with training.workers.join("multi_worker", cluster, JOIN_SECONDS) as workers:
+        batches = BATCHES if workers.replicas == 1 else (BATCH,)
+        steps = {str(batch): step_seconds(workers, batch, args) for batch in batches}
+        reductions = {}
+        if workers.replicas > 1:
+            reductions = {
+                str(size): reduction_seconds(workers, size, args.repeat) for size in BYTES
+            }
+    return {"steps": steps, "reductions": reductions}
+
+
+def step_seconds(workers: training.workers.Workers, batch: int, args: argparse.Namespace) -> float:
+    """Returns the median seconds of a step of the default model on random images."""
+    images = common.random_images(10_000, args.seed)
+    flags = [*common.PLAIN_TRAINING, "--batch", str(batch), "--weight_decay", "0.05"]
+    steps = common.compile_own_steps(images, flags, workers, STEPS_PER_CALL)
+    random = np.random.default_rng(args.seed)
+    indices = random.integers(0, len(images), (STEPS_PER_CALL, batch), np.int32)
+    return turns.median_seconds(lambda: steps.run(indices), args.repeat) / STEPS_PER_CALL
+
+
+def reduction_seconds(workers: training.workers.Workers, size: int, repeat: int) -> float:
+    """Returns the median seconds of an all-reduce of `size` bytes of float32."""
+    import tensorflow as tf
+
+    values = tf.zeros([size // 4])
+
+    def reduced() -> tf.Tensor:
+        return tf.distribute.get_replica_context().all_reduce("SUM", values)
+
+    @tf.function
+    def several() -> tf.Tensor:
+        total = tf.zeros_like(values)
+        for _ in tf.range(REDUCTIONS_PER_CALL):
+            total += workers.strategy.run(reduced)
+        return total
+
+    return turns.median_seconds(several, repeat) / REDUCTIONS_PER_CALL
+
+
+def fitted(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, float]:
+    """Returns the constants of the prediction, by least squares of the relative error.
+
+    Args:
+        one: what one worker measured: seconds of its `steps`, by batch size.
+        two: what one of two workers measured: seconds of its `reductions`, by bytes.
+    """
+    fixed, per_image = _line(one["steps"])
+    latency, per_byte = _line(two["reductions"])
+    places = weights_file.places(ARCHITECTURE)
+    numbers = sum(int(np.prod(place.shape)) for part in places.values() for place in part)
+    return {
+        "fixed": fixed,
+        "per_image": per_image,
+        "latency": max(latency, 0.0),
+        "per_byte": per_byte,
+        "bytes": 4 * numbers,
+    }
+
+
+def _line(points: Mapping[str, float]) -> tuple[float, float]:
+    """Returns intercept and slope of seconds over what their keys count."""
+    x, y = np.array([(float(key), seconds) for key, seconds in points.items()]).T
+    design = np.stack([np.ones_like(x), x], 1) / y[:, None]
+    intercept, slope = np.linalg.lstsq(design, np.ones_like(y), rcond=None)[0].tolist()
+    return intercept, slope
+
+
+def predicted(
+    constants: Mapping[str, float], count: int, gigabits: float | None = None, times: int = 1
+) -> float:
+    """Returns the seconds of a step of `count` workers that share the global batch.
+
+    Args:
+        constants: as `fitted` returns them.
+        count: of workers.
+        gigabits: a second, of the network; None: the loopback address of this machine.
+        times: how many times as many weights; arithmetic and optimizer grow alike.
+    """
+    step = times * (constants["fixed"] + constants["per_image"] * BATCH / count)
+    if count == 1:
+        return step
+    # Two workers pass the bytes once each way: that is what the fitted constants hold.
+    passes = 2 * (count - 1) / count
+    network = 8 / (gigabits * 1e9) if gigabits else 0.0
+    moving = passes * times * constants["bytes"] * max(constants["per_byte"], network)
+    return step + moving + (count - 1) * constants["latency"]
+
+
+def print_measured(
+    constants: Mapping[str, float], one: Mapping[str, Any], two: Mapping[str, Any], repeat: int
+) -> None:
+    """Prints what the constants were fitted to."""
+    print(f"weights: {constants['bytes'] / 1e6:.1f} MB; medians of {repeat}, one core a worker")
+    for batch, seconds in one["steps"].items():
+        print(f"one worker, batch {batch}: {1e3 * seconds:.2f} ms a step")
+    for size, seconds in two["reductions"].items():
+        print(f"all-reduce of {int(size) / 1e6:.3f} MB between two: {1e3 * seconds:.2f} ms")
+
+
+def print_predicted(table: Mapping[str, list[float]]) -> None:
+    """Prints predicted steps and their efficiency, a column for each number of workers."""
     print(f"{'step, ms (efficiency, %)':<26}" + "".join(f"{count:>14}" for count in WORKERS))
     for name, seconds in table.items():
         cells = (
@@ -85,172 +242,30 @@ def main(args):
             for count, value in zip(WORKERS, seconds, strict=True)
         )
         print(f"{name:<26}" + "".join(f"{cell:>14}" for cell in cells))
-    draw(os.path.join(args.output_dir, "scaling.png"), found, one, two)
-    if args.json:
-        figures = {"fitted": found, "one": one, "two": two, "predicted": table, "ratio": ratio}
-        files.write_json(args.json, figures)
-    return 0 if abs(ratio - 1) <= TOLERANCE else 1
 
 
-def workers(count, args):
-    """Runs `count` workers of this script and returns what each of them measured."""
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    addresses = [f"127.0.0.1:{listener.getsockname()[1]}" for listener in sockets]
-    for listener in sockets:
-        listener.close()
-    command = [sys.executable, "-m", "bench.scaling", "--repeat", str(args.repeat)]
-    command += ["--seed", str(args.seed)]
-    started = []
-    for index in range(count):
-        task = {"type": "worker", "index": index}
-        config = json.dumps({"cluster": {"worker": addresses}, "task": task})
-        environment = {**os.environ, "TF_CONFIG": config}
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        started.append(subprocess.Popen(command, env=environment, **pipes))
-    try:
-        printed = [process.communicate(timeout=600) for process in started]
-    except subprocess.TimeoutExpired:
-        raise UserError("the workers took more than ten minutes: is the machine busy?") from None
-    finally:
-        for process in started:
-            process.kill()
-    for process, (_, stderr) in zip(started, printed, strict=True):
-        if process.returncode:
-            said = stderr.strip() or f"exit code {process.returncode}"
-            raise UserError(f"a worker failed: {said.splitlines()[-1]}")
-    return [json.loads(stdout.splitlines()[-1]) for stdout, _ in printed]
-
-
-def work(args):
-    """What one worker measures: its steps, and the all-reduce where there are two."""
-    machines = team.described("multi_worker")
-    cores = sorted(os.sched_getaffinity(0))
-    # Before TensorFlow counts them for its threads.
-    os.sched_setaffinity(0, {cores[machines[1] % len(cores)]})
-    with team.join("multi_worker", machines, 120) as crew:
-        batches = BATCHES if crew.replicas == 1 else (BATCH,)
-        steps = {str(batch): step_seconds(crew, batch, args) for batch in batches}
-        reductions = {}
-        if crew.replicas > 1:
-            reductions = {str(size): reduction_seconds(crew, size, args.repeat) for size in BYTES}
-    return {"steps": steps, "reductions": reductions}
-
-
-def step_seconds(crew, batch, args, size=20):
-    """Returns the median seconds of a step of the default model on random images."""
-    import model
-    from support import window
-
-    with crew.scope():
-        vae = model.VAE()
-        optimizer = train.adamw(vae.trainable_variables, 1e-3, 0.05)
-    random = np.random.default_rng(args.seed)
-    images = random.integers(0, 256, (10_000, 784), np.uint8)
-    run = window.compiled(
-        lambda x, noise, _: train.loss_and_gradients(vae, x, noise, "bce", 1.0),
-        lambda gradients: train.update(optimizer, gradients, vae.trainable_variables),
-        ("objective",),
-        window.inputs(images, 0, vae.latent_dim),
-        optimizer.iterations,
-        size,
-        batch,
-        crew,
-    )
-    indices = random.integers(0, len(images), (size, batch), np.int32)
-    return median_seconds(lambda: run(indices), args.repeat) / size
-
-
-def reduction_seconds(crew, size, repeat, times=10):
-    """Returns the median seconds of an all-reduce of `size` bytes of float32."""
-    import tensorflow as tf
-
-    values = tf.zeros([size // 4])
-
-    def reduced():
-        return tf.distribute.get_replica_context().all_reduce("SUM", values)
-
-    @tf.function
-    def several():
-        total = tf.zeros_like(values)
-        for _ in tf.range(times):
-            total += crew.strategy.run(reduced)
-        return total
-
-    return median_seconds(several, repeat) / times
-
-
-def median_seconds(function, repeat):
-    """Returns the median wall time of a call, after one that compiles."""
-    import statistics
-
-    function()
-    taken = []
-    for _ in range(repeat):
-        started = time.perf_counter()
-        function()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)
-
-
-def fitted(one, two):
-    """Returns the constants of the prediction, by least squares of the relative error."""
-
-    def line(points):
-        x, y = np.array([(float(at), seconds) for at, seconds in points.items()]).T
-        design = np.stack([np.ones_like(x), x], 1) / y[:, None]
-        return np.linalg.lstsq(design, np.ones_like(y), rcond=None)[0].tolist()
-
-    fixed, per_image = line(one["steps"])
-    latency, per_byte = line(two["reductions"])
-    architecture = {"hidden_units": [512, 256], "latent_dim": 128}
-    shapes = [shape for part in weights.shapes(architecture).values() for _, shape in part]
-    size = 4 * sum(int(np.prod(shape)) for shape in shapes)
-    return {
-        "fixed": fixed,
-        "per_image": per_image,
-        "latency": max(latency, 0.0),
-        "per_byte": per_byte,
-        "bytes": size,
-    }
-
-
-def predicted(found, count, gigabits=None, times=1):
-    """Returns the seconds of a step of `count` workers that share the global batch.
-
-    Args:
-        gigabits: a second, of the network; None: the loopback address of this machine.
-        times: how many times as many weights; arithmetic and optimizer grow alike.
-    """
-    step = times * (found["fixed"] + found["per_image"] * BATCH / count)
-    if count == 1:
-        return step
-    # Two workers pass the bytes once each way: that is what the fitted constants hold.
-    passes = 2 * (count - 1) / count
-    network = 8 / (gigabits * 1e9) if gigabits else 0.0
-    moving = passes * times * found["bytes"] * max(found["per_byte"], network)
-    return step + moving + (count - 1) * found["latency"]
-
-
-def draw(path, found, one, two):
+def draw(
+    path: str, constants: Mapping[str, float], one: Mapping[str, Any], two: Mapping[str, Any]
+) -> None:
     """Draws the predicted step over the number of workers, and what was measured."""
     panels = []
-    for times, name in ((1, "this model"), (10, "ten times the weights")):
+    for times, name in zip(SIZES, ("this model", "ten times the weights"), strict=True):
         curves = [
-            (
+            charts.Curve(
                 f"{gigabits} Gbit/s",
                 WORKERS,
-                [1e3 * predicted(found, count, gigabits, times) for count in WORKERS],
+                [1e3 * predicted(constants, count, gigabits, times) for count in WORKERS],
             )
             for gigabits in GIGABITS
         ]
         points = []
         if times == 1:
             measured = [1e3 * steps["steps"][str(BATCH)] for steps in (one, two)]
-            points = [("measured, loopback", (1, 2), measured)]
-        size = times * found["bytes"] / 1e6
-        panels.append((f"{name}, {size:.0f} MB", curves, points))
+            points = [charts.Curve("measured, loopback", (1, 2), measured)]
+        size = times * constants["bytes"] / 1e6
+        panels.append(charts.Panel(f"{name}, {size:.0f} MB", curves, points))
     title = f"Predicted step of a global batch of {BATCH}; one core a worker"
-    charts.lines(path, panels, title, "workers", "step, ms")
+    charts.panels(path, panels, title=title, x_label="workers", y_label="step, ms")
 
 
 if __name__ == "__main__":

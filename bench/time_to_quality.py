@@ -5,199 +5,233 @@
     python -m bench.time_to_quality --seeds 1 --long_seeds 0                    # short runs, once
 
 The clock runs from the first training step until the -ELBO of the validation images first reaches a
-threshold; beside it, from the command on. Contenders take turns, seed by seed, each in a process of
-its own: this repository as a user runs it (`python train.py --epoch N`, its validation, curves and
-saves included); the two scripts that people copy, by their published settings: PyTorch's basic
-example, as it is and with its images in memory, and keras-io's with dense layers; and the classic
-recipe (ReLU, Adam at a constant 2e-3, one z) in Keras, PyTorch and JAX. The clock of a peer stands
-still while it is validated, after each epoch. Thresholds: what PyTorch's example reaches after its
-10 epochs; the classic recipe after --long_epochs, in the fastest peer; the default of train.py. A
-schedule ends with its run, so for each threshold the quickest run of ours counts that reaches it
-with every seed. Draws quality.png to --output_dir.
+threshold; a second one runs from the command on. Contenders take turns, seed by seed, each in a
+process of its own: this repository as a user runs it (`python train.py --epoch N`, its validation,
+summaries and saves included); two scripts that people copy, by their published settings: PyTorch's
+basic example, as it is and with its images in memory, and keras-io's with dense layers; and the
+classic recipe (ReLU, Adam at a constant 2e-3, one sample of z) in Keras, PyTorch and JAX. While
+another framework's model is validated, after each epoch, its clock stands still. Thresholds: what
+PyTorch's example reaches after its 10 epochs; the classic recipe after --long_epochs, in the
+fastest framework; the default of train.py. Since the learning rate is scheduled over a whole run,
+a run of ours counts at its end: for each threshold the quickest one that reaches it with every
+seed. Draws quality.png to --output_dir.
 """
 
+from __future__ import annotations
+
+import argparse
 import os
 import statistics
 import sys
 import tempfile
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
-from bench import charts
-from bench.run import Contender, child, data_flags, heading
-from support import cli, curves, files
+from bench import charts, common, turns
+from bench.turns import Entry
+from support import cli, display, startup
 
 CLASSIC = {"batch": 100, "activation": "relu", "learning_rate": 2e-3}
-# Name -> (contender of contenders.py, its options).
-PEERS = {
-    "PyTorch's example": ("torch_example", {"batch": 128}),
-    "PyTorch's example, in memory": ("torch_example_in_memory", {"batch": 128}),
-    "keras-io's settings, dense": ("keras_fit", {"batch": 128, "activation": "relu"}),
-    "classic recipe, Keras fit": ("keras_fit", CLASSIC),
-    "classic recipe, PyTorch": ("torch_eager", CLASSIC),
-    "classic recipe, JAX": ("jax_scan", CLASSIC),
-}
 EXAMPLE, OURS = "PyTorch's example", "this repository"
+BASELINES = {
+    EXAMPLE: Entry("torch_example", {"batch": 128}),
+    f"{EXAMPLE}, in memory": Entry("torch_example_in_memory", {"batch": 128}),
+    "keras-io's settings, dense": Entry("keras_fit", {"batch": 128, "activation": "relu"}),
+    "classic recipe, Keras fit": Entry("keras_fit", CLASSIC),
+    "classic recipe, PyTorch": Entry("torch_eager", CLASSIC),
+    "classic recipe, JAX": Entry("jax_scan", CLASSIC),
+}
 # The example's own, and enough of the others' to see where they go.
-PEER_EPOCHS = 10
+BASELINE_EPOCHS = 10
+
+# What one run took, as it is written to --json: `start_up`, seconds before the first step; lists of
+# `seconds` since then and validation `elbo` (-ELBO, nats), an item an epoch; and for runs of ours
+# `command`, seconds until the weights are finished.
+Run = dict[str, Any]
 
 
-def parser():
+def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     parser = cli.Parser("bench.time_to_quality", __doc__)
-    add, count = parser.add_argument, cli.integer(1)
-    add("--seeds", type=count, default=5, help="runs of each contender")
-    lengths = "--epoch of our short runs"
-    add("--lengths", type=count, nargs="+", default=[1, 2, 3, 5, 10], metavar="N", help=lengths)
-    long_seeds = "runs of the classic recipe over --long_epochs, and of train.py with its defaults"
-    add("--long_seeds", type=cli.integer(0), default=3, help=long_seeds)
-    add("--long_epochs", type=count, default=100, help="of the classic recipe")
-    cli.add_data_flags(parser, "MNIST where it can be had, otherwise the embedded digits")
-    add("--json", default="", help="file for every run and figure")
-    cli.add_output_flag(parser)
+    parser.add_argument("--seeds", type=cli.integer(1), default=5, help="runs of each contender")
+    parser.add_argument(
+        "--lengths",
+        type=cli.integer(1),
+        nargs="+",
+        default=[1, 2, 3, 5, 10],
+        metavar="N",
+        help="--epoch of our short runs",
+    )
+    parser.add_argument(
+        "--long_seeds",
+        type=cli.integer(0),
+        default=3,
+        help="runs of the classic recipe over --long_epochs, and of train.py with its defaults",
+    )
+    parser.add_argument(
+        "--long_epochs", type=cli.integer(1), default=100, help="of the classic recipe"
+    )
+    common.add_data_flags(parser)
+    common.add_result_flags(parser)
     return parser
 
 
 @cli.script(parser)
-def main(args):
-    """Runs everybody in turn, then finds who reached what, and when."""
-    files.writable_folder(args.output_dir)
-    if args.json:
-        files.writable_folder(os.path.dirname(os.path.abspath(args.json)))
-    # What reads the curves would bring it in with all its lines.
-    cli.quiet_tensorflow()
-    runs = {}
-
-    def keep(name, run):
-        runs.setdefault(name, []).append(run)
-        print(f"{name}: {run['elbo'][-1]:.2f} nats after {run['seconds'][-1]:.1f} s", flush=True)
-        if args.json:
-            files.write_json(args.json, {"runs": runs})
-
+def main(args: argparse.Namespace) -> None:
+    """Runs all contenders in turn, then finds which of them reached what, and when."""
+    common.prepare_results(args)
+    # TensorBoard's loader would import it with all its start-up lines.
+    startup.import_tensorflow()
+    runs: dict[str, list[Run]] = {}
     for seed in range(args.seeds):
         for length in args.lengths:
-            keep(ours_of(length), own_run(args, seed, ["--epoch", str(length)]))
-        for name in PEERS:
-            run = peer_run(args, seed, name, PEER_EPOCHS)
-            if run:
-                keep(name, run)
-    fastest = min((n for n in runs if n.startswith("classic")), key=lambda n: pace(runs[n]))
+            keep(runs, ours_of(length), own_run(args, seed, ["--epoch", str(length)]), args)
+        for name in BASELINES:
+            keep(runs, name, baseline_run(args, seed, name, BASELINE_EPOCHS), args)
+    classic = [name for name in runs if name.startswith("classic")]
+    fastest = min(classic, key=lambda name: seconds_per_epoch(runs[name]))
     for seed in range(args.long_seeds):
-        keep(long_of(fastest, args), peer_run(args, seed, fastest, args.long_epochs))
-        keep(OURS, own_run(args, seed, []))
+        long_run = baseline_run(args, seed, fastest, args.long_epochs)
+        keep(runs, long_of(fastest, args), long_run, args)
+        keep(runs, OURS, own_run(args, seed, []), args)
     found = {"runs": runs} | judged(runs, args, fastest)
     charts.quality(
         os.path.join(args.output_dir, "quality.png"),
-        {name: median_curve(parts) for name, parts in runs.items() if OURS not in name},
-        {name: median_curve(parts) for name, parts in runs.items() if OURS in name},
-        found["thresholds"],
+        baselines=[median_curve(name, parts) for name, parts in runs.items() if OURS not in name],
+        own=[median_curve(name, parts) for name, parts in runs.items() if OURS in name],
+        thresholds=[charts.Threshold(*item) for item in found["thresholds"].items()],
     )
-    if args.json:
-        files.write_json(args.json, found)
+    common.write_json(args, found)
 
 
-def ours_of(length):
-    """The name of our run of so many epochs."""
-    return f"{OURS}, {length} epoch{'s' * (length > 1)}"
+def keep(runs: dict[str, list[Run]], name: str, run: Run | None, args: argparse.Namespace) -> None:
+    """Adds a run to all others, prints its end and writes all; None, which was skipped, is not."""
+    if run is None:
+        return
+    runs.setdefault(name, []).append(run)
+    print(f"{name}: {run['elbo'][-1]:.2f} nats after {run['seconds'][-1]:.1f} s", flush=True)
+    common.write_json(args, {"runs": runs})
 
 
-def long_of(name, args):
-    """The name of a peer's long run."""
+def ours_of(length: int) -> str:
+    """Returns the name of our run of so many epochs."""
+    epochs = "epoch" if length == 1 else "epochs"
+    return f"{OURS}, {length} {epochs}"
+
+
+def long_of(name: str, args: argparse.Namespace) -> str:
+    """Returns the name of a long run of the classic recipe."""
     return f"{name}, {args.long_epochs} epochs"
 
 
-def pace(parts):
-    """Median seconds of an epoch."""
+def seconds_per_epoch(parts: Iterable[Run]) -> float:
+    """Returns the median over runs."""
     return statistics.median(run["seconds"][-1] / len(run["seconds"]) for run in parts)
 
 
-def own_run(args, seed, flags):
-    """Runs train.py as a user does.
-
-    Returns:
-        dict of `start_up`, seconds before the first step; lists of `seconds` since then and
-        validation `elbo`, an item an epoch; and `command`, seconds until the weights are finished.
-    """
+def own_run(args: argparse.Namespace, seed: int, flags: Sequence[str]) -> Run:
+    """Runs train.py as a user does."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     with tempfile.TemporaryDirectory() as work:
         folders = ["--save_weight_dir", f"{work}/weights", "--log_dir", f"{work}/log"]
-        argv = ["train.py", *flags, *folders, "--seed", str(seed), *data_flags(args)]
-        command = child(argv)[0]
+        command = ["train.py", *flags, *folders, "--seed", str(seed), *common.data_flags(args)]
+        seconds_in_all = common.run_script(command).seconds
         events = EventAccumulator(f"{work}/log/val").Reload()
         # The file is opened when everything is compiled, and the first step follows.
         first = events.FirstEventTimestamp()
-        points = events.Scalars(curves.tag("loss_total"))
+        points = events.Scalars(display.summaries.tag("loss_total"))
         ended = os.stat(f"{work}/weights/vae.keras").st_mtime
-    seconds = [point.wall_time - first for point in points]
-    start_up = command - (ended - first)
-    elbo = [point.value for point in points]
-    return {"start_up": start_up, "seconds": seconds, "elbo": elbo, "command": command}
+    return {
+        "start_up": seconds_in_all - (ended - first),
+        "seconds": [point.wall_time - first for point in points],
+        "elbo": [point.value for point in points],
+        "command": seconds_in_all,
+    }
 
 
-def peer_run(args, seed, name, epochs):
-    """Lets a peer train; returns the same without `command`, or None where it is not installed."""
-    contender, options = PEERS[name]
-    try:
-        peer = Contender(contender, args, **options, seed=seed)
-    except ModuleNotFoundError as error:
-        print(f"skipped {name}: {error}; pip install -r bench/requirements.txt")
+def baseline_run(args: argparse.Namespace, seed: int, name: str, epochs: int) -> Run | None:
+    """Trains with another framework; returns None where it is not installed."""
+    entry = BASELINES[name]
+    with_seed = entry._replace(options={**entry.options, "seed": seed})
+    contender = turns.start(with_seed, args, name)
+    if contender is None:
         return None
     total, seconds, elbo = 0.0, [], []
     try:
         for _ in range(epochs):
-            answer = peer.ask()
+            answer = contender.ask()
             total += answer["seconds"]
             seconds.append(total)
             elbo.append(answer["validation"])
     finally:
-        peer.close()
-    return {"start_up": peer.start_up, "seconds": seconds, "elbo": elbo}
+        contender.close()
+    return {"start_up": contender.start_up_seconds, "seconds": seconds, "elbo": elbo}
 
 
-def judged(runs, args, fastest):
-    """Finds who reached which threshold, and prints it; returns both as dicts."""
-    ends = {"PyTorch's example after 10 epochs": EXAMPLE}
-    if args.long_seeds:
-        ends |= {
-            f"the classic recipe after {args.long_epochs} epochs": long_of(fastest, args),
-            "train.py with its defaults": OURS,
-        }
-    thresholds = {
-        label: statistics.mean(run["elbo"][-1] for run in runs[name])
-        for label, name in ends.items()
-        if name in runs
-    }
+def judged(
+    runs: Mapping[str, Sequence[Run]], args: argparse.Namespace, fastest: str | None
+) -> dict[str, Any]:
+    """Finds which contender reached which threshold, and prints it.
+
+    Args:
+        runs: of each contender, by name.
+        args: with `long_seeds` and `long_epochs`.
+        fastest: the contender whose long runs give a threshold; None: there are none.
+
+    Returns:
+        `thresholds`, -ELBO by label; and `reached`, for each label and contender the median seconds
+        of `training` with their `range`, and from the `command` on.
+    """
+    thresholds = thresholds_of(runs, args, fastest)
     reached = {}
     for label, threshold in thresholds.items():
-        heading(f"{threshold:.2f} nats, validation: {label}")
-        print(f"{'':<44}{'training, s':>12}{'(range)':>18}{'from the command, s':>21}")
-        reached[label] = found = {}
-        for name, parts in runs.items():
-            times = [crossing(run, threshold) for run in parts]
-            if None not in times:
-                found[name] = {
-                    "training": statistics.median(time[0] for time in times),
-                    "range": [edge(time[0] for time in times) for edge in (min, max)],
-                    "command": statistics.median(time[1] for time in times),
-                }
-                low, high = found[name]["range"]
-                print(
-                    f"{name:<44}{found[name]['training']:>12.1f}{f'({low:.1f} to {high:.1f})':>18}"
-                    f"{found[name]['command']:>21.1f}"
-                )
-        own = [name for name in found if OURS in name]
-        if own:
-            best = min(own, key=lambda name: found[name]["training"])
-            for name in [name for name in found if name not in own]:
-                sooner, in_all = (
-                    found[name][clock] / found[best][clock] for clock in ("training", "command")
-                )
-                print(f"{best}: {sooner:.1f} and {in_all:.1f} times sooner than {name}")
+        common.heading(f"{threshold:.2f} nats, validation: {label}")
+        reached[label] = times_to(runs, threshold)
+        print_times(reached[label])
     return {"thresholds": thresholds, "reached": reached}
 
 
-def crossing(run, threshold):
-    """Returns the seconds after which a run reached a threshold, of training and from the command;
-    None where it did not. A run of ours counts at its end, and with its finished weights."""
+def thresholds_of(
+    runs: Mapping[str, Sequence[Run]], args: argparse.Namespace, fastest: str | None
+) -> dict[str, float]:
+    """Returns the -ELBO of each threshold: a mean over the ends of the runs that set it."""
+    set_by = {f"{EXAMPLE} after {BASELINE_EPOCHS} epochs": EXAMPLE}
+    if args.long_seeds and fastest:
+        set_by[f"the classic recipe after {args.long_epochs} epochs"] = long_of(fastest, args)
+        set_by["train.py with its defaults"] = OURS
+    return {
+        label: statistics.mean(run["elbo"][-1] for run in runs[name])
+        for label, name in set_by.items()
+        if name in runs
+    }
+
+
+def times_to(runs: Mapping[str, Sequence[Run]], threshold: float) -> dict[str, dict[str, Any]]:
+    """Returns the times of those contenders that reach a threshold with every seed."""
+    found = {}
+    for name, parts in runs.items():
+        times = [crossing(run, threshold) for run in parts]
+        reached = [time for time in times if time is not None]
+        if len(reached) < len(times):
+            continue
+        training = [seconds for seconds, _ in reached]
+        found[name] = {
+            "training": statistics.median(training),
+            "range": [min(training), max(training)],
+            "command": statistics.median(seconds for _, seconds in reached),
+        }
+    return found
+
+
+def crossing(run: Run, threshold: float) -> tuple[float, float] | None:
+    """Returns the seconds after which a run reached a threshold; None where it did not.
+
+    A run of ours counts at its end, and with its finished weights.
+
+    Returns:
+        Seconds of training, and from the command on.
+    """
     if "command" in run:
         done = run["elbo"][-1] <= threshold
         return (run["seconds"][-1], run["command"]) if done else None
@@ -207,12 +241,34 @@ def crossing(run, threshold):
     return None
 
 
-def median_curve(parts):
-    """Returns seconds and -ELBO of an epoch's end, medians over runs."""
-    return tuple(
+def print_times(times: Mapping[str, Mapping[str, Any]]) -> None:
+    """Prints the times to one threshold, and how much sooner ours is."""
+    print(f"{'':<44}{'training, s':>12}{'(range)':>18}{'from the command, s':>21}")
+    for name, row in times.items():
+        low, high = row["range"]
+        print(
+            f"{name:<44}{row['training']:>12.1f}{f'({low:.1f} to {high:.1f})':>18}"
+            f"{row['command']:>21.1f}"
+        )
+    own = [name for name in times if OURS in name]
+    if not own:
+        return
+    best = min(own, key=lambda name: times[name]["training"])
+    for name in times:
+        if name not in own:
+            in_training, in_all = (
+                times[name][clock] / times[best][clock] for clock in ("training", "command")
+            )
+            print(f"{best}: {in_training:.1f} and {in_all:.1f} times sooner than {name}")
+
+
+def median_curve(name: str, parts: Sequence[Run]) -> charts.Curve:
+    """Returns the -ELBO over the seconds at the end of each epoch, medians over runs."""
+    seconds, elbo = (
         [statistics.median(values) for values in zip(*(run[key] for run in parts), strict=True)]
         for key in ("seconds", "elbo")
     )
+    return charts.Curve(name, seconds, elbo)
 
 
 if __name__ == "__main__":

@@ -128,8 +128,8 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
         return super()._get_help_string(action)
 
 
-def add_data_flags(parser: argparse.ArgumentParser, auto: str) -> None:
-    """Adds `--dataset` and `--data_dir`: which images, and where they are.
+def add_data_flags(parser: argparse.ArgumentParser, auto: str) -> argparse._ArgumentGroup:
+    """Adds `--dataset` and `--data_dir`: which images, and where they are; returns their group.
 
     Args:
         parser: of a script.
@@ -143,6 +143,7 @@ def add_data_flags(parser: argparse.ArgumentParser, auto: str) -> None:
         help="a file, folder or archive with the images (default: the environment variable "
         "MNIST_DIR for MNIST, otherwise a download)",
     )
+    return group
 
 
 def data_dir(args: argparse.Namespace, dataset: str) -> str:

@@ -159,9 +159,10 @@ def disk_errors(what: str, also: tuple[type[Exception], ...] = ()) -> Iterator[N
         what: the file or folder that is written.
         also: exceptions that mean a failed write, beside OSError.
     """
+    failures: tuple[type[Exception], ...] = (OSError, *also)
     try:
         yield
-    except (OSError, *also) as error:
+    except failures as error:
         # By number where there is one: h5py puts a paragraph where others have a word.
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error)

@@ -185,6 +185,8 @@ class RunRecord:
         source: the weights that it started from; None: random ones.
         posterior: in finished weights, the moments of q(z | x) over the training images.
         prior: in finished weights, what became of the fitted prior.
+        kept_epoch: in finished weights, the epoch that they are of, counted from 1; None in files
+            of earlier versions: the last one.
     """
 
     run_id: str
@@ -197,6 +199,7 @@ class RunRecord:
     source: Source | None = None
     posterior: Posterior | None = None
     prior: PriorRecord | None = None
+    kept_epoch: int | None = None
 
     @property
     def finished(self) -> bool:
@@ -234,6 +237,7 @@ class RunRecord:
             source=with_key("source", Source.from_json),
             posterior=with_key("posterior", lambda value: Posterior.from_json(value, latent_dim)),
             prior=with_key("prior", PriorRecord.from_json),
+            kept_epoch=with_key("kept_epoch", _optional_count),
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -250,6 +254,7 @@ class RunRecord:
             "source": self.source._asdict() if self.source else None,
             "posterior": self.posterior._asdict() if self.posterior else None,
             "prior": self.prior.to_json() if self.prior else None,
+            "kept_epoch": self.kept_epoch,
         }
 
 
@@ -296,6 +301,10 @@ def _count(value: Any, name: str) -> int:
     if not _is_integer(value, 0, LARGEST_STEP):
         raise ValueError(f"expected {name} to be a whole number from 0 to {LARGEST_STEP:,}")
     return int(value)
+
+
+def _optional_count(value: Any) -> int | None:
+    return None if value is None else _count(value, "kept_epoch")
 
 
 def _word(value: Any, name: str) -> str:

@@ -68,7 +68,7 @@ def ballpoint(enlarged: Grey) -> Grey:
     """The same digit written with a thin pen: the ridge of its strokes."""
     side = len(enlarged)
     inside = ndimage.distance_transform_edt(enlarged > 0.5)
-    ridge = (inside > 1) & (inside >= ndimage.maximum_filter(inside, 3) - 0.3)
+    ridge = (inside > 1) & (inside >= ndimage.maximum_filter(inside, 3) - 0.7)
     distance = ndimage.distance_transform_edt(~ridge)
     return np.clip(side / 90 - distance + 0.5, 0, 1)
 

@@ -8,7 +8,8 @@ from scipy import integrate, stats
 
 import model
 import train
-from support import weights, window
+from support import noise, records
+from support.storage import weights_file
 
 
 @pytest.fixture
@@ -18,18 +19,91 @@ def float64():
     keras.config.set_dtype_policy("float32")
 
 
-def test_kl_is_the_integral_of_its_definition():
-    mu, log_var = [0.3, -1.2, 2.0], [-0.5, 0.7, -3.0]
+@pytest.mark.parametrize("hidden, latent, batch", [((9,), 1, 1), ((33, 17, 5), 7, 3)])
+def test_shapes_for_odd_sizes(hidden, latent, batch):
+    vae = model.VAE(hidden, latent, "tanh")
+    mu, log_var = vae.encode(tf.zeros([batch, 784]))
+    assert mu.shape == log_var.shape == (batch, latent)
+    assert vae.decode(mu).shape == (batch, 784)
+    assert vae.decode(tf.zeros([2, batch, latent])).shape == (2, batch, 784)
+    places = weights_file.places(records.Architecture(hidden, latent, "tanh"))
+    shapes = [place.shape for part in ("encoder", "decoder") for place in places[part]]
+    assert [tuple(v.shape) for v in vae.trainable_variables] == shapes
 
-    def integrand(z, q):
-        return q.pdf(z) * (q.logpdf(z) - stats.norm.logpdf(z))
 
-    expected = sum(
-        integrate.quad(integrand, m - 12 * s, m + 12 * s, args=(stats.norm(m, s),), points=[m])[0]
-        for m, s in zip(mu, np.exp(np.array(log_var) / 2), strict=True)
-    )
-    computed = model.loss_KLD(tf.constant([mu], tf.float64), tf.constant([log_var], tf.float64))
-    assert computed.numpy()[0] == pytest.approx(expected, rel=1e-8)
+def test_the_default_network_is_784_512_256_128_and_back():
+    shapes = [tuple(v.shape) for v in model.VAE().trainable_variables if len(v.shape) == 2]
+    assert shapes == [(784, 512), (512, 256), (256, 256), (128, 256), (256, 512), (512, 784)]
+
+
+@pytest.mark.parametrize("activation", records.ACTIVATIONS)
+def test_the_network_is_dense_layers_with_an_activation_between_them(activation):
+    """In NumPy, with activations from their papers; linear at both ends."""
+    keras.utils.set_random_seed(4)
+    vae = model.VAE((9, 7), 3, activation)
+    for variable in vae.trainable_variables:
+        variable.assign(np.random.default_rng(0).normal(0, 0.2, variable.shape))
+    values = [variable.numpy().astype(float) for variable in vae.trainable_variables]
+    activate = {
+        "silu": lambda x: x / (1 + np.exp(-x)),
+        "relu": lambda x: np.maximum(x, 0),
+        "gelu": lambda x: x * stats.norm.cdf(x),
+        "elu": lambda x: np.where(x > 0, x, np.expm1(x)),
+        "tanh": np.tanh,
+    }[activation]
+
+    def forward(x, layers):
+        for i in range(0, len(layers), 2):
+            x = x @ layers[i] + layers[i + 1]
+            x = activate(x) if i + 2 < len(layers) else x
+        return x
+
+    images = np.random.default_rng(1).random((5, 784))
+    mu, log_var = vae.encode(images.astype(np.float32))
+    both = forward(images, values[:6])
+    # Keras computes GELU by its approximation through tanh, or exactly: within 1e-3 either way.
+    close = {"rtol": 1e-4, "atol": 2e-3 if activation == "gelu" else 1e-5}
+    np.testing.assert_allclose(mu, both[:, :3], **close)
+    np.testing.assert_allclose(log_var, both[:, 3:], **close)
+    z = np.random.default_rng(2).normal(size=(2, 5, 3))
+    np.testing.assert_allclose(vae.decode(z.astype(np.float32)), forward(z, values[6:]), **close)
+
+
+def test_the_keras_model_is_the_same_network():
+    keras.utils.set_random_seed(4)
+    vae = model.VAE((9, 7), 3)
+    images = np.random.default_rng(0).random((5, 784), np.float32)
+    whole = vae.as_keras_model()
+    found = whole(images)
+    mu, log_var = vae.encode(images)
+    np.testing.assert_allclose(found["mu"], mu, rtol=1e-6)
+    np.testing.assert_allclose(found["log_var"], log_var, rtol=1e-6)
+    np.testing.assert_allclose(found["logits"], vae.decode(mu), rtol=1e-5, atol=1e-6)
+    # The names that users of a weights file rely on.
+    assert whole.get_layer("encoder") is vae.encoder and whole.get_layer("decoder") is vae.decoder
+    assert whole.name == "vae"
+    assert [layer.name for layer in vae.decoder.layers][-1] == "logits"
+    assert "mu_and_log_var" in [layer.name for layer in vae.encoder.layers]
+
+
+def test_initial_weights_are_drawn_for_the_encoder_first():
+    """In another order of construction the same seed would give other weights."""
+    keras.utils.set_random_seed(7)
+    found = [value.numpy() for value in model.VAE((6,), 2).trainable_variables]
+    keras.utils.set_random_seed(7)
+    parts = [model.build_encoder((6,), 2, "silu"), model.build_decoder((6,), 2, "silu")]
+    expected = [value.numpy() for part in parts for value in part.trainable_variables]
+    for value, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(value, other)
+    assert found[0].std() > 0 and not found[1].any()
+
+
+def test_reparameterized_z_has_the_mean_and_deviation_of_q():
+    drawn = noise.normal([200_000, 2], 3, noise.TRAINING, 0)
+    z = model.reparameterize(tf.constant([[1.0, -2.0]]), tf.constant([[0.0, np.log(9.0)]]), drawn)
+    # Five standard errors of the mean, and of the deviation.
+    assert np.abs(z.numpy().mean(0) - [1, -2]).max() < 5 * 3 / 200_000**0.5
+    np.testing.assert_allclose(z.numpy().std(0), [1, 3], rtol=5 / (2 * 200_000) ** 0.5)
 
 
 def test_bce_is_the_bernoulli_log_likelihood_and_finite_at_the_extremes():
@@ -47,6 +121,21 @@ def test_bce_is_the_bernoulli_log_likelihood_and_finite_at_the_extremes():
     np.testing.assert_allclose(extreme, [784e4], rtol=1e-5)
 
 
+def test_kl_is_the_integral_of_its_definition():
+    mu, log_var = [0.3, -1.2, 2.0], [-0.5, 0.7, -3.0]
+
+    def integrand(z, q):
+        return q.pdf(z) * (q.logpdf(z) - stats.norm.logpdf(z))
+
+    expected = [
+        integrate.quad(integrand, m - 12 * s, m + 12 * s, args=(stats.norm(m, s),), points=[m])[0]
+        for m, s in zip(mu, np.exp(np.array(log_var) / 2), strict=True)
+    ]
+    given = tf.constant([mu], tf.float64), tf.constant([log_var], tf.float64)
+    np.testing.assert_allclose(model.kld_per_unit(*given), [expected], rtol=1e-8)
+    np.testing.assert_allclose(model.loss_KLD(*given), [sum(expected)], rtol=1e-8)
+
+
 def test_l2_and_rmse_by_hand():
     images = np.zeros((2, 784), "float32")
     logits = tf.zeros([2, 784])  # every pixel 0.5 off
@@ -54,17 +143,34 @@ def test_l2_and_rmse_by_hand():
     np.testing.assert_allclose(model.rmse(model.loss_l2(images, logits)), [0.5, 0.5], rtol=1e-6)
 
 
-def test_importance_weights_are_the_densities_they_are_named_after():
-    random = np.random.default_rng(4)
-    mu, log_var = random.normal(size=(2, 5, 3))
-    noise = random.normal(size=(4, 5, 3))
-    bce = random.random((4, 5))
-    deviation = np.exp(log_var / 2)
-    z = mu + deviation * noise
-    prior = stats.norm.logpdf(z).sum(-1)
-    expected = -bce + prior - stats.norm.logpdf(z, mu, deviation).sum(-1)
-    computed = model.log_weights(*map(tf.constant, (bce, mu, log_var, noise)))
-    np.testing.assert_allclose(computed, expected, rtol=1e-9)
+def test_the_terms_of_several_samples_are_those_of_each():
+    random = np.random.default_rng(3)
+    images, logits = random.random((5, 784)), random.normal(size=(3, 5, 784))
+    mu, log_var = random.normal(size=(2, 5, 4))
+    together = model.loss_terms(*map(tf.constant, (images, mu, log_var, logits)))
+    assert tuple(together) == ("loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
+    for sample in range(3):
+        alone = model.loss_terms(*map(tf.constant, (images, mu, log_var, logits[sample])))
+        for name, values in alone.items():
+            assert values.shape == (5,)
+            np.testing.assert_allclose(together[name][sample], values, rtol=1e-12, err_msg=name)
+    np.testing.assert_allclose(
+        together["loss_total"], together["loss_bce"] + together["loss_KLD"], rtol=1e-12
+    )
+    np.testing.assert_allclose(together["RMSE"], together["loss_l2"] / 28, rtol=1e-12)
+    pixels = 1 / (1 + np.exp(-logits)) - images
+    np.testing.assert_allclose(together["loss_l2"], np.linalg.norm(pixels, axis=-1), rtol=1e-9)
+
+
+def test_the_objective_is_a_mean_with_a_weight_on_the_kl_term():
+    terms = {
+        "loss_bce": tf.constant([[1.0, 5.0], [3.0, 7.0]]),
+        "loss_l2": tf.constant([[2.0, 4.0], [0.0, 4.0]]),
+        "loss_KLD": tf.constant([[10.0, 30.0], [10.0, 30.0]]),
+    }
+    assert float(model.objective(terms)) == 4 + 20
+    assert float(model.objective(terms, "bce", 0.5)) == 4 + 10
+    assert float(model.objective(terms, "l2", 2.0)) == 2.5 + 40
 
 
 @pytest.mark.parametrize(
@@ -76,8 +182,8 @@ def test_gradients_agree_with_finite_differences(float64, recon_loss, beta, samp
     vae = model.VAE((7, 5), 3, "silu")
     random = np.random.default_rng(2)
     images = tf.constant(random.random((4, 784)))
-    noise = tf.constant(random.normal(size=(4, 3) if samples == 1 else (samples, 4, 3)))
-    _, grads = train.loss_and_gradients(vae, images, noise, recon_loss, beta)
+    drawn = tf.constant(random.normal(size=(4, 3) if samples == 1 else (samples, 4, 3)))
+    _, grads = train.loss_and_gradients(vae, images, drawn, recon_loss, beta)
     start = [variable.numpy() for variable in vae.trainable_variables]
     direction = [random.normal(size=value.shape) for value in start]
     step = 1e-6
@@ -85,7 +191,7 @@ def test_gradients_agree_with_finite_differences(float64, recon_loss, beta, samp
     def objective_at(distance):
         for variable, value, d in zip(vae.trainable_variables, start, direction, strict=True):
             variable.assign(value + distance * d)
-        terms, _ = train.loss_and_gradients(vae, images, noise, recon_loss, beta)
+        terms, _ = train.loss_and_gradients(vae, images, drawn, recon_loss, beta)
         return float(terms["objective"])
 
     numeric = (objective_at(step) - objective_at(-step)) / (2 * step)
@@ -93,32 +199,14 @@ def test_gradients_agree_with_finite_differences(float64, recon_loss, beta, samp
     assert analytic == pytest.approx(numeric, rel=1e-6)
 
 
-@pytest.mark.parametrize("hidden, latent, batch", [((9,), 1, 1), ((33, 17, 5), 7, 3)])
-def test_shapes_for_odd_sizes(hidden, latent, batch):
-    vae = model.VAE(hidden, latent, "tanh")
-    mu, log_var = vae.encode(tf.zeros([batch, 784]))
-    assert mu.shape == log_var.shape == (batch, latent)
-    assert vae.decode(mu).shape == (batch, 784)
-    assert vae.decode(tf.zeros([2, batch, latent])).shape == (2, batch, 784)
-    expected = weights.shapes({"hidden_units": list(hidden), "latent_dim": latent})
-    shapes = [shape for part in expected.values() for _, shape in part]
-    assert [tuple(v.shape) for v in vae.trainable_variables] == shapes
-
-
-def test_the_keras_model_is_the_same_network():
-    keras.utils.set_random_seed(4)
-    vae = model.VAE((9, 7), 3)
-    images = np.random.default_rng(0).random((5, 784), np.float32)
-    found = vae.as_keras_model()(images)
-    mu, log_var = vae.encode(images)
-    np.testing.assert_allclose(found["mu"], mu, rtol=1e-6)
-    np.testing.assert_allclose(found["log_var"], log_var, rtol=1e-6)
-    np.testing.assert_allclose(found["logits"], vae.decode(mu), rtol=1e-5, atol=1e-6)
-
-
-def test_reparameterized_z_has_the_mean_and_deviation_of_q():
-    noise = window.normal([200_000, 2], 3, window.TRAIN_STREAM, 0)
-    z = model.reparameterize(tf.constant([[1.0, -2.0]]), tf.constant([[0.0, np.log(9.0)]]), noise)
-    # Five standard errors of the mean, and of the deviation.
-    assert np.abs(z.numpy().mean(0) - [1, -2]).max() < 5 * 3 / 200_000**0.5
-    np.testing.assert_allclose(z.numpy().std(0), [1, 3], rtol=5 / (2 * 200_000) ** 0.5)
+def test_importance_weights_are_the_densities_they_are_named_after():
+    random = np.random.default_rng(4)
+    mu, log_var = random.normal(size=(2, 5, 3))
+    drawn = random.normal(size=(4, 5, 3))
+    bce = random.random((4, 5))
+    deviation = np.exp(log_var / 2)
+    z = mu + deviation * drawn
+    prior = stats.norm.logpdf(z).sum(-1)
+    expected = -bce + prior - stats.norm.logpdf(z, mu, deviation).sum(-1)
+    computed = model.log_importance_weights(*map(tf.constant, (bce, mu, log_var, drawn)))
+    np.testing.assert_allclose(computed, expected, rtol=1e-9)

@@ -2,3 +2,4 @@ from . import fitted_prior as fitted_prior
 from . import generation as generation
 from . import likelihood as likelihood
 from . import metrics as metrics
+from . import own_images as own_images

@@ -115,7 +115,7 @@ class _Estimator:
         def add(i: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             z = model.reparameterize(mu, log_var, drawn[i])
             bce = model.loss_bce(x, self._vae.decode(z))
-            weights = [model.log_weights(bce[None], mu, log_var, drawn[i][None])[0]]
+            weights = [model.log_importance_weights(bce[None], mu, log_var, drawn[i][None])[0]]
             if self._prior:
                 weights.append(weights[0] + self._prior.log_ratio(z))
             # One by one: the order of additions is that of the samples, whatever the chunk.

@@ -96,21 +96,33 @@ class Evaluator:
         return found
 
 
+def as_evaluated(images: NDArray[np.uint8], binarized: bool, seed: int) -> NDArray[np.uint8]:
+    """Returns images, uint8 (n, 784), as a model is evaluated on them.
+
+    Args:
+        images: grey.
+        binarized: whether the model was trained on Bernoulli samples of the grey values; then it
+            is evaluated on one fixed sample.
+        seed: of that sample.
+    """
+    if binarized:
+        return noise.bernoulli_sample(images, seed)
+    return images
+
+
 def to_uint8(logits: tf.Tensor) -> tf.Tensor:
     """Returns logits as the pixels of images, uint8 of the same shape."""
     return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)
 
 
-def encode(
-    vae: model.VAE, images: NDArray[np.uint8], batch: int = 1000
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Returns q(z | x) of images, uint8 (n, 784): `mu` and `log_var`, each (n, latent_dim)."""
+def encode(vae: model.VAE, images: NDArray[np.uint8], batch: int = 1000) -> fitted_prior.Encoded:
+    """Returns q(z | x) of images, uint8 (n, 784)."""
     parts = [
         vae.encode(data.to_float(images[first : first + batch]))
         for first in range(0, len(images), batch)
     ]
     mu, log_var = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return mu, log_var
+    return fitted_prior.Encoded(mu, log_var)
 
 
 def posterior(mu: NDArray[np.float32], log_var: NDArray[np.float32]) -> records.Posterior:

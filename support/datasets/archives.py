@@ -35,9 +35,12 @@ class _SmallReads(io.BufferedReader):
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
-        if size is None or size < 0 or size > MOST_BYTES_AT_ONCE:
-            raise zipfile.BadZipFile("a table of members that is too long")
-        return super().read(size)
+        if size is None or size < 0:
+            size = MOST_BYTES_AT_ONCE + 1
+        content = super().read(min(size, MOST_BYTES_AT_ONCE + 1))
+        if len(content) > MOST_BYTES_AT_ONCE:
+            raise UserError("the archive has a list of members that is too long: unpack it yourself")
+        return content
 
 
 def is_zip(entry: Entry) -> bool:

@@ -70,12 +70,14 @@ class Values(NamedTuple):
         lowest, highest: the smallest and the largest number.
         whole: whether all are whole numbers.
         boolean: whether all are of type bool.
+        floating: whether some are of a floating type.
     """
 
     lowest: float
     highest: float
     whole: bool
     boolean: bool
+    floating: bool
 
     def joined(self, other: Values) -> Values:
         """The range of both."""
@@ -84,6 +86,7 @@ class Values(NamedTuple):
             max(self.highest, other.highest),
             self.whole and other.whole,
             self.boolean and other.boolean,
+            self.floating or other.floating,
         )
 
 
@@ -274,8 +277,9 @@ class _Rows:
 def _range(piece: NDArray, what: str) -> Values:
     if piece.dtype.kind == "f" and not np.isfinite(piece).all():
         raise UserError(f"{what} has pixels that are not a number or infinite: expected 0 to 255")
-    whole = piece.dtype.kind in "biu" or bool((piece == np.rint(piece)).all())
-    return Values(float(piece.min()), float(piece.max()), whole, piece.dtype.kind == "b")
+    floating, boolean = piece.dtype.kind == "f", piece.dtype.kind == "b"
+    whole = not floating or bool((piece == np.rint(piece)).all())
+    return Values(float(piece.min()), float(piece.max()), whole, boolean, floating)
 
 
 def scale_of(values: Values, what: str) -> Scale:
@@ -284,8 +288,8 @@ def scale_of(values: Values, what: str) -> Scale:
     Raises:
         UserError: it is none of the ranges that images usually have.
     """
-    lowest, highest, whole, boolean = values
-    if boolean:
+    lowest, highest, whole = values.lowest, values.highest, values.whole
+    if values.boolean:
         return Scale(0, 255, "the images are of type bool: True was read as 255")
     if whole and lowest >= 0 and 1 <= highest and highest in FEW_LEVELS:
         return Scale(
@@ -295,7 +299,10 @@ def scale_of(values: Values, what: str) -> Scale:
             "are they grey levels?",
         )
     if whole and lowest >= 0 and highest <= 255:
-        return Scale(0, 1)
+        notice = ""
+        if values.floating:
+            notice = "the pixels are floats from 0 to 255: they were taken as they are"
+        return Scale(0, 1, notice)
     if lowest >= -1e-3 and highest <= 1 + 1e-3:
         return Scale(0, 255, "the pixels are fractions from 0 to 1: they were multiplied by 255")
     if -1 - 1e-3 <= lowest <= -0.9 and 0.9 <= highest <= 1 + 1e-3:

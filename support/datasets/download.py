@@ -1,39 +1,57 @@
 """Data sets by name from the network: cached where Keras caches them, hash-checked, with mirrors.
 
-    path = download.fetch("mnist")       # a file or a folder, as data.py reads them
+    found = download.fetch("mnist")
+    found.listing.entries                # the files in memory, as `formats.read_entries` takes them
 
-Every file comes whole or not at all; a mirror that does not answer, or that sends something else,
-gives way to the next.
+Every file is complete and has its hash, or is not used; a mirror that does not answer, that is too
+slow, or that sends something else is given up, and the next one is asked.
 """
 
-import contextlib
+from __future__ import annotations
+
 import hashlib
 import http.client
 import os
 import pathlib
+import ssl
 import sys
 import threading
+import time
 import urllib.request
+from collections.abc import Callable
 from typing import NamedTuple
 
-from support import UserError, files
+from support import files
+from support.datasets.entries import Listing, in_memory, printable
+from support.errors import UserError
 
-# Of waiting for all mirrors' first answers; and of silence in the middle of a file.
+# Of waiting for all mirrors' first answers; and how long a file may be slower than LEAST_BYTES.
 SECONDS = 15
+# What must come in SECONDS: 2 kB a second.
+LEAST_BYTES = 30_000
 MOST_BYTES = 100_000_000
+PIECE_BYTES = 1 << 16
 IDX = ("train-images", "train-labels", "t10k-images", "t10k-labels")
+HINT = "--data_dir FOLDER names files that you have (mnist.npz, the four IDX files, or another)"
 
 
 class Mirror(NamedTuple):
-    """Where the files of a data set are, in which folder of the cache they go, and their hashes: a
-    dict of name -> hexadecimal SHA-256 or MD5."""
+    """Where the files of a data set are, in which folder of the cache they are kept, and their
+    hashes: a dict of name -> hexadecimal SHA-256 or MD5."""
 
     url: str
     folder: str
-    hashes: dict
+    hashes: dict[str, str]
 
 
-def _idx(url, folder, *md5s):
+class Download(NamedTuple):
+    """The files of a data set in memory, and lines about what went wrong with keeping them."""
+
+    listing: Listing
+    notices: tuple[str, ...]
+
+
+def _idx(url: str, folder: str, *md5s: str) -> Mirror:
     """A `Mirror` of the four IDX files, whose MD5 sums torchvision's source gives."""
     names = [f"{name}-idx{1 if 'labels' in name else 3}-ubyte.gz" for name in IDX]
     return Mirror(url, folder, dict(zip(names, md5s, strict=True)))
@@ -41,111 +59,262 @@ def _idx(url, folder, *md5s):
 
 _KERAS = "https://storage.googleapis.com/tensorflow/tf-keras-datasets/"
 _MNIST_NPZ = "731c5ac602752760c8e48fbffcf8c3b850d9dc2a2aedcf2cc48468fc17b673d1"
-_MNIST = ("f68b3c2dcbeaaa9fbdd348bbdeb94873", "d53e105ee54ea40749a09fcbcd1e9432")
-_MNIST += ("9fb629c4189551a2d022fa330f9573f3", "ec29112dd5afa0611ce80d1b7f02629c")
-_FASHION = ("8d4fb7e6c68d591d4c3dfef9ec88bf0d", "25c81989df183df01b3e8a0aad5dffbe")
-_FASHION += ("bef4ecab320f06d8554ea6380940ec79", "bb300cfdad3c16e7a12a480ee83cd310")
-_KMNIST = ("bdb82020997e1d708af4cf47b453dcf7", "e144d726b3acfaa3e44228e80efcd344")
-_KMNIST += ("5c965bf0a639b31b8f53240b1b52f4d7", "7320c461ea6c1c855c0b718fb2a4b134")
+_MNIST = (
+    "f68b3c2dcbeaaa9fbdd348bbdeb94873",
+    "d53e105ee54ea40749a09fcbcd1e9432",
+    "9fb629c4189551a2d022fa330f9573f3",
+    "ec29112dd5afa0611ce80d1b7f02629c",
+)
+_FASHION = (
+    "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
+    "25c81989df183df01b3e8a0aad5dffbe",
+    "bef4ecab320f06d8554ea6380940ec79",
+    "bb300cfdad3c16e7a12a480ee83cd310",
+)
+_KMNIST = (
+    "bdb82020997e1d708af4cf47b453dcf7",
+    "e144d726b3acfaa3e44228e80efcd344",
+    "5c965bf0a639b31b8f53240b1b52f4d7",
+    "7320c461ea6c1c855c0b718fb2a4b134",
+)
 _ZALANDO = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"
 MIRRORS = {
     "mnist": (
         Mirror(_KERAS, "", {"mnist.npz": _MNIST_NPZ}),
         _idx("https://ossci-datasets.s3.amazonaws.com/mnist/", "mnist", *_MNIST),
     ),
-    "fashion_mnist": tuple(_idx(url, "fashion-mnist", *_FASHION) for url in (_KERAS, _ZALANDO)),
+    "fashion_mnist": (
+        _idx(_KERAS, "fashion-mnist", *_FASHION),
+        _idx(_ZALANDO, "fashion-mnist", *_FASHION),
+    ),
     "kmnist": (_idx("http://codh.rois.ac.jp/kmnist/dataset/kmnist/", "kmnist", *_KMNIST),),
 }
 
 
-def fetch(dataset):
-    """Returns the path of the cached file or folder of a data set, fetched if need be.
+def fetch(dataset: str) -> Download:
+    """Returns the files of a data set, from the cache or downloaded.
 
     Args:
         dataset: a name in `MIRRORS`.
 
     Raises:
-        UserError: it cannot be had.
+        UserError: no mirror has it.
     """
-    mirrors, reasons = MIRRORS[dataset], []
+    mirrors = MIRRORS[dataset]
     for mirror in mirrors:
-        if all(_cached(mirror, name) for name in mirror.hashes):
-            return _place(mirror)
+        contents = {name: _cached(mirror, name) for name in mirror.hashes}
+        if all(content is not None for content in contents.values()):
+            return _in_memory(contents, [])
+    reasons = []
     for mirror in mirrors:
         try:
-            for name in mirror.hashes:
-                if not _cached(mirror, name):
-                    _download(mirror, name, SECONDS / len(mirrors))
-            return _place(mirror)
+            return _from_mirror(mirror, SECONDS / len(mirrors))
         except (OSError, ValueError, http.client.HTTPException) as error:
             host = mirror.url.split("/")[2]
-            reason = getattr(error, "reason", None) or error
-            reasons.append(f"{host}: {getattr(reason, 'strerror', None) or reason}")
-    raise UserError(f"the download of {dataset} failed ({'; '.join(reasons)})")
+            reasons.append(f"{host}: {_reason(error)}")
+    raise UserError(f"the download of {dataset} failed ({'; '.join(reasons)}): {HINT}")
 
 
-def _place(mirror, name=None):
-    """Where a file is cached, or without its name what `fetch` returns."""
-    home = os.environ.get("KERAS_HOME", os.path.join(os.path.expanduser("~"), ".keras"))
-    if name is None and len(mirror.hashes) == 1:
-        name = next(iter(mirror.hashes))
-    return os.path.join(home, "datasets", mirror.folder, name or "")
+def _from_mirror(mirror: Mirror, seconds: float) -> Download:
+    """Returns the files of one mirror: those in the cache from there, the others downloaded."""
+    contents: dict[str, bytes | None] = {}
+    notices: list[str] = []
+    for name, digest in mirror.hashes.items():
+        content = _cached(mirror, name)
+        if content is None:
+            content = _download(mirror.url + name, seconds)
+            if not _has_hash(content, digest):
+                raise ValueError(f"{name} came with another hash, {len(content):,} bytes")
+            notice = _keep(mirror, name, content)
+            if notice and not notices:
+                notices.append(notice)
+        contents[name] = content
+    return _in_memory(contents, notices)
 
 
-def _cached(mirror, name):
-    """Whether a file is in the cache, with its hash."""
-    with contextlib.suppress(OSError):
-        return _fits(pathlib.Path(_place(mirror, name)).read_bytes(), mirror.hashes[name])
+def _in_memory(contents: dict[str, bytes | None], notices: list[str]) -> Download:
+    found = [in_memory(name, content) for name, content in contents.items() if content is not None]
+    return Download(Listing(found, []), tuple(notices))
 
 
-def _fits(content, digest):
+def _reason(error: BaseException) -> str:
+    """Returns why a download failed, in a few words."""
+    reason = getattr(error, "reason", None) or error
+    text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
+    return printable(text)
+
+
+def _cache_path(mirror: Mirror, name: str) -> str | None:
+    """Returns where a file is cached; None where there is no home folder."""
+    home = os.path.expanduser("~")
+    keras = os.environ.get("KERAS_HOME")
+    if not keras:
+        if not os.path.isabs(home):
+            return None
+        keras = os.path.join(home, ".keras")
+    return os.path.join(os.path.abspath(os.path.expanduser(keras)), "datasets", mirror.folder, name)
+
+
+def _cached(mirror: Mirror, name: str) -> bytes | None:
+    """Returns a file of the cache where it has its hash; else None."""
+    path = _cache_path(mirror, name)
+    if path is None:
+        return None
+    try:
+        with files.open_regular(path) as file:
+            content = file.read(MOST_BYTES)
+    except (OSError, UserError):
+        return None
+    if _has_hash(content, mirror.hashes[name]):
+        return content
+    return None
+
+
+def _keep(mirror: Mirror, name: str, content: bytes) -> str:
+    """Writes a file to the cache.
+
+    Returns:
+        Why it cannot be kept; empty where it is.
+    """
+    path = _cache_path(mirror, name)
+    if path is None:
+        return "there is no home folder to keep the download in: it will be downloaded again"
+    try:
+        files.make_folder(os.path.dirname(path))
+        files.write_whole(path, lambda written: pathlib.Path(written).write_bytes(content))
+    except OSError as error:
+        folder = printable(os.path.dirname(path))
+        return (
+            f"the download was used but not kept: {folder} cannot be written "
+            f"({error.strerror or error}); KERAS_HOME names another folder"
+        )
+    return ""
+
+
+def _has_hash(content: bytes, digest: str) -> bool:
     """Whether bytes have this SHA-256 or MD5."""
     kind = "md5" if len(digest) == 32 else "sha256"
-    return hashlib.new(kind, content).hexdigest() == digest
+    return hashlib.new(kind, content, usedforsecurity=False).hexdigest() == digest
 
 
-def _download(mirror, name, seconds):
-    """Fetches one file into the cache.
+class _Transfer:
+    """One download on a thread that can be left behind: looking up a name cannot be interrupted."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.received = 0
+        self.length: int | None = None
+        self.answered = threading.Event()
+        self.finished = threading.Event()
+        self.content = b""
+        self.error: BaseException | None = None
+        self.abandoned = False
+
+    def run(self) -> None:
+        try:
+            with urllib.request.urlopen(self.url, timeout=SECONDS, context=_context()) as response:
+                self.length = response.length
+                self.answered.set()
+                self.content = self._all_of(response.read1)
+        except Exception as error:  # noqa: BLE001, handed to the thread that waits
+            self.error = error
+        finally:
+            self.answered.set()
+            self.finished.set()
+
+    def _all_of(self, read: Callable[[int], bytes]) -> bytes:
+        content = bytearray()
+        while not self.abandoned:
+            piece = read(PIECE_BYTES)
+            content += piece
+            self.received = len(content)
+            if not piece:
+                break
+            if len(content) > MOST_BYTES:
+                raise ValueError(f"more than {MOST_BYTES:,} bytes came")
+        return bytes(content)
+
+
+def _download(url: str, seconds: float) -> bytes:
+    """Downloads one file into memory.
+
+    Args:
+        url: of the file.
+        seconds: to wait for the first answer.
 
     Raises:
-        OSError: the network or the disk does not do it.
-        ValueError: what comes has another hash.
+        OSError: the network fails, is silent, or too slow.
+        ValueError, http.client.HTTPException: what comes is no file.
     """
-    with _answer(mirror.url + name, seconds) as response:
-        print(f"Downloading {mirror.url}{name}", file=sys.stderr)
-        with _with_bar(response) as content:
-            found = content.read(MOST_BYTES)
-    if not _fits(found, mirror.hashes[name]):
-        raise ValueError(f"{name} came with another hash, {len(found):,} bytes")
-    path = os.path.abspath(_place(mirror, name))
-    files.make_folder(os.path.dirname(path))
-    files.write_whole(path, lambda written: pathlib.Path(written).write_bytes(found))
+    transfer = _Transfer(url)
+    threading.Thread(target=transfer.run, daemon=True).start()
+    try:
+        if not transfer.answered.wait(seconds):
+            raise TimeoutError(f"no answer within {seconds:g} seconds")
+        if transfer.error is None:
+            print(f"Downloading {url}", file=sys.stderr)
+            _wait_for(transfer)
+    finally:
+        transfer.abandoned = True
+    if transfer.error is not None:
+        raise transfer.error
+    return transfer.content
 
 
-def _answer(url, seconds):
-    """Opens a URL on a thread that can be left behind: looking a name up has no end of its own."""
-    answer = {}
+def _wait_for(transfer: _Transfer) -> None:
+    """Returns when a transfer has ended.
 
-    def ask():
-        try:
-            answer["response"] = urllib.request.urlopen(url, timeout=SECONDS)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            answer["error"] = error
+    Raises:
+        TimeoutError: fewer than `LEAST_BYTES` came within `SECONDS`.
+    """
+    since, before = time.monotonic(), 0
+    with _Bar(transfer) as bar:
+        while not transfer.finished.wait(0.1):
+            bar.update()
+            if transfer.received >= before + LEAST_BYTES:
+                since, before = time.monotonic(), transfer.received
+            elif time.monotonic() - since > SECONDS:
+                came = transfer.received - before
+                raise TimeoutError(f"too slow, {came:,} bytes in {SECONDS:g} seconds")
 
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if "response" not in answer:
-        raise answer.get("error") or TimeoutError(f"no answer within {seconds:g} seconds")
-    return answer["response"]
+
+class _Bar:
+    """A progress bar of a transfer, on a terminal; elsewhere nothing."""
+
+    def __init__(self, transfer: _Transfer) -> None:
+        self.transfer = transfer
+        self.bar = None
+
+    def __enter__(self) -> _Bar:
+        if self.transfer.length and sys.stderr.isatty():
+            from rich import console, progress
+
+            columns = (progress.BarColumn(), progress.DownloadColumn())
+            screen = console.Console(stderr=True)
+            self.bar = progress.Progress(*columns, console=screen, transient=True)
+            self.bar.start()
+            self.task = self.bar.add_task("", total=self.transfer.length)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.stop()
+
+    def update(self) -> None:
+        if self.bar is not None:
+            self.bar.update(self.task, completed=self.transfer.received)
 
 
-def _with_bar(response):
-    """The same response to read from, with a bar on a terminal."""
-    length = response.length
-    if not length or not sys.stderr.isatty():
-        return contextlib.nullcontext(response)
-    from rich import console, progress
-
-    screen = console.Console(stderr=True)
-    return progress.wrap_file(response, length, description="", console=screen, transient=True)
+def _context() -> ssl.SSLContext:
+    """Returns Python's own settings for certificates; with certifi's where Python has none, as on
+    macOS before its installer's last step."""
+    context = ssl.create_default_context()
+    paths = ssl.get_default_verify_paths()
+    if paths.cafile or paths.capath or context.cert_store_stats()["x509_ca"]:
+        return context
+    try:
+        import certifi
+    except ImportError:
+        return context
+    context.load_verify_locations(certifi.where())
+    return context

@@ -163,8 +163,12 @@ def is_stray(name: str) -> bool:
     return name.startswith(".") or name.lower() in STRAY_NAMES
 
 
-def in_folder(folder: str) -> Listing:
+def in_folder(folder: str, depth: int = MOST_DEPTH) -> Listing:
     """Returns the entries below a folder, shallow ones first, in the order of their names.
+
+    Args:
+        folder: its path.
+        depth: how many levels of folders are looked into.
 
     Raises:
         UserError: the folder cannot be read, or holds too many files.
@@ -173,7 +177,7 @@ def in_folder(folder: str) -> Listing:
     skipped: list[str] = []
     level = [(folder, "")]
     visited: set[tuple[int, int]] = set()
-    for _ in range(MOST_DEPTH):
+    for _ in range(depth):
         below: list[tuple[str, str]] = []
         for path, prefix in level:
             if _seen(path, visited):

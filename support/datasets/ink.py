@@ -25,7 +25,7 @@ TOLERATED_NOISE = 0.04
 # Below this difference from its paper, nothing is ink.
 LEAST_DARKNESS = 0.1
 # Pixels a side of the small copies that decide on the whole picture.
-OVERVIEW = 96
+OVERVIEW, COARSE = 96, 60
 # What makes a bright area a sheet on a table: its share of the picture, how much of its rectangle
 # it fills, how much of it is paper, how much of the picture's border is table.
 SHEET_AREA, SHEET_FILLS, SHEET_PAPER, TABLE_BORDER = 0.06, 0.85, 0.6, 0.55
@@ -52,8 +52,8 @@ def as_grey(colours: Grey) -> Grey:
     That is the direction in which the colours of small things deviate from those around them: red
     on green of the same luminance, or yellow on white, would be invisible in luminance.
     """
-    small = shrink(colours, OVERVIEW)
-    deviation = (small - _surroundings(small)).reshape(-1, 3)
+    deviations = [_deviation(shrink(channel, COARSE)) for channel in np.moveaxis(colours, 2, 0)]
+    deviation = np.stack(deviations, 2).reshape(-1, 3)
     weights = np.linalg.eigh(deviation.T @ deviation)[1][:, -1]
     weights = weights * np.sign(weights.sum())
     if np.ptp(weights) < 0.4 * weights.max():
@@ -63,29 +63,34 @@ def as_grey(colours: Grey) -> Grey:
     return projected - min(0, np.minimum(weights, 0).sum() / np.abs(weights).sum())
 
 
-def shrink(picture: Grey, side: int) -> Grey:
+def shrink(grey: Grey, side: int) -> Grey:
     """Returns a copy of at most about `side` pixels a side; each pixel is a mean."""
-    step = max(1, round(max(picture.shape[:2]) / side))
-    height, width = (max(1, length // step) for length in picture.shape[:2])
-    cut = picture[: height * step, : width * step]
-    blocks = cut.reshape(height, min(step, cut.shape[0]), width, min(step, cut.shape[1]), -1)
-    return blocks.mean((1, 3)).reshape(height, width, *picture.shape[2:])
+    step = max(1, -(-max(grey.shape) // side))
+    step = min(step, *grey.shape)
+    height, width = (length // step for length in grey.shape)
+    cut = grey[: height * step, : width * step]
+    return cut.reshape(height, step, width, step).mean((1, 3))
 
 
-def _surroundings(small: Grey) -> Grey:
-    """The level around each pixel: the median over half the picture, which ink does not move."""
+def _deviation(small: Grey) -> Grey:
+    """How far each pixel is from the level around it.
+
+    The level is smooth light, a polynomial of the second degree, and on top of it the median over
+    half the picture, which follows the edges of shadows, and which ink does not move.
+    """
     from scipy import ndimage
 
-    size = max(3, min(small.shape[:2]) // 2)
-    window = (size, size) + (1,) * (small.ndim - 2)
-    return ndimage.median_filter(small, window, mode="nearest")
+    rows, columns = np.meshgrid(*(np.linspace(-1, 1, n) for n in small.shape), indexing="ij")
+    powers = [rows**i * columns**j for i in range(3) for j in range(3 - i)]
+    terms = np.stack([power.ravel() for power in powers], 1)
+    light = terms @ np.linalg.lstsq(terms, small.ravel(), rcond=None)[0]
+    rest = small - light.reshape(small.shape)
+    return rest - ndimage.median_filter(rest, max(3, min(small.shape) // 2), mode="nearest")
 
 
 def is_light_on_dark(grey: Grey) -> bool:
     """Whether small things in a picture are brighter than what is around them."""
-    small = shrink(grey, OVERVIEW)
-    deviation = small - _surroundings(small)
-    return bool((deviation**3).sum() > 0)
+    return bool((_deviation(shrink(grey, COARSE)) ** 3).sum() > 0)
 
 
 def sheet(grey: Grey) -> Sheet:
@@ -198,11 +203,11 @@ def darkness(grey: Grey) -> Grey:
     dark = np.clip(1 - smooth / np.maximum(paper, 0.02), 0, 1)
     # Noise lifts the paper level above the mean of the paper.
     middle = np.median(dark)
+    noise = np.median(np.abs(dark - middle))
     dark = np.clip((dark - middle) / (1 - middle), 0, 1)
-    noise = np.median(dark[dark > 0]) if (dark > 0).any() else 0
-    if dark.max() < max(LEAST_DARKNESS, 5 * noise):
+    if dark.max() < max(LEAST_DARKNESS, 6 * noise):
         raise ValueError("the page is of one colour")
-    return np.where(dark < max(LEAST_DARKNESS / 2, 2 * noise), 0, dark)
+    return np.where(dark < max(LEAST_DARKNESS / 2, 3 * noise), 0, dark)
 
 
 def _smoothing(grey: Grey) -> float:
@@ -231,7 +236,9 @@ def paper_level(grey: Grey) -> Grey:
     framed = grey.copy()
     for line in (framed[0], framed[-1], framed[:, 0], framed[:, -1]):
         # Beyond the picture, paper or shadow goes on; a stroke that the border cuts does not.
-        line[:] = ndimage.grey_closing(line, len(line) // 2, mode="nearest")
+        half = len(line) // 2 + 1
+        closed = ndimage.grey_closing(np.pad(line, half, mode="edge"), half)
+        line[:] = closed[half:-half]
     padded = np.pad(framed, size, mode="edge")
     padded[size:-size, size:-size] = grey
     return ndimage.grey_closing(padded, (size, size))[size:-size, size:-size]

@@ -1,116 +1,249 @@
-"""Lays pictures of digits out as MNIST's are: bright ink on dark, 20 by 20, centred in 28 by 28.
+"""Reads pictures of handwritten digits, as cameras, scanners and screens give them, as MNIST's are.
 
-    shown, images = layout.read(["my7.png", "scans/3.jpg"])
+    digits, notices = photos.read(["my7.png", "scans", "phone/*.jpg"])
+    digits[0].pixels                  # uint8 (784,), bright ink on dark
 
-MNIST was made so from other scans: the ink's box scaled to fit 20x20 with its aspect kept, then
-moved so that the centre of mass lies in the middle of 28x28 (LeCun, Cortes and Burges, MNIST page).
-Pillow reads the files.
+The way of a picture: file -> grey (picture_files) -> sheet, darkness of the ink (ink) -> digits
+(segmentation) -> 28x28 (preprocessing).
 """
 
-import warnings
+from __future__ import annotations
+
+import glob
+import itertools
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
-from data import PIXELS, SIDE, framed, mass
-from support import UserError, files
+from support.datasets import ink, picture_files, preprocessing, segmentation
+from support.datasets.entries import is_stray, printable
+from support.datasets.ink import Grey
+from support.datasets.types import PIXELS
+from support.errors import UserError
 
-INK_SIDE = 20
-MOST_PIXELS = 50_000_000
-# Shares of the range from black to white: below, a page is empty; of the ink's: below, it is paper,
-# and above, it surely is ink.
-LEAST_CONTRAST, FAINTEST, INK = 0.15, 0.1, 0.3
-# How far from the middle, in pixels, the mass of an image lies that is laid out already.
-CENTRED = 1.5
+# Files in one call, entries of folders that are looked at, digits in one picture.
+MOST_FILES, MOST_ENTRIES, MOST_DIGITS = 1000, 100_000, 40
+# Names that one notice lists.
+LISTED = 5
+# Pixels a side of a crop, and the margin around the digit in it, as a share of the digit's size.
+CROP_SIDE, CROP_MARGIN = 112, 0.25
+# Smaller pictures are enlarged to this many pixels, so that strokes have an inside.
+SMALLEST = 200
 
 
-def read(paths):
-    """Reads pictures of one digit each, of any size, grey or colour, dark on light or otherwise.
+@dataclass(frozen=True)
+class Digit:
+    """One digit of a picture.
+
+    Attributes:
+        file: the path, as given or as found in a folder.
+        name: the file's name; " (2 of 3)" is added where one picture has several digits.
+        crop: uint8 (112, 112), the part of the picture that shows it, as a person sees it.
+        pixels: uint8 (784,), preprocessed: bright ink on dark, as MNIST's.
+    """
+
+    file: str
+    name: str
+    crop: NDArray[np.uint8]
+    pixels: NDArray[np.uint8]
+
+
+class Pictures(NamedTuple):
+    """The digits of some pictures, and what their owner should know about the others."""
+
+    digits: list[Digit]
+    notices: list[str]
+
+
+def read(paths: Sequence[str]) -> Pictures:
+    """Reads pictures of digits.
 
     Args:
-        paths: of the files.
-
-    Returns:
-        Two uint8 arrays (n, 784): small pictures of what was read, and the digits laid out.
+        paths: of files, of folders (with the folders in them), and patterns such as `*.jpg`.
 
     Raises:
-        UserError: a file is no picture, too large, or empty.
+        UserError: there is no digit in any of them, or there are too many files.
     """
-    pairs = [_read(path) for path in paths]
-    return [np.stack(column) for column in zip(*pairs, strict=True)]
+    found = _expanded(paths)
+    strays, failures = found.strays, found.failures
+    digits: list[Digit] = []
+    notices: list[str] = []
+    for path in found.files:
+        try:
+            of_picture = read_picture(path)
+        except picture_files.NotAPicture:
+            strays.append(path)
+        except (FileNotFoundError, UserError, ValueError) as error:
+            failures.setdefault(_reason(error), []).append(path)
+        else:
+            digits += of_picture
+            if len(of_picture) > 1:
+                notices.append(
+                    f"{printable(path)} shows {len(of_picture)} digits: each is taken by itself, "
+                    "from left to right and from top to bottom"
+                )
+    problems = [f"{_listed(files)}: {reason}" for reason, files in failures.items()]
+    if strays:
+        problems.append(f"{_listed(strays)}: skipped, since {_are_no_pictures(len(strays))}")
+    if not digits:
+        expected = "expected pictures of handwritten digits as PNG, JPEG or another common format"
+        raise UserError(f"no digit was found: {expected}; {'; '.join(problems[:LISTED])}")
+    return Pictures(digits, notices + problems)
 
 
-def _read(path):
-    from PIL import Image, ImageOps
+def read_picture(path: str) -> list[Digit]:
+    """Reads the digits of one picture, in reading order.
 
-    try:
-        with files.open_regular(path) as file, warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(file) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
-                    raise ValueError(f"more than {MOST_PIXELS // 10**6} million pixels")
-                grey = as_grey(ImageOps.exif_transpose(picture))
-    except FileNotFoundError:
-        raise UserError(f"{path} does not exist: name a picture of a digit") from None
-    except (*files.DAMAGE, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        unknown = isinstance(error, Image.UnidentifiedImageError)
-        reason = "no format that Pillow knows" if unknown else error
-        raise UserError(f"{path} cannot be read as a picture ({reason!s:.150})") from error
-    negative = Image.fromarray(np.uint8(np.rint(255 * (1 - grey))))
-    small = ImageOps.pad(negative, (SIDE, SIDE), color=int(np.median(negative)))
-    try:
-        return np.asarray(small).reshape(PIXELS), laid_out(grey).reshape(PIXELS)
-    except ValueError as error:
-        raise UserError(f"{path} shows no digit: {error}") from error
+    Raises:
+        FileNotFoundError, UserError, NotAPicture, ValueError: as `picture_files.read`; ValueError
+            also where there is no digit in it.
+    """
+    grey = picture_files.read(path)
+    name = printable(os.path.basename(path))
+    found = find(grey)
+    if len(found) > MOST_DIGITS:
+        raise ValueError(f"more than {MOST_DIGITS} separate shapes: crop it to the digits")
+    digits = []
+    for number, (crop, pixels) in enumerate(found, 1):
+        part = ""
+        if len(found) > 1:
+            part = f" ({number} of {len(found)})"
+        digits.append(Digit(path, name + part, crop, pixels.reshape(PIXELS)))
+    return digits
 
 
-def as_grey(picture):
-    """Returns a Pillow image as grey values, float (height, width), 0 black and 1 white; what is
-    transparent is white."""
-    from PIL import Image
-
-    if picture.mode.startswith(("I", "F")):
-        values = np.asarray(picture, float)
-        if not np.isfinite(values).all():
-            raise ValueError("pixels that are not finite")
-        whites = (most for most in (1, 255, 65535) if values.max() <= most)
-        return np.clip(values / min(whites, default=values.max()), 0, 1)
-    if picture.has_transparency_data:
-        picture = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
-    return np.asarray(picture.convert("L"), float) / 255
-
-
-def laid_out(grey):
-    """Lays one digit out as MNIST's are.
+def find(grey: Grey) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
+    """Finds the digits in a picture, in reading order.
 
     Args:
-        grey: float (height, width) in [0, 1]. What its border is made of is paper, whether dark or
-            light, and the rest is ink.
+        grey: float (h, w), 0 black to 1 white.
 
     Returns:
-        uint8 (28, 28). An image that is laid out already comes back unchanged, its negative as
-        itself.
+        For each, its crop, uint8 (112, 112), and its preprocessed image, uint8 (28, 28).
 
     Raises:
-        ValueError: it is an even page.
+        ValueError: there is none.
     """
+    done = preprocessing.if_preprocessed(grey)
+    if done is not None:
+        return [(_resized(grey), done)]
+    page = ink.sheet(_enlarged(grey)).grey
+    found = segmentation.digits(ink.darkness(page))
+    return [(_crop(page, digit.area), preprocessing.from_ink(digit.ink)) for digit in found]
+
+
+def _enlarged(grey: Grey) -> Grey:
+    """Enlarges small pictures, so that the thinnest stroke is some pixels wide."""
     from PIL import Image
 
-    border = np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
-    paper = np.median(border)
-    ink = np.clip(grey - paper if grey.max() - paper > paper - grey.min() else paper - grey, 0, 1)
-    if ink.max() < LEAST_CONTRAST:
-        raise ValueError("the page is of one colour")
-    rows, columns = (np.flatnonzero((ink > 0).any(axis)) for axis in (1, 0))
-    fits = np.ptp(rows) < INK_SIDE and np.ptp(columns) < INK_SIDE
-    if grey.shape == (SIDE, SIDE) and fits and np.abs(mass(ink) - SIDE / 2).max() <= CENTRED:
-        return np.uint8(np.rint(255 * ink))
-    ink /= ink.max()
-    rows, columns = (np.flatnonzero((ink > INK).any(axis)) for axis in (1, 0))
-    box = np.where(ink < FAINTEST, 0, ink)[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    height, width = np.maximum(1, np.rint(INK_SIDE * np.array(box.shape) / max(box.shape)))
-    scaled = Image.fromarray(np.uint8(np.rint(255 * box))).resize((int(width), int(height)))
-    if not np.max(scaled):
-        raise ValueError("there is nothing but dust")
-    scaled = np.asarray(scaled, float) / np.max(scaled)
-    return framed(np.uint8(np.rint(255 * scaled)), SIDE / 2)
+    factor = SMALLEST / max(grey.shape)
+    if factor <= 1:
+        return grey
+    height, width = (max(1, round(factor * length)) for length in grey.shape)
+    picture = Image.fromarray(grey.astype(np.float32))
+    larger = picture.resize((width, height), Image.Resampling.BICUBIC)
+    return np.clip(np.asarray(larger, float), 0, 1)
+
+
+def _crop(page: Grey, area: tuple[slice, slice]) -> NDArray[np.uint8]:
+    """Cuts the square around a digit out of its page."""
+    height, width = (part.stop - part.start for part in area)
+    side = round((1 + 2 * CROP_MARGIN) * max(height, width))
+    padded = np.pad(page, side, mode="edge")
+    top, left = ((part.start + part.stop + side) // 2 for part in area)
+    return _resized(padded[top : top + side, left : left + side])
+
+
+def _resized(grey: Grey) -> NDArray[np.uint8]:
+    from PIL import Image
+
+    picture = Image.fromarray(np.uint8(np.rint(255 * np.clip(grey, 0, 1))))
+    return np.asarray(picture.resize((CROP_SIDE, CROP_SIDE), Image.Resampling.BILINEAR))
+
+
+class _Files(NamedTuple):
+    """What paths name: files to read, files to skip, and paths with nothing, by reason."""
+
+    files: list[str]
+    strays: list[str]
+    failures: dict[str, list[str]]
+
+
+def _expanded(paths: Sequence[str]) -> _Files:
+    """Finds the files that paths, folders and patterns name.
+
+    Raises:
+        UserError: there are too many.
+    """
+    found = _Files([], [], {})
+    for given in paths:
+        path = os.path.expanduser(given)
+        named = [path]
+        if glob.has_magic(path) and not os.path.lexists(path):
+            matches = itertools.islice(glob.iglob(path, recursive=True), MOST_ENTRIES)
+            named = sorted(matches, key=_natural)
+            if not named:
+                found.failures.setdefault("no file matches this pattern", []).append(given)
+        for one in named:
+            inside = [one]
+            if os.path.isdir(one):
+                inside = _in_folder(one)
+                if not inside:
+                    found.failures.setdefault("there is no file in it", []).append(one)
+            for file in inside:
+                stray = is_stray(os.path.basename(file))
+                (found.strays if stray else found.files).append(file)
+    if len(found.files) > MOST_FILES:
+        raise UserError(
+            f"{len(found.files):,} files are more than {MOST_FILES:,}, the most that are read in "
+            "one call: name fewer"
+        )
+    return found
+
+
+def _in_folder(folder: str, depth: int = 1) -> list[str]:
+    """The files in a folder, in natural order, and in the folders in it."""
+    try:
+        with os.scandir(folder) as entries:
+            names = [entry.name for entry in itertools.islice(entries, MOST_ENTRIES)]
+    except OSError:
+        return []
+    files = []
+    for name in sorted(names, key=_natural):
+        path = os.path.join(folder, name)
+        if not os.path.isdir(path):
+            files.append(path)
+        elif depth and not is_stray(name):
+            files += _in_folder(path, depth - 1)
+    return files
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """A key that sorts 9.png before 10.png."""
+    parts = re.split(r"([0-9]+)", name.lower())
+    return [(int(part[:18]) if part.isdigit() else 0, part) for part in parts]
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file"
+    return str(error)
+
+
+def _are_no_pictures(count: int) -> str:
+    if count == 1:
+        return "it is no picture"
+    return f"these {count} files are no pictures"
+
+
+def _listed(paths: Sequence[str]) -> str:
+    """Names of files for a message: the first few, and how many more."""
+    names = ", ".join(printable(os.path.basename(path) or path) for path in paths[:LISTED])
+    if len(paths) > LISTED:
+        return f"{names} and {len(paths) - LISTED} more"
+    return names

@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
 
 from support.datasets.entries import listed, printable
 from support.errors import UserError
@@ -90,20 +90,25 @@ def _joined(word: str) -> list[str]:
 
 
 class Named(NamedTuple):
-    """A file or array among which those of one data set are chosen.
+    """What decides to which data set a file or an array belongs.
 
     Attributes:
-        name: its path, for the order and for messages.
+        path: of the file, for its folder and for messages.
         family: of `Role`.
         role: what at most one item of a data set may be, such as (train, images).
     """
 
-    name: str
+    path: str
     family: str
     role: tuple[str, ...]
 
 
-def one_data_set(items: Iterable[Named], what: str) -> tuple[list[Named], list[Named]]:
+Item = TypeVar("Item")
+
+
+def one_data_set(
+    items: list[Item], name_of: Callable[[Item], Named], what: str
+) -> tuple[list[Item], list[Item]]:
     """Chooses the items of one data set among those of several.
 
     The files of a data set lie in one folder and share a family; where no folder holds a whole
@@ -111,7 +116,8 @@ def one_data_set(items: Iterable[Named], what: str) -> tuple[list[Named], list[N
     are equally complete, the one in the topmost folder, or the one whose family is mnist.
 
     Args:
-        items: of all data sets, those that are preferred first.
+        items: of all data sets; of two with the same role in one set, the first is taken.
+        name_of: returns what decides about an item.
         what: where they are, for messages.
 
     Returns:
@@ -120,39 +126,39 @@ def one_data_set(items: Iterable[Named], what: str) -> tuple[list[Named], list[N
     Raises:
         UserError: several data sets are equally good.
     """
-    items = list(items)
-    in_folders, in_families = defaultdict(list), defaultdict(list)
-    for item in items:
-        in_folders[os.path.dirname(item.name), item.family].append(item)
-        in_families[item.family].append(item)
-    candidates = list(in_folders.values())
-    complete = max(map(_roles, candidates))
-    if max(map(_roles, in_families.values())) > complete:
-        candidates = list(in_families.values())
-        complete = max(map(_roles, candidates))
-    candidates = [group for group in candidates if _roles(group) == complete]
-    if len(candidates) > 1:
-        depth = min(map(_depth, candidates))
-        candidates = [group for group in candidates if _depth(group) == depth]
-    if len(candidates) > 1:
-        mnist = [group for group in candidates if group[0].family == "mnist"]
-        candidates = mnist or candidates
-    if len(candidates) > 1:
-        firsts = [group[0].name for group in candidates]
+    named = [name_of(item) for item in items]
+    in_folders: dict[tuple[str, str], list[int]] = defaultdict(list)
+    in_families: dict[str, list[int]] = defaultdict(list)
+    for index, item in enumerate(named):
+        in_folders[os.path.dirname(item.path), item.family].append(index)
+        in_families[item.family].append(index)
+
+    def roles(group: list[int]) -> int:
+        return len({named[index].role for index in group})
+
+    def depth(group: list[int]) -> int:
+        return min(named[index].path.count("/") for index in group)
+
+    groups = list(in_folders.values())
+    if max(map(roles, in_families.values())) > max(map(roles, groups)):
+        groups = list(in_families.values())
+    complete = max(map(roles, groups))
+    groups = [group for group in groups if roles(group) == complete]
+    topmost = min(map(depth, groups))
+    groups = [group for group in groups if depth(group) == topmost]
+    if len(groups) > 1:
+        groups = [group for group in groups if named[group[0]].family == "mnist"] or groups
+    if len(groups) > 1:
+        firsts = [named[group[0]].path for group in groups]
         raise UserError(
-            f"{printable(what)} holds {len(candidates)} data sets, of which these are the first "
+            f"{printable(what)} holds {len(groups)} data sets, of which these are the first "
             f"files: {listed(firsts, 8)}: name one of these files"
         )
-    chosen: dict[tuple[str, ...], Named] = {}
-    for item in candidates[0]:
-        chosen.setdefault(item.role, item)
-    taken = list(chosen.values())
-    return taken, [item for item in items if item not in taken]
-
-
-def _roles(group: list[Named]) -> int:
-    return len({item.role for item in group})
-
-
-def _depth(group: list[Named]) -> int:
-    return min(item.name.count("/") for item in group)
+    chosen: dict[tuple[str, ...], int] = {}
+    for index in groups[0]:
+        chosen.setdefault(named[index].role, index)
+    taken = set(chosen.values())
+    return (
+        [items[index] for index in chosen.values()],
+        [item for index, item in enumerate(items) if index not in taken],
+    )

@@ -18,9 +18,12 @@ from support.datasets.ink import LEAST_DARKNESS, Grey, Mask
 # Printed lines: thinner than this share of the page's shorter side, and longer than that.
 LINE_THICKNESS, LINE_LENGTH = 0.02, 0.6
 # Gaps in a line, where strokes cross it, up to this share of the page.
-LINE_GAP = 0.12
-# How much of each side of a frame is line, and how far its sides lie off the straight.
-FRAME_COVER, FRAME_BAND = 0.7, 0.12
+LINE_GAP = 0.4
+# How much of a line is seen; pieces longer than this share of the page tell its slope.
+LINE_COVER, SLOPE_LENGTH = 0.4, 0.15
+# A frame, as shares of the page: its least size; and of its own size: how thick its lines are at
+# most, how far its sides lie off the straight, how much of each is seen, how high its content is.
+FRAME_SIZE, FRAME_THICKNESS, FRAME_BAND, FRAME_COVER, FRAME_CONTENT = 0.08, 0.12, 0.12, 0.7, 0.3
 # A smaller height or a lower darkness than this share of the largest digit's is no digit's.
 LEAST_SIZE, LEAST_LEVEL, LEAST_THICKNESS = 0.3, 0.35, 0.4
 # Pieces of a digit, as shares of the tallest piece's height: below, it is dust; below, it is no
@@ -79,24 +82,62 @@ def _long_lines(ink: Mask) -> Mask:
     """Thin lines that run from left to right over most of a page, at any small slope or bend."""
     from scipy import ndimage
 
-    height, width = ink.shape
-    side = min(ink.shape)
+    width, side = ink.shape[1], min(ink.shape)
     thin = _thin(ink, max(2, round(LINE_THICKNESS * side)))
-    joined = ndimage.binary_dilation(thin, np.ones((max(3, side // 100), 3)))
+    # Beyond the first and last row there is room for lines that begin or end there.
+    room = round(0.2 * width)
+    thin = np.pad(thin, ((room, room), (0, 0)))
+    slope = _slope(thin)
+    level = _sheared(thin, -slope)
+    joined = _widened(level, max(3, side // 100), 3)
     joined = _closed_along_rows(joined, round(LINE_GAP * width))
     labels, _ = ndimage.label(joined, np.ones((3, 3)))
-    lines = np.zeros(ink.shape, bool)
+    lines = np.zeros(level.shape, bool)
     for number, area in enumerate(ndimage.find_objects(labels), 1):
-        if area[1].stop - area[1].start > LINE_LENGTH * width:
-            lines[area] |= labels[area] == number
-    return lines & thin
+        piece = labels[area] == number
+        long = area[1].stop - area[1].start > LINE_LENGTH * width
+        if long and (piece & level[area]).any(0).sum() > LINE_COVER * width:
+            lines[area] |= piece
+    return (_sheared(lines, slope) & thin)[room:-room]
+
+
+def _slope(thin: Mask) -> float:
+    """The slope of the longer of some almost horizontal lines, rows for each column."""
+    from scipy import ndimage
+
+    labels, _ = ndimage.label(_widened(thin, 3, 3), np.ones((3, 3)))
+    slopes, lengths = [0.0], [1]
+    for number, area in enumerate(ndimage.find_objects(labels), 1):
+        length = area[1].stop - area[1].start
+        if length > SLOPE_LENGTH * thin.shape[1]:
+            rows, columns = np.nonzero(labels[area] == number)
+            slopes.append(np.polyfit(columns, rows, 1)[0])
+            lengths.append(length)
+    order = np.argsort(slopes)
+    middle = np.searchsorted(np.cumsum(np.array(lengths)[order]), sum(lengths) / 2)
+    return float(np.array(slopes)[order][middle])
+
+
+def _sheared(mask: Mask, slope: float) -> Mask:
+    """Moves each column down by `slope` times its distance from the middle one, around the end."""
+    height, width = mask.shape
+    shifts = np.rint(slope * (np.arange(width) - width // 2)).astype(int)
+    rows = (np.arange(height)[:, None] - shifts) % height
+    return mask[rows, np.arange(width)]
 
 
 def _thin(ink: Mask, most: int) -> Mask:
     """The ink that is at most `most` pixels high: lines, not the strokes that cross them."""
     from scipy import ndimage
 
-    return ink & ~ndimage.binary_opening(ink, np.ones((most + 1, 1)))
+    return ink & (ndimage.grey_opening(np.uint8(ink), (most + 1, 1)) == 0)
+
+
+def _widened(mask: Mask, height: int, width: int) -> Mask:
+    """Adds to a mask what is near it: within half of a height and of a width."""
+    from scipy import ndimage
+
+    return ndimage.maximum_filter(np.uint8(mask), (height, width)).astype(bool)
 
 
 def _closed_along_rows(mask: Mask, gap: int) -> Mask:
@@ -116,11 +157,18 @@ def without_frames(ink: Mask) -> Mask:
     kept = ink.copy()
     for number, area in enumerate(ndimage.find_objects(labels), 1):
         piece = labels[area] == number
-        if min(piece.shape) > 0.08 * min(ink.shape):
+        if min(piece.shape) > FRAME_SIZE * min(ink.shape):
             lines = _frame_lines(piece)
-            if lines.any() and (ink[area] & ~lines).any():
+            if lines.any() and _has_content(kept[area] & ~lines):
                 kept[area] &= ~lines
     return kept
+
+
+def _has_content(inside: Mask) -> bool:
+    """Whether there is something in a frame, not only bits at its edge: a 0 may be angular."""
+    height, width = (round(FRAME_BAND * length) for length in inside.shape)
+    rows = inside[height : len(inside) - height, width : inside.shape[1] - width].any(1)
+    return bool(rows.mean() > FRAME_CONTENT)
 
 
 def _frame_lines(piece: Mask) -> Mask:
@@ -128,19 +176,18 @@ def _frame_lines(piece: Mask) -> Mask:
     from scipy import ndimage
 
     lines = np.zeros(piece.shape, bool)
-    most = max(3, round(0.06 * min(piece.shape)))
-    for view, thin in ((piece, lines), (piece.T, lines.T)):
+    most = max(3, round(FRAME_THICKNESS * min(piece.shape)))
+    for view, found in ((piece, lines), (piece.T, lines.T)):
         height, width = view.shape
         flat = _thin(view, most)
-        joined = ndimage.binary_dilation(flat, np.ones((3, 3)))
+        joined = _widened(flat, 3, 3)
         band = max(2, round(FRAME_BAND * height))
-        edges = joined[:band], joined[-band:]
-        if min(edge.any(0).mean() for edge in edges) < FRAME_COVER:
+        if min(edge.any(0).mean() for edge in (joined[:band], joined[-band:])) < FRAME_COVER:
             return np.zeros(piece.shape, bool)
         numbers, _ = ndimage.label(joined, np.ones((3, 3)))
         for number, area in enumerate(ndimage.find_objects(numbers), 1):
             if area[1].stop - area[1].start > FRAME_COVER * width:
-                thin[area] |= (numbers[area] == number) & flat[area]
+                found[area] |= (numbers[area] == number) & flat[area]
     return lines
 
 

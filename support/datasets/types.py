@@ -63,6 +63,7 @@ class Contents(NamedTuple):
         files: what was read, for people: the format and the names.
         values: the type, shape and range of the images before they became 28x28 bytes.
         notices: what was ignored, scaled, turned or otherwise decided.
+        transposed: whether rows and columns of the images were exchanged.
     """
 
     parts: dict[str, Split]
@@ -70,3 +71,4 @@ class Contents(NamedTuple):
     files: str
     values: str
     notices: tuple[str, ...]
+    transposed: bool = False

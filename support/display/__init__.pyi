@@ -1,4 +1,5 @@
 from . import explorer as explorer
+from . import own_images as own_images
 from . import plots as plots
 from . import progress as progress
 from . import report as report

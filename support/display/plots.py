@@ -9,7 +9,7 @@ told apart by colour-blind eyes, and nothing is said by colour alone.
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,8 @@ TITLE_SIZE, LABEL_SIZE, TEXT_SIZE = 12, 11, 10
 # Pixels of a picture's edge, of one line of text, and of a letter of the title and of the rest.
 EDGE, LINE = 16, 28
 TITLE_LETTER, LETTER = 12, 10
-STYLE = {
+# Any: matplotlib would have every key as a literal type.
+STYLE: Any = {
     "font.size": TEXT_SIZE,
     "axes.titlesize": LABEL_SIZE,
     "figure.facecolor": "white",
@@ -74,7 +75,7 @@ class Row(NamedTuple):
     Attributes:
         name: what stands to the left of it.
         images: uint8 (n, 784) or (n, side, side).
-        captions: a text below each image; none: no captions.
+        captions: a text of some lines below each image; none: no captions.
         mark: a mark below the row.
     """
 
@@ -84,9 +85,11 @@ class Row(NamedTuple):
     mark: Mark | None = None
 
     @property
-    def has_text_below(self) -> bool:
-        """Whether the row needs a line of text below it."""
-        return bool(self.captions) or self.mark is not None
+    def lines_below(self) -> int:
+        """How many lines of text stand below the row."""
+        if self.mark:
+            return 1
+        return max((1 + caption.count("\n") for caption in self.captions), default=0)
 
 
 def in_rows(images: NDArray[np.uint8], columns: int, names: Sequence[str] = ()) -> list[Row]:
@@ -128,9 +131,23 @@ def as_squares(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return images
 
 
-def enlarge(images: NDArray[np.uint8], times: int) -> NDArray[np.uint8]:
-    """Returns images as (n, times * side, times * side), each pixel as a square of pixels."""
-    return as_squares(images).repeat(times, axis=1).repeat(times, axis=2)
+def enlarge(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Returns images as uint8 (n, side, side), each pixel as a square of pixels.
+
+    Args:
+        images: uint8 (n, 784) or (n, s, s), where `side` is a multiple of s.
+        side: in pixels.
+    """
+    images = as_squares(images)
+    times = side // images.shape[1]
+    return images.repeat(times, axis=1).repeat(times, axis=2)
+
+
+def resize(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Returns a square grey picture, uint8, smoothly resized to (side, side)."""
+    from PIL import Image
+
+    return np.asarray(Image.fromarray(picture).resize((side, side)))
 
 
 def draw(
@@ -147,16 +164,19 @@ def draw(
     Args:
         path: the PNG to write.
         title: one line above.
-        rows: with images of one size.
+        rows: of images; a side of 28 * scale pixels is a multiple of theirs.
         column_names: a text below each column.
         column_label: what the column names mean.
-        scale: pixels of the picture for each pixel of an image.
+        scale: pixels of the picture for each pixel of a 28x28 image.
     """
     page = _Page(rows, scale)
     height, width = page.pixels.shape
     left = EDGE + LETTER * max(len(row.name) for row in rows)
-    bottom = EDGE + LINE * (bool(column_names) + bool(column_label))
-    top = 2 * LINE
+    top, bottom = 2 * LINE, EDGE
+    if column_names:
+        bottom += LINE
+    if column_label:
+        bottom += LINE
     total_width = max(left + width + EDGE, TITLE_LETTER * len(title))
     total_height = top + height + bottom
     # Where the title is wider than the images, they stand in the middle below it.
@@ -182,13 +202,15 @@ def show(axes: "Axes", rows: Sequence[Row], scale: int = SCALE) -> None:
 
 
 @contextlib.contextmanager
-def figure(path: str, inches: tuple[float, float], layout: str = "none") -> "Iterator[Figure]":
+def figure(
+    path: str, inches: tuple[float, float], layout: Literal["constrained"] | None = None
+) -> "Iterator[Figure]":
     """Yields a figure to draw on, and writes it when the block has ended without an error.
 
     Args:
         path: the PNG to write.
         inches: its width and height.
-        layout: a layout engine of matplotlib's.
+        layout: constrained: matplotlib arranges axes; None: nothing is moved.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -204,21 +226,21 @@ class _Page:
 
     Args:
         rows: of images.
-        scale: pixels of the page for each pixel of an image.
+        scale: pixels of the page for each pixel of a 28x28 image.
     """
 
     def __init__(self, rows: Sequence[Row], scale: int) -> None:
         self._rows = rows
-        self._side = scale * as_squares(rows[0].images).shape[1]
+        self._side = scale * SIDE
         self._step = self._side + scale * GAP
         columns = max(len(row.images) for row in rows)
         parts = []
         self._tops = []
         top = 0
         for row in rows:
-            ink = mosaic(enlarge(row.images, scale), columns, scale * GAP)
-            text_height = LINE if row.has_text_below else 0
-            parts.append(np.pad(255 - ink, ((0, text_height), (0, 0)), constant_values=255))
+            ink = mosaic(enlarge(row.images, self._side), columns, scale * GAP)
+            text = ((0, LINE * row.lines_below), (0, 0))
+            parts.append(np.pad(255 - ink, text, constant_values=255))
             self._tops.append(top)
             top += len(parts[-1])
         self.pixels = np.vstack(parts)

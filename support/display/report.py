@@ -1,156 +1,286 @@
-"""What `eval.py --report` draws: one picture of the latent space, four panels with a sentence each.
+"""What `eval.py --report` draws: one picture of the latent space, four panels with a title each.
 
-    points, axes = report.flattened(mu, active, "tsne", seed=0)
-    report.draw("report.png", "10,000 test images of mnist", ...)
+    points = report.latent_map(mu, active, "tsne", seed=0)
+    report.draw("report.png", report.Report(...))
 
-And what names digits from mu with the help of labels: a linear classifier.
+And a linear classifier of mu, the usual probe of what a representation holds.
 """
 
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
 import numpy as np
+from numpy.typing import NDArray
 
-from support import UserError, pictures
+from support.display import plots
+from support.errors import UserError
 
-# t-SNE takes half a minute for so many points.
-MAPPED = 5000
-CLASSIFIERS = {"probe_accuracy": "a linear classifier", "prior_accuracy": "the fitted prior"}
-# Digits at each end of the -ELBO.
-ENDS = 8
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from support.analysis.fitted_prior import Component
+
+# Images that t-SNE maps: enough to fill the picture, and done within some 10 seconds.
+MAPPED = 2500
+# Images at each end of the ranking by -ELBO: rows of so many, and how many rows.
+RANKED_COLUMNS, RANKED_ROWS = 9, 2
+# Inactive dimensions that are shown beside the active ones.
+INACTIVE_SHOWN = 3
+DIGITS = 10
 
 
-def probed(known, labels, mu):
-    """Returns the digits that a linear classifier names from mu, (n,).
+class LatentMap(NamedTuple):
+    """A map of mu in two dimensions.
 
-    Multinomial logistic regression with scikit-learn's default penalty, on mu as it is: unscaled,
-    a dimension that holds nothing stays small.
+    Attributes:
+        points: of the first images, (m, 2).
+        title: what the map is.
+        axis_labels: of x and y; empty where distances along the axes have no meaning.
+        components: Gaussians of the fitted prior to show, where z has two dimensions.
+    """
+
+    points: NDArray[np.floating]
+    title: str
+    axis_labels: tuple[str, str] = ("", "")
+    components: Sequence["Component"] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Report:
+    """What the picture shows of n images.
+
+    Attributes:
+        description: of the images, for the title.
+        images: uint8 (n, 784).
+        labels: uint8 (n,); None where there are none.
+        class_names: of the labels; empty for digits.
+        elbo: -ELBO of each image, nats, (n,).
+        rmse: RMSE_mean of each image, (n,).
+        correct: whether each image was classified correctly, (n,) by the name of the classifier.
+        latent_map: of the images.
+        kld: mean KL of each latent dimension, nats, (latent_dim,).
+        active_units: how many latent dimensions are active.
+    """
+
+    description: str
+    images: NDArray[np.uint8]
+    labels: NDArray[np.uint8] | None
+    class_names: Sequence[str]
+    elbo: NDArray[np.floating]
+    rmse: NDArray[np.floating]
+    correct: Mapping[str, NDArray[np.floating]]
+    latent_map: LatentMap
+    kld: NDArray[np.floating]
+    active_units: int
+
+    def name(self, label: int) -> str:
+        """Returns the name of a class."""
+        return class_name(label, self.class_names)
+
+
+def class_name(label: int, class_names: Sequence[str]) -> str:
+    """Returns the name of a class: its own where it has one, otherwise its number."""
+    return class_names[label] if label < len(class_names) else str(label)
+
+
+def classify_linearly(
+    training_mu: NDArray[np.floating],
+    training_labels: NDArray[np.uint8],
+    mu: NDArray[np.floating],
+) -> NDArray[np.uint8]:
+    """Classifies images by multinomial logistic regression on mu.
+
+    With scikit-learn's default penalty, on mu as it is: unscaled, an inactive dimension stays
+    small.
 
     Args:
-        known, labels: mu of the training images and their labels, to fit.
-        mu: (n, latent_dim), to name.
+        training_mu: (m, latent_dim), to fit.
+        training_labels: (m,).
+        mu: (n, latent_dim), to classify.
+
+    Returns:
+        The predicted labels, (n,).
+
+    Raises:
+        UserError: all training images have the same label.
     """
     from sklearn.linear_model import LogisticRegression
 
-    if len(set(labels.tolist())) < 2:
-        raise UserError("--report needs labels of two digits at least: drop the flag")
-    return LogisticRegression(max_iter=1000).fit(known, labels).predict(mu)
+    if len(np.unique(training_labels)) < 2:
+        raise UserError("--report needs images of at least two classes: drop the flag")
+    return LogisticRegression(max_iter=1000).fit(training_mu, training_labels).predict(mu)
 
 
-def flattened(mu, active, how, seed):
-    """Lays the first images out in two dimensions.
+def latent_map(
+    mu: NDArray[np.floating], active: NDArray[np.int64], method: str, seed: int
+) -> LatentMap:
+    """Maps images to two dimensions by their mu.
 
     Args:
         mu: (n, latent_dim).
-        active: the latent dimensions that hold something, ascending.
-        how: `pca`, the two directions of largest variance, or `tsne`, which keeps neighbours
+        active: the active latent dimensions.
+        method: `pca`, the two directions of largest variance, or `tsne`, which keeps neighbours
             together (van der Maaten and Hinton, "Visualizing Data using t-SNE", 2008).
         seed: of t-SNE.
 
     Returns:
-        (`MAPPED` at most, 2), and the names of the two axes; mu itself where it has two dimensions.
+        The map; mu itself where it has two dimensions.
     """
-    from sklearn.decomposition import PCA
+    if mu.shape[1] == 2:
+        return LatentMap(mu, f"mu of all {len(mu):,} images", ("mu[0]", "mu[1]"))
+    if mu.shape[1] == 1:
+        points = np.hstack([mu, np.zeros_like(mu)])
+        return LatentMap(points, f"mu of all {len(mu):,} images", ("mu[0]", ""))
+    if method == "tsne" and len(active) > 2:
+        return _tsne(mu[:MAPPED, active], seed)
+    return _pca(mu)
+
+
+def _tsne(mu: NDArray[np.floating], seed: int) -> LatentMap:
+    """Returns the map of mu (n, active units) that keeps neighbours together."""
     from sklearn.manifold import TSNE
 
-    if mu.shape[1] == 2:
-        return mu, ("mu[0]", "mu[1]")
-    if how == "tsne" and len(active) > 2:
-        print("Laying out mu by t-SNE, up to a minute (--map pca is quicker) ...", flush=True)
-        mu = mu[:MAPPED, active]
-        near = min(30, (len(mu) - 1) / 3)
-        tsne = TSNE(2, init="pca", perplexity=near, random_state=seed, n_jobs=2)
-        return tsne.fit_transform(mu), ("t-SNE: neighbours stay neighbours", "distances say little")
-    if mu.shape[1] == 1:
-        return np.hstack([mu, 0 * mu]), ("mu[0]", "")
+    print(f"Computing t-SNE of {len(mu):,} images (--map pca is faster) ...", flush=True)
+    perplexity = min(30, (len(mu) - 1) / 3)
+    tsne = TSNE(2, init="pca", perplexity=perplexity, random_state=seed, n_jobs=2)
+    title = f"t-SNE of mu, the first {len(mu):,} images: images that are alike lie close together"
+    return LatentMap(tsne.fit_transform(mu), title)
+
+
+def _pca(mu: NDArray[np.floating]) -> LatentMap:
+    """Returns the map of mu (n, latent_dim) on its two directions of largest variance."""
+    from sklearn.decomposition import PCA
+
     pca = PCA(2, svd_solver="full").fit(mu)
-    shares = 100 * pca.explained_variance_ratio_
-    names = [f"principal component {i + 1}, {shares[i]:.0f} % of the variance" for i in range(2)]
-    return pca.transform(mu), names
+    first, second = 100 * pca.explained_variance_ratio_
+    labels = (
+        f"first principal component, {first:.0f} % of the variance",
+        f"second principal component, {second:.0f} %",
+    )
+    return LatentMap(pca.transform(mu), f"Principal components of mu, {len(mu):,} images", labels)
 
 
-def draw(path, of, images, labels, figures, points, axes_names, gaussians, kld, active):
-    """Draws the picture.
-
-    Args:
-        path: the PNG to write.
-        of: what the images are.
-        images, labels: uint8 (n, 784) and (n,).
-        figures: of the images, (n,) each, by the names in eval.py's table.
-        points: (m, 2), as `flattened` returns them with `axes_names`, of the first images.
-        gaussians: of the fitted prior where z has two dimensions; else none.
-        kld: mean KL of each latent dimension, nats, (latent_dim,).
-        active: the dimensions that are.
-    """
-    elbo = figures["loss_total"]
-    accuracies = {name: figures[key] for key, name in CLASSIFIERS.items() if key in figures}
-    with pictures.figure_of(path, (11, 10)) as figure:
-        figure.suptitle(f"A closer look at {of}", fontsize=12)
-        grid = figure.add_gridspec(3, 2, height_ratios=(1, 1, 1), width_ratios=(5, 4))
-        axes = figure.add_subplot(grid[:2, 0])
-        latent_map(axes, points, labels[: len(points)], gaussians)
-        axes.set(xlabel=axes_names[0], ylabel=axes_names[1])
-        what = "mu of the first" if len(points) < len(labels) else "mu of all"
-        axes.set_title(f"Where the encoder puts digits: {what} {len(points):,} images")
-        bars(figure.add_subplot(grid[0, 1]), np.sort(kld)[::-1], len(active))
-        per_digit(figure.add_subplot(grid[1, 1]), labels, accuracies)
-        axes = figure.add_subplot(grid[2, 0])
-        axes.hist(elbo, bins=80, color=pictures.INK)
-        axes.set(xlabel="-ELBO, nats", ylabel="images")
-        axes.set_title(f"What an image costs: {elbo.mean():.1f} nats on average")
-        order, rows = np.argsort(elbo, kind="stable"), []
-        for name, which in (("cheapest", order[:ENDS]), ("dearest", order[::-1][:ENDS])):
-            rows.append((name, images[which], [f"{value:.0f}" for value in elbo[which]]))
-        axes = figure.add_subplot(grid[2, 1])
-        pictures.show(axes, rows)
-        axes.set_title("The ends of that, with their nats")
+def draw(path: str, report: Report) -> None:
+    """Draws the picture to the PNG `path`."""
+    with plots.figure(path, (14, 12.5), layout="constrained") as figure:
+        figure.suptitle(f"Latent space and -ELBO of {report.description}", fontsize=14)
+        grid = figure.add_gridspec(3, 2, width_ratios=(5, 4))
+        draw_map(figure.add_subplot(grid[:2, 0]), report)
+        draw_kld(figure.add_subplot(grid[0, 1]), report)
+        axes = figure.add_subplot(grid[1, 1])
+        if report.correct:
+            draw_accuracies(axes, report)
+        else:
+            # Without labels nothing can be said about classes.
+            draw_histogram(axes, report.rmse, "RMSE_mean")
+        draw_histogram(figure.add_subplot(grid[2, 0]), report.elbo, "-ELBO, nats")
+        draw_ranking(figure.add_subplot(grid[2, 1]), report)
 
 
-def latent_map(axes, points, labels, gaussians):
-    """Draws points (n, 2), coloured by the digit in `labels` and named at each digit's median.
+def draw_map(axes: "Axes", report: Report) -> None:
+    """Draws the map, each image as its digit, and each class's name at its median."""
+    from matplotlib import patheffects
 
-    Points of a label above 9 are grey dots.
-
-    Args:
-        gaussians: tuples (digit, mean (2,), covariance (2, 2)), each drawn as the ellipse of two
-            standard deviations.
-    """
-    from matplotlib import patches, patheffects
-
-    # Custom data may have labels that are no digits.
-    axes.scatter(*points[labels > 9].T, s=4, marker=".", color="#BBBBBB", linewidths=0)
+    latent = report.latent_map
+    points = latent.points
     outline = [patheffects.withStroke(linewidth=3, foreground="white")]
-    for digit in np.unique(labels[labels <= 9]):
-        place, colour = points[labels == digit], pictures.DIGIT_COLOURS[digit]
-        # The digit itself as marker: told apart without colour, too.
-        axes.scatter(*place.T, s=16, marker=f"${digit}$", color=colour, linewidths=0)
-        name = axes.text(*np.median(place, axis=0), str(digit), color=colour, fontsize=16)
-        name.set(path_effects=outline, ha="center", va="center", weight="bold")
-    for digit, mean, covariance in gaussians:
-        variances, directions = np.linalg.eigh(covariance)
-        across, along = 4 * np.sqrt(variances)
-        angle = np.degrees(np.arctan2(directions[1, 0], directions[0, 0]))
-        colour = pictures.DIGIT_COLOURS[digit] if digit < 10 else "#BBBBBB"
-        look = {"fill": False, "color": colour, "linewidth": 0.8}
-        axes.add_patch(patches.Ellipse(mean, across, along, angle=angle, **look))
+    labels = np.full(len(points), DIGITS) if report.labels is None else report.labels
+    labels = labels[: len(points)]
+    for label in np.unique(labels).tolist():
+        of_class = points[labels == label]
+        # A digit is its own marker, so that classes are told apart without colour as well.
+        marker = f"${label}$" if label < DIGITS and not report.class_names else "."
+        x, y = of_class.T
+        axes.scatter(x, y, s=20, marker=marker, color=_colour(label), linewidths=0)
+        if report.labels is not None and label < max(DIGITS, len(report.class_names)):
+            middle_x, middle_y = np.median(of_class, axis=0).tolist()
+            name = axes.text(
+                middle_x, middle_y, report.name(label), color=_colour(label), fontsize=20
+            )
+            name.set(path_effects=outline, ha="center", va="center", weight="bold")
+    for component in latent.components:
+        _draw_ellipse(axes, component)
     axes.set_aspect("equal", adjustable="datalim")
+    axes.set_title(latent.title)
+    axes.set(xlabel=latent.axis_labels[0], ylabel=latent.axis_labels[1])
+    if not any(latent.axis_labels):
+        axes.set(xticks=[], yticks=[], frame_on=False)
 
 
-def bars(axes, kld, active):
-    """Draws the KL of the active latent dimensions and of a few more; `kld` is sorted."""
-    shown = kld[: active + 3]
-    colours = [pictures.INK] * active + [pictures.ACCENT] * 3
-    axes.bar(np.arange(1, len(shown) + 1), shown, color=colours[: len(shown)])
-    axes.set_xticks(np.arange(1, len(shown) + 1, max(1, len(shown) // 10)))
-    axes.set(xlabel="latent dimension, by KL", ylabel="KL, nats")
-    axes.set_title(f"{active} of {len(kld)} dimensions are active, {len(kld) - active} shut")
+def _colour(label: int) -> str:
+    """Returns the colour of a class; those beyond the tenth share a grey."""
+    return plots.CLASS_COLOURS[label] if label < DIGITS else plots.GREY
 
 
-def per_digit(axes, labels, accuracies):
-    """Draws how many of each digit each classifier names right."""
-    digits = np.unique(labels)
-    looks = {"marker": "o", "color": pictures.INK}, {"marker": "s", "color": pictures.ACCENT}
-    for (name, right), look in zip(accuracies.items(), looks, strict=False):
-        shares = [100 * right[labels == digit].mean() for digit in digits]
-        label = f"{name}: {100 * right.mean():.1f} %"
-        axes.plot(digits.astype(str), shares, linestyle="none", label=label, **look)
-    axes.set(xlabel="digit", ylabel="named right, %")
-    axes.set_title("Digits named from mu")
-    axes.legend(fontsize=8)
+def _draw_ellipse(axes: "Axes", component: "Component") -> None:
+    """Draws a Gaussian of two dimensions as the ellipse of two standard deviations."""
+    from matplotlib import patches
+
+    variances, directions = np.linalg.eigh(component.covariance)
+    width, height = 4 * np.sqrt(variances)
+    ellipse = patches.Ellipse(
+        tuple(component.mean),
+        width,
+        height,
+        angle=np.degrees(np.arctan2(directions[1, 0], directions[0, 0])),
+        fill=False,
+        color=_colour(component.label),
+        linewidth=0.8,
+    )
+    axes.add_patch(ellipse)
+
+
+def draw_kld(axes: "Axes", report: Report) -> None:
+    """Draws the KL of the active latent dimensions, and of a few more, in descending order."""
+    shown = np.sort(report.kld)[::-1][: report.active_units + INACTIVE_SHOWN]
+    numbers = np.arange(1, len(shown) + 1)
+    is_active = numbers <= report.active_units
+    axes.bar(numbers, shown, color=np.where(is_active, plots.INK, plots.ACCENT).tolist())
+    axes.set_xticks(numbers[:: max(1, len(shown) // 10)])
+    axes.set(xlabel="latent dimensions in descending order of KL", ylabel="mean KL, nats")
+    active, total = report.active_units, len(report.kld)
+    axes.set_title(f"{active} of {total} latent dimensions are active, {total - active} inactive")
+
+
+def draw_accuracies(axes: "Axes", report: Report) -> None:
+    """Draws the share of each class that each classifier classifies correctly."""
+    assert report.labels is not None, "nothing is correct without labels"
+    classes = np.unique(report.labels)
+    names = [report.name(label) for label in classes.tolist()]
+    looks = (("o", plots.INK), ("s", plots.ACCENT))
+    for (classifier, correct), (marker, colour) in zip(report.correct.items(), looks, strict=False):
+        shares = [100 * correct[report.labels == label].mean() for label in classes]
+        legend = f"{classifier}: {100 * correct.mean():.1f} % of all"
+        axes.plot(names, shares, marker, color=colour, label=legend)
+    if max(map(len, names)) > 2:
+        axes.tick_params("x", rotation=30)
+    axes.set(xlabel="class", ylabel="classified correctly, %")
+    axes.set_title("Classes predicted from mu")
+    axes.legend(loc="lower left")
+    # Room for the legend below the lowest share.
+    low, high = axes.get_ylim()
+    axes.set_ylim(low - 0.35 * (high - low), high)
+
+
+def draw_histogram(axes: "Axes", values: NDArray[np.floating], name: str) -> None:
+    """Draws the distribution of a figure over the images."""
+    axes.hist(values, bins=80, color=plots.INK)
+    axes.set(xlabel=name, ylabel="images")
+    quantity, _, unit = name.partition(", ")
+    mean = f"{values.mean():.1f} {unit}" if unit else f"{values.mean():.3f}"
+    axes.set_title(f"Distribution of {quantity} over images, mean {mean}")
+
+
+def draw_ranking(axes: "Axes", report: Report) -> None:
+    """Draws the images of lowest and of highest -ELBO."""
+    order = np.argsort(report.elbo, kind="stable")
+    rows = []
+    for name, ranked in (("lowest", order), ("highest", order[::-1])):
+        for number in range(RANKED_ROWS):
+            which = ranked[number * RANKED_COLUMNS : (number + 1) * RANKED_COLUMNS]
+            if len(which):
+                captions = [f"{value:.0f}" for value in report.elbo[which]]
+                rows.append(plots.Row(name, report.images[which], captions))
+    plots.show(axes, rows)
+    axes.set_title("Images of lowest and highest -ELBO, with their nats")

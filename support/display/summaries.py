@@ -232,7 +232,8 @@ class Summaries:
             return
         for name, rows in rows_by_name.items():
             # Of the plain kind, for the same reason as the scalars.
-            image = _encoded(255 - plots.mosaic(rows, rows.shape[1]))
+            columns, pixels = rows.shape[1:]
+            image = _encoded(255 - plots.mosaic(rows.reshape(-1, pixels), columns))
             value = Summary.Value(tag=tag(name), image=image)
             self._add("val", step, summary=Summary(value=[value]))
 

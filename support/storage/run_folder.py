@@ -81,6 +81,7 @@ class RunFolder:
 
     Attributes:
         record: of the run to continue; None: a new one.
+        given: the weights that a new run starts from; None: random ones.
         saves: for writing.
 
     Raises:
@@ -98,6 +99,7 @@ class RunFolder:
         self.path, self.log_dir = path, log_dir
         self.overwrite, self.writes = overwrite, writes
         self.record: records.RunRecord | None = None
+        self.given: Weights | None = None
         self._identity = identity
         self._locks = FolderLocks()
         self.saves = Saves(path, self._locks)
@@ -126,8 +128,15 @@ class RunFolder:
             run_id = self.record.run_id if self.record else None
             summaries.require_free(self.log_dir, run_id, self.overwrite)
 
-    def given_weights(self, source: str) -> Weights | None:
-        """Returns the weights that a new run starts from; None where a run continues.
+    @property
+    def architecture(self) -> records.Architecture | None:
+        """The network of the run to continue, or else of the given weights; None: neither."""
+        if self.record is not None:
+            return self.record.architecture
+        return self.given.record.architecture if self.given else None
+
+    def start_from(self, source: str) -> None:
+        """Reads the weights that a new run starts from; a run that continues needs none.
 
         Args:
             source: a folder or file with weights.
@@ -139,15 +148,13 @@ class RunFolder:
         if os.path.commonpath([inside, outside]) == outside:
             raise UserError(f"{source} lies in {self.path}, where the new run goes: choose another")
         if self.record is not None:
-            return None
-        found = weights.read(source)
-        network = self._identity.architecture
-        held = found.record.architecture._asdict()
-        for name, value in network.items():
+            return
+        self.given = weights.read(source)
+        held = self.given.record.architecture._asdict()
+        for name, value in self._identity.architecture.items():
             if held[name] != value:
                 theirs, ours = cli.as_typed(held[name]), cli.as_typed(value)
                 raise UserError(f"{source} has {name} {theirs} where this run has {ours}")
-        return found
 
     def __enter__(self) -> "RunFolder":
         if not self.writes:
@@ -171,6 +178,15 @@ class RunFolder:
 
     def __exit__(self, *_: object) -> None:
         self._locks.release()
+
+    def report_finished(self) -> None:
+        """Says that the run is done, and removes saves that a kill may have left."""
+        assert self.record is not None  # since it is finished
+        with self:
+            if self.writes:
+                self.saves.remove_all()
+        print(f"{self.path} holds this run, finished after {self.record.epochs_done} epochs.")
+        print("There is nothing to do.")
 
     def clear(self) -> None:
         """Removes what an earlier run wrote into both folders, where `--overwrite` asks for it."""

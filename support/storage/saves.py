@@ -19,6 +19,7 @@ from support.storage.locks import FolderLocks
 
 if TYPE_CHECKING:
     import model
+    from support.analysis import fitted_prior
 
 # The newest save, and the one before it in case the newest is damaged.
 SAVES_KEPT = 2
@@ -62,14 +63,17 @@ class Saves:
         self._remove([*reversed(later), *earlier[: len(earlier) - (SAVES_KEPT - 1)]])
 
     def write_finished(
-        self, vae: "model.VAE", record: records.RunRecord, prior: Mapping[str, NDArray] | None
+        self,
+        vae: "model.VAE",
+        record: records.RunRecord,
+        prior: "fitted_prior.PriorArrays | None",
     ) -> None:
         """Writes the finished weights, then removes the saves of the way there.
 
         Args:
             vae: the model.
             record: of the finished run.
-            prior: the arrays of the fitted prior; None: there is none.
+            prior: the fitted prior; None: there is none.
         """
         path, check = weights_file.finished_path(self.folder), self._locks.require_held
         weights_file.write(path, vae, record, prior=prior, before_commit=check)

@@ -29,6 +29,7 @@ from support.datasets.types import PIXELS
 
 if TYPE_CHECKING:
     import model
+    from support.analysis import fitted_prior
 
 RUN = "run.json"
 WEIGHTS = "model.weights.h5"
@@ -95,7 +96,7 @@ def write(
     record: records.RunRecord,
     *,
     training: Mapping[str, NDArray] | None = None,
-    prior: Mapping[str, NDArray] | None = None,
+    prior: "fitted_prior.PriorArrays | None" = None,
     before_commit: Callable[[], None] | None = None,
 ) -> None:
     """Writes one weights file, atomically.
@@ -104,7 +105,8 @@ def write(
         path: ends in `.keras`; a file of that name is replaced.
         vae: the model.
         record: of its run.
-        training, prior: the arrays of `training.npz` and `prior.npz`; None: without the member.
+        training: the arrays of `training.npz`; None: without it.
+        prior: the fitted prior; None: without it.
         before_commit: as `files.write_whole` takes it.
 
     Raises:
@@ -119,9 +121,10 @@ def write(
     def fill(private: str) -> None:
         vae.as_keras_model().save(private)
         with zipfile.ZipFile(private, "a") as archive:
-            for name, arrays in ((TRAINING, training), (PRIOR, prior)):
-                if arrays:
-                    archive.writestr(name, _npz(arrays))
+            if training:
+                archive.writestr(TRAINING, _npz(training))
+            if prior:
+                archive.writestr(PRIOR, _npz(prior._asdict()))
             members = [*archive.namelist(), RUN]
             archive.writestr(RUN, files.as_json(content | {"members": members}))
 

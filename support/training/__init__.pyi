@@ -1,8 +1,10 @@
 from . import augmentation as augmentation
-from . import cluster as cluster
-from . import distribution as distribution
+from . import config as config
 from . import optimizer as optimizer
+from . import rendezvous as rendezvous
 from . import run as run
 from . import schedule as schedule
+from . import selection as selection
 from . import signals as signals
 from . import steps as steps
+from . import workers as workers

@@ -6,29 +6,31 @@ call of several steps, and after each epoch.
 
 import contextlib
 import dataclasses
-import importlib.metadata
 import platform
 import signal
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
 
 import keras
 import numpy as np
+import tensorflow as tf
 from numpy.typing import NDArray
 
 import model
 from support import records
-from support.analysis import metrics
+from support.analysis import fitted_prior, metrics
+from support.datasets.types import Dataset
 from support.display import progress, summaries
 from support.errors import Interrupted, NotFiniteError, UserError
 from support.storage import weights, weights_file
 from support.storage.run_folder import RunFolder
 from support.storage.validation import Weights
-from support.training.distribution import Workers
+from support.training.config import Config, dataset_record
 from support.training.schedule import LearningRate
+from support.training.selection import BestEpoch
 from support.training.signals import Signals
+from support.training.workers import Workers
 
 # Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
 PICTURE_EPOCHS = 5
@@ -36,35 +38,16 @@ PICTURE_EPOCHS = 5
 TERM_NAMES = ("objective", *model.TERMS)
 
 
-class Plan(NamedTuple):
-    """What a run needs to know of its loop.
-
-    Attributes:
-        epochs, steps_per_epoch, batch_size: of the loop.
-        log_every: steps between two points of a train curve.
-        save_every: seconds between two saves.
-        seed: of the pictures in TensorBoard.
-        pictured: uint8 (n, 784), validation images of which TensorBoard shows the first few.
-    """
-
-    epochs: int
-    steps_per_epoch: int
-    batch_size: int
-    log_every: int
-    save_every: float
-    seed: int
-    pictured: NDArray[np.uint8]
-
-
 class Run:
     """A run in progress; a context manager.
 
     Args:
-        plan: of its loop.
-        workers: that share it.
+        config: of the run.
+        dataset: that it is trained on.
         folder: where it lives, entered already.
-        record: of a new run, at step 0.
-        given: the weights that a new run starts from; None: random ones.
+        workers: that share it.
+        log_every: steps between two points of a train curve.
+        save_every: seconds between two saves.
 
     Attributes:
         workers: that share it.
@@ -73,18 +56,23 @@ class Run:
 
     def __init__(
         self,
-        plan: Plan,
-        workers: Workers,
+        config: Config,
+        dataset: Dataset,
         folder: RunFolder,
-        record: records.RunRecord,
-        given: Weights | None,
+        workers: Workers,
+        log_every: int,
+        save_every: float,
     ) -> None:
+        workers.require_equal_shares(config.batch_size)
         self.workers, self.step = workers, 0
-        self._folder, self._record, self._given, self._plan = folder, record, given, plan
-        self._means = summaries.RunningMeans(TERM_NAMES, plan.log_every)
+        self._config, self._dataset, self._folder = config, dataset, folder
+        self._save_every = save_every
+        self._record = folder.record or _new_record(config, dataset, folder.given)
+        self._means = summaries.RunningMeans(TERM_NAMES, log_every)
         self._signals = Signals()
         self._resources = contextlib.ExitStack()
         self._progress: progress.Progress | None = None
+        self._best: BestEpoch | None = None
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> "Run":
@@ -97,13 +85,14 @@ class Run:
     @property
     def epoch(self) -> int:
         """How many epochs are done."""
-        return self.step // self._plan.steps_per_epoch
+        return self.step // self._config.steps_per_epoch
 
     @property
-    def _last_step(self) -> int:
-        return self._plan.epochs * self._plan.steps_per_epoch
+    def ended_early(self) -> bool:
+        """Whether the validation objective has not improved for `patience` epochs."""
+        return self._best is not None and self._best.out_of_patience(self.epoch)
 
-    def restore(
+    def start_or_resume(
         self,
         vae: model.VAE,
         optimizer: keras.optimizers.Optimizer,
@@ -120,10 +109,12 @@ class Run:
         """
         self._learning_rate = learning_rate
         self._vae, self._optimizer = vae, optimizer
+        if self._config.keep == "best":
+            self._best = BestEpoch(vae.trainable_variables, self._config.patience)
         if self._folder.record is None and self._folder.writes:
             self._folder.clear()
-            if self._given:
-                weights.fill(vae, self._given)
+            if self._folder.given:
+                weights.fill(vae, self._folder.given)
             self._save()
         self.workers.wait()
         self._require_same_save()
@@ -132,11 +123,9 @@ class Run:
         if chief:
             summaries.claim(self._folder.log_dir, self._record.run_id)
         if self.step and chief:
-            epochs_done = self.step / self._plan.steps_per_epoch
-            print(
-                f"Continuing at step {self.step}, after {epochs_done:.4g} of "
-                f"{self._plan.epochs} epochs."
-            )
+            done = self.step / self._config.steps_per_epoch
+            epochs = self._config.epochs
+            print(f"Continuing at step {self.step}, after {done:.4g} of {epochs} epochs.")
         writer = summaries.Summaries(self._folder.log_dir if chief else None)
         self._summaries = self._resources.enter_context(writer)
         self._summaries.start(self.step, self._record)
@@ -166,13 +155,16 @@ class Run:
                 "the number of steps: start again with --overwrite, or in another folder"
             )
         self._means.restore(training)
+        if self._best:
+            self._best.restore(training)
 
     def _training_arrays(self) -> dict[str, NDArray]:
         """Returns what a save needs beside weights to be continued."""
         store: dict[str, object] = {}
         self._optimizer.save_own_variables(store)
         optimizer = {f"optimizer_{name}": np.asarray(value) for name, value in store.items()}
-        return optimizer | self._means.state()
+        best = self._best.state() if self._best else {}
+        return optimizer | self._means.state() | best
 
     def remaining(
         self, batches: NDArray[np.int32], steps_per_call: int
@@ -186,13 +178,13 @@ class Run:
         if self._progress is None:
             # From now on, when everything is compiled, time counts.
             self._progress = self._resources.enter_context(self._new_progress())
-        for first in range(self.step % self._plan.steps_per_epoch, len(batches), steps_per_call):
+        for first in range(self.step % self._config.steps_per_epoch, len(batches), steps_per_call):
             yield batches[first : first + steps_per_call]
 
     def _new_progress(self) -> progress.Progress:
-        plan = self._plan
+        config = self._config
         return progress.Progress(
-            plan.epochs, plan.steps_per_epoch, plan.batch_size, self.step, self.workers.chief
+            config.epochs, config.steps_per_epoch, config.batch_size, self.step, self.workers.chief
         )
 
     def after_steps(self, terms: Mapping[str, NDArray[np.float64]]) -> None:
@@ -215,7 +207,7 @@ class Run:
         assert self._progress is not None  # `remaining` has made it
         self._progress.update(self.step, terms["loss_total"][-1])
         # At the end of an epoch, after_epoch saves: with the validation.
-        if self.step % self._plan.steps_per_epoch:
+        if self.step % self._config.steps_per_epoch:
             self._save_if_due()
 
     def after_epoch(self, validated: Mapping[str, float]) -> None:
@@ -228,18 +220,28 @@ class Run:
             Interrupted: a signal came; everything is saved.
         """
         self._summaries.scalars("val", self.step, validated)
+        if self._best:
+            self._best.update(self.epoch, validated["objective"])
         epoch_index = self.epoch - 1
-        if self.step == self._last_step or epoch_index % PICTURE_EPOCHS == 0:
-            pictured = metrics.pictures(self._vae, self._plan.pictured, self._plan.seed)
-            self._summaries.pictures(self.step, pictured)
+        if self.step == self._config.total_steps or epoch_index % PICTURE_EPOCHS == 0:
+            self._summaries.pictures(self.step, self._pictures())
         assert self._progress is not None
-        self._progress.end_epoch(self._means.end_epoch(self._plan.steps_per_epoch), validated)
+        self._progress.end_epoch(self._means.end_epoch(self._config.steps_per_epoch), validated)
         self._save_if_due()
+
+    def _pictures(self) -> Mapping[str, NDArray[np.uint8]]:
+        """Returns the pictures of the first validation images and samples for TensorBoard."""
+        config = self._config
+        images = metrics.as_evaluated(
+            self._dataset.validation.images, config.binarize == "dynamic", config.seed
+        )
+        return metrics.pictures(self._vae, images, config.seed)
 
     def _save_if_due(self) -> None:
         stop = self.workers.any(self._signals.received is not None)
         seconds = time.monotonic() - self._saved_at
-        if stop or self.step == self._last_step or seconds > self._plan.save_every:
+        ended = self.step == self._config.total_steps or self.ended_early
+        if stop or ended or seconds > self._save_every:
             self._summaries.flush()
             self._save()
         self._leave(stop)
@@ -272,7 +274,7 @@ class Run:
 
     def _record_at(self, step: int) -> records.RunRecord:
         return dataclasses.replace(
-            self._record, step=step, epochs_done=step // self._plan.steps_per_epoch
+            self._record, step=step, epochs_done=step // self._config.steps_per_epoch
         )
 
     def _not_finite(self, step: int) -> NotFiniteError:
@@ -283,17 +285,30 @@ class Run:
             "smaller --learning_rate, in another folder"
         )
 
+    def select_weights(self) -> None:
+        """Gives the model the weights that the run keeps: its last, or those of its best epoch."""
+        if self._best is None:
+            return
+        last = self._best.last_objective
+        self._best.select()
+        if self.workers.chief:
+            print(
+                f"Kept the weights of epoch {self._best.epoch} of {self.epoch}: with "
+                f"{self._best.objective:.2f} their objective on the validation images is the "
+                f"lowest ({last:.2f} after the last epoch)."
+            )
+
     def finish(
         self,
         posterior: records.Posterior,
-        prior: Mapping[str, NDArray] | None,
+        prior: fitted_prior.PriorArrays | None,
         prior_record: records.PriorRecord,
     ) -> None:
         """Writes the finished weights, then removes the saves of the way there.
 
         Args:
             posterior: moments over the training images.
-            prior: the arrays of the fitted prior; None: there is none.
+            prior: the fitted prior; None: there is none.
             prior_record: what became of it.
 
         Raises:
@@ -302,31 +317,24 @@ class Run:
         if not posterior.finite:
             raise self._not_finite(self.step)
         if self._folder.writes:
-            record = dataclasses.replace(self._record, posterior=posterior, prior=prior_record)
+            record = dataclasses.replace(
+                self._record,
+                posterior=posterior,
+                prior=prior_record,
+                kept_epoch=self._best.epoch if self._best else self.epoch,
+            )
             self._folder.saves.write_finished(self._vae, record, prior)
         self.workers.wait()
 
 
-def new_record(
-    dataset: records.DatasetRecord,
-    architecture: records.Architecture,
-    training: Mapping[str, records.Setting],
-    given: Weights | None,
-) -> records.RunRecord:
-    """Returns the record of a new run at step 0.
-
-    Args:
-        dataset: what it is trained on.
-        architecture: its network.
-        training: every flag that shapes the result.
-        given: the weights that it starts from; None: random ones.
-    """
+def _new_record(config: Config, dataset: Dataset, given: Weights | None) -> records.RunRecord:
+    """Returns the record of a new run at step 0, from given weights or random ones."""
     source = records.Source(given.record.run_id, given.record.step) if given else None
     return records.RunRecord(
         run_id=uuid.uuid4().hex,
-        dataset=dataset,
-        architecture=architecture,
-        training=training,
+        dataset=dataset_record(dataset),
+        architecture=config.architecture,
+        training=config.settings(),
         step=0,
         epochs_done=0,
         versions=versions(),
@@ -336,6 +344,6 @@ def new_record(
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the packages that shape a result, by name."""
-    packages = ("tensorflow", "keras", "numpy")
-    found = {name: importlib.metadata.version(name) for name in packages}
+    packages = {"tensorflow": tf, "keras": keras, "numpy": np}
+    found = {name: str(package.__version__) for name, package in packages.items()}
     return {"python": platform.python_version()} | found

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 import model
 from support.datasets.types import PIXELS
-from support.training.distribution import Workers
+from support.training.workers import Workers
 
 # Bounds of a call: the memory of its inputs, and what two cores compute in half a second, since
 # Python handles a signal only when a compiled call returns.
@@ -31,39 +31,25 @@ CALL_FLOPS = 60e9
 
 
 class Step(Protocol):
-    """One training step, as `train.TrainingStep` defines it."""
+    """One training step: see `TrainingStep` in train.py."""
 
     @property
     def done(self) -> keras.Variable:
         """How many steps of the run are done."""
 
     def inputs(self, indices: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Returns the images and the noise of several steps.
-
-        Args:
-            indices: of the images of each step, int32 (steps, batch).
-            steps: the number of each step in the run, int32 (steps,).
-
-        Returns:
-            Images, float32 (steps, batch, 784); noise, float32 (steps, L, batch, latent_dim).
-        """
+        """Returns the images and the noise of several steps."""
 
     def gradients(
         self, images: tf.Tensor, noise: tf.Tensor, step: tf.Tensor
     ) -> tuple[Mapping[str, tf.Tensor], Sequence[tf.Tensor]]:
-        """Returns the terms of the loss and the gradients of one step.
-
-        Args:
-            images: float32 (batch, 784).
-            noise: float32 (L, batch, latent_dim).
-            step: its number in the run.
-        """
+        """Returns the terms of the loss and the gradients of one step."""
 
     def update(self, gradients: Sequence[tf.Tensor]) -> None:
         """Changes the weights."""
 
 
-def steps_per_call(vae: model.VAE, batch_size: int, samples: int) -> int:
+def most_steps_per_call(vae: model.VAE, batch_size: int, samples: int) -> int:
     """Returns how many steps one call computes: a function of sizes, the same on any machine.
 
     Args:

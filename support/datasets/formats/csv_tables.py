@@ -185,26 +185,20 @@ def read(request: Request) -> Contents:
     Raises:
         UserError: a line has other values than the first, or there are several data sets.
     """
-    tables = {}
-    items = []
-    for entry in sorted(request.entries, key=lambda entry: entry.gzipped):
-        role = roles.of(entry.name)
-        part = role.part or roles.part_of_folders(entry.name) or TRAIN
-        item = roles.Named(entry.name, role.family, (part,))
-        tables[id(item)] = entry
-        items.append(item)
-    chosen, others = roles.one_data_set(items, request.where)
-    if not any(item.role == (TRAIN,) for item in chosen):
-        chosen[0] = chosen[0]._replace(role=(TRAIN,))
-        tables[id(chosen[0])] = tables[id(_same(items, chosen[0].name))]
+    plain_first = sorted(request.entries, key=lambda entry: entry.gzipped)
+    chosen, others = roles.one_data_set(plain_first, _named, request.where)
     notices = []
     if others:
-        names = listed([item.name for item in others])
+        names = listed([entry.name for entry in others])
         notices.append(f"not used, as it is another data set: {names}; name its file to use it")
-    parts = {item.role[0]: Table(tables[id(item)]) for item in chosen}
+    parts = {_part(entry): Table(entry) for entry in chosen}
+    if TRAIN not in parts:
+        # What is all there is, whatever it is called.
+        largest = max(parts, key=lambda part: parts[part].entry.size)
+        parts = {TRAIN: parts.pop(largest), **parts}
     sources = {part: table.source() for part, table in parts.items()}
-    turned = request.turned([item.name for item in chosen])
-    result = arrays.read(sources, turned)
+    transposed = request.turned([entry.name for entry in chosen])
+    result = arrays.read(sources, transposed)
     found: dict[str, NDArray] = {}
     for part, table in parts.items():
         if table.labels is not None:
@@ -215,14 +209,19 @@ def read(request: Request) -> Contents:
     return Contents(
         splits,
         class_names,
-        f"CSV: {listed([item.name for item in chosen])}",
+        f"CSV: {listed([entry.name for entry in chosen])}",
         named_arrays.values_line(sources, result.values),
         (*notices, *result.notices),
+        transposed,
     )
 
 
-def _same(items: list[roles.Named], name: str) -> roles.Named:
-    return next(item for item in items if item.name == name)
+def _part(entry: Entry) -> str:
+    return roles.of(entry.name).part or roles.part_of_folders(entry.name) or TRAIN
+
+
+def _named(entry: Entry) -> roles.Named:
+    return roles.Named(entry.name, roles.of(entry.name).family, (_part(entry),))
 
 
 class Table:

@@ -119,7 +119,7 @@ def assemble(
         check([array for array in found if array.family == family])
     notices = []
     if surplus:
-        notices.append(f"not used: {listed([array.entry.where for array in surplus])}")
+        notices.append(f"not used: {listed([_name(array) for array in surplus])}")
     read_labels: dict[str, NDArray] = {}
     sources = {}
     for part, array in images.items():
@@ -145,6 +145,7 @@ def assemble(
         f"{files}: {listed(sorted(set(map(_file_of, used))))}",
         values_line(sources, result.values),
         (*notices, *result.notices),
+        transposed,
     )
 
 
@@ -184,6 +185,13 @@ def values_line(sources: dict[str, arrays.ImageSource], values: arrays.Values) -
     return f"{first.kind}, shape {first.shape}, from {values.lowest:.6g} to {values.highest:.6g}"
 
 
+def _name(array: NamedArray) -> str:
+    """The name of an array for messages: its file's, or of a member of an `.npz`, its key."""
+    if array.entry.container:
+        return array.entry.name.removesuffix(".npy")
+    return array.entry.name
+
+
 def _file_of(where: str) -> str:
     return where.split(": ")[0].rsplit("/", 1)[-1]
 
@@ -199,13 +207,7 @@ def _by_part(
     families = {array.family for array in found if array.kind == IMAGES}
     usable = [array for array in found if array.kind and array.family in families]
     preferred = sorted(usable, key=lambda array: (array.extra, array.entry.gzipped))
-    items = [
-        roles.Named(_path(array), array.family, (array.part, array.kind, _order(array)))
-        for array in preferred
-    ]
-    chosen, _ = roles.one_data_set(items, where)
-    names = {id(item) for item in chosen}
-    kept = [array for array, item in zip(preferred, items, strict=True) if id(item) in names]
+    kept, _ = roles.one_data_set(preferred, _named, where)
     images: dict[str, NamedArray] = {}
     label_arrays: dict[str, NamedArray] = {}
     for kind, into in ((IMAGES, images), (LABELS, label_arrays)):
@@ -222,6 +224,10 @@ def _by_part(
     label_arrays = {part: array for part, array in label_arrays.items() if part in images}
     used = [id(array) for array in (*images.values(), *label_arrays.values())]
     return images, label_arrays, [array for array in found if id(array) not in used]
+
+
+def _named(array: NamedArray) -> roles.Named:
+    return roles.Named(_path(array), array.family, (array.part, array.kind, _order(array)))
 
 
 def _path(array: NamedArray) -> str:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import NamedTuple
 
+from support.datasets import archives
 from support.datasets.entries import Entry
 from support.datasets.formats import csv_tables
 
@@ -82,7 +83,20 @@ def _is_table(entry: Entry) -> bool:
 
 
 def _zip_holds(ending: str) -> Callable[[Entry], bool]:
-    return lambda entry: any(name.endswith(ending) for name in entry.zip_names)
+    def holds(entry: Entry) -> bool:
+        if not archives.is_zip(entry):
+            return False
+        return any(name.endswith(ending) for name in archives.zip_names(entry))
+
+    return holds
+
+
+def format_of(entry: Entry) -> NotRead | None:
+    """Returns the format of a file that is not read; None where it is unknown."""
+    for not_read in NOT_READ:
+        if not_read.recognizes(entry):
+            return not_read
+    return None
 
 
 PICKLE_ADVICE = (
@@ -167,7 +181,7 @@ NOT_READ = (
     NotRead("SQLite", _begins(b"SQLite format 3"), "export the table of pixels as CSV"),
     NotRead(
         "a web page, not the file itself",
-        lambda entry: entry.head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html", b"<?xml")),
+        lambda entry: entry.head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")),
         "the download went wrong: download it again",
     ),
     NotRead(

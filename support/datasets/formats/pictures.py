@@ -11,8 +11,8 @@ import io
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Iterable
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,9 @@ from support.datasets.roles import TRAIN
 from support.datasets.types import MOST_IMAGES, PIXELS, SIDE, Contents
 from support.errors import UserError
 
+if TYPE_CHECKING:
+    from PIL import Image
+
 # The names by which Pillow knows the formats that are read.
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
@@ -37,6 +40,10 @@ MOST_PIXELS_IN_ALL = 10_000_000_000
 MANY = 500
 # So many pictures that cannot be read are passed over.
 FEW, FEW_SHARE = 5, 0.01
+# ITU-R 601, as Pillow has them.
+GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])
+# A drawing whose grey values differ less is of one colour.
+ONE_COLOUR = 0.1
 
 
 class Picture(NamedTuple):
@@ -187,21 +194,20 @@ def _read_all(
     failed: list[tuple[str, str]] = []
     done: Counter[str] = Counter()
     pixels = 0
-    with _bar(found) as shown:
-        for picture in shown:
-            try:
-                with _opened(picture.entry) as opened:
-                    pixels += opened.width * opened.height
-                    images[len(kept)] = _as_bytes(opened, done)
-                kept.append(picture)
-            except ValueError as error:
-                failed.append((picture.entry.name, printable(str(error)[:100])))
-            _require_few(failed, found, request)
-            if pixels > MOST_PIXELS_IN_ALL:
-                raise UserError(
-                    f"{request.where} holds pictures of more than {MOST_PIXELS_IN_ALL:,} pixels "
-                    "in all: make them smaller"
-                )
+    for picture in _with_bar(found):
+        try:
+            with _opened(picture.entry) as opened:
+                pixels += opened.width * opened.height
+                images[len(kept)] = _as_bytes(opened, done)
+            kept.append(picture)
+        except ValueError as error:
+            failed.append((picture.entry.name, printable(str(error)[:100])))
+        _require_few(failed, found, request)
+        if pixels > MOST_PIXELS_IN_ALL:
+            raise UserError(
+                f"{request.where} holds pictures of more than {MOST_PIXELS_IN_ALL:,} pixels "
+                "in all: make them smaller"
+            )
     notices = [_line(what, count) for what, count in done.items()]
     if failed:
         name, reason = failed[0]
@@ -231,7 +237,7 @@ def _require_few(failed: list[tuple[str, str]], found: list[Picture], request: R
 
 
 @contextlib.contextmanager
-def _opened(entry: Entry):
+def _opened(entry: Entry) -> Iterator[Image.Image]:
     """Opens a picture whose size is known to be moderate.
 
     Raises:
@@ -256,7 +262,7 @@ def _opened(entry: Entry):
         raise ValueError(str(error) or type(error).__name__) from error
 
 
-def _as_bytes(picture, done: Counter[str]) -> NDArray[np.uint8]:
+def _as_bytes(picture: Image.Image, done: Counter[str]) -> NDArray[np.uint8]:
     """Returns a picture as uint8 (784,).
 
     Args:
@@ -265,39 +271,60 @@ def _as_bytes(picture, done: Counter[str]) -> NDArray[np.uint8]:
     """
     from PIL import ImageOps
 
-    grey = grey_of(ImageOps.exif_transpose(picture))
-    if picture.mode not in ("1", "L", "I", "I;16", "F"):
-        colours = np.asarray(picture.convert("RGB"))
-        if picture.has_transparency_data or np.ptp(colours, axis=2).any():
-            done["grey"] += 1
+    grey, coloured = _grey(ImageOps.exif_transpose(picture))
+    if coloured:
+        done["grey"] += 1
     if grey.shape == (SIDE, SIDE):
         return np.rint(255 * grey).astype(np.uint8).reshape(PIXELS)
     done["preprocessed"] += 1
     return preprocessing.preprocess(grey).reshape(PIXELS)
 
 
-def grey_of(picture) -> NDArray[np.float64]:
-    """Returns a Pillow image as grey values, float (height, width), 0 black and 1 white."""
-    from support.datasets import photos
+def _grey(picture: Image.Image) -> tuple[NDArray[np.float64], bool]:
+    """Returns grey values, float (height, width), 0 black and 1 white; and whether the picture had
+    colours or transparency.
 
-    return photos.as_grey(picture)
+    Raises:
+        ValueError: pixels that are not finite.
+    """
+    if picture.mode.startswith(("I", "F")):
+        values = np.asarray(picture, float)
+        if not np.isfinite(values).all():
+            raise ValueError("pixels that are not finite")
+        white = next((most for most in (1, 255, 65535) if values.max() <= most), values.max())
+        return np.clip(values / white, 0, 1), False
+    if picture.has_transparency_data:
+        return _without_transparency(np.asarray(picture.convert("RGBA"), float) / 255), True
+    coloured = False
+    if picture.mode not in ("1", "L"):
+        colours = np.asarray(picture.convert("RGB"))
+        coloured = bool(np.ptp(colours, axis=2).any())
+    return np.asarray(picture.convert("L"), float) / 255, coloured
 
 
-def _bar(found: list[Picture]):
-    """The same pictures, with a bar on a terminal where they are many."""
+def _without_transparency(colours: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Returns what is seen of a picture with transparency, float (height, width, 4), on paper that
+    differs from it: bright drawings on black, dark ones on white. A drawing of one colour on
+    nothing is bright on black."""
+    grey, alpha = colours[..., :3] @ GREY_WEIGHTS, colours[..., 3]
+    drawn = grey[alpha > 0.5]
+    if drawn.size == 0:
+        raise ValueError("it is transparent everywhere")
+    if np.ptp(drawn) < ONE_COLOUR and alpha.min() < 0.5:
+        return alpha
+    paper = 1.0 if drawn.mean() < 0.5 else 0.0
+    return np.clip(alpha * grey + (1 - alpha) * paper, 0, 1)
+
+
+def _with_bar(found: list[Picture]) -> Iterator[Picture]:
+    """Yields the pictures, with a bar on a terminal where they are many."""
     if len(found) < MANY or not sys.stderr.isatty():
-        return contextlib.nullcontext(found)
+        yield from found
+        return
     from rich import console, progress
 
     screen = console.Console(stderr=True)
-    bar = progress.Progress(console=screen, transient=True)
-
-    @contextlib.contextmanager
-    def shown():
-        with bar:
-            yield bar.track(found, description="Reading pictures")
-
-    return shown()
+    yield from progress.track(found, "Reading pictures", console=screen, transient=True)
 
 
 def _sizes(kept: list[Picture], request: Request) -> str:

@@ -1,100 +1,187 @@
-"""The explorer: one HTML file with a decoder, an encoder and a prior, to play with in a browser.
+"""The explorer: one HTML file with a decoder, an encoder and a prior, to try out in a browser.
 
-    explorer.write("explorer.html", run, arrays)      # as weights.read returns them
+    explorer.write("explorer.html", storage.weights.read("better_weight"))
 
 The page needs no network and no server. Its sources are page.html, page.css and page.js in this
-folder; weights go into it as half floats in base64. Nothing here needs TensorFlow.
+folder; the weights are in it as half floats in base64. Nothing here needs TensorFlow.
 """
 
 import base64
 import json
 import pathlib
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from data import PIXELS
-from support import UserError, files
-from support.prior import ACTIVE_VARIANCE
+from support import files, records
+from support.analysis import fitted_prior
+from support.datasets.types import PIXELS
+from support.errors import UserError
 
-HERE = pathlib.Path(__file__).parent
+if TYPE_CHECKING:
+    from support.storage.validation import Weights
+
+SOURCES = pathlib.Path(__file__).parent
 LARGEST_HALF = 65504
-SLIDERS = 20
+MOST_SLIDERS = 20
+# How far the map reaches in a two-dimensional z.
+PLANE_EDGE = 3.0
+# How data sets are called in a sentence.
+DATASET_NAMES = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "kmnist": "KMNIST",
+    "digits": "scikit-learn's digits",
+    "custom": "custom images",
+}
 
 
-def write(path, run, arrays):
+def write(path: str, found: "Weights") -> None:
     """Writes the page, whole or not at all.
 
     Args:
         path: of the HTML file.
-        run, arrays: as `weights.read` returns them, of a finished run, encoder and decoder.
+        found: weights of a finished run, encoder and decoder.
 
     Raises:
         UserError: the weights do not fit into half floats, or the file cannot be written.
     """
-    architecture, posterior = run["architecture"], run["posterior"]
-    latent_dim, hidden = architecture["latent_dim"], architecture["hidden_units"]
-    carried = int(np.sum(np.array(posterior["mu_std"]) ** 2 > ACTIVE_VARIANCE))
-    trained = f"{run['epochs_done']} epochs of {run['dataset']['name']}"
-    earlier = " on top of an earlier run" * run["training"]["warm_start"]
-    model = {
-        "about": f"Its weights come from {trained}{earlier}, "
-        f"and use {carried} of the {latent_dim} dimensions of z.",
-        "activation": architecture["activation"],
-        "latent_dim": latent_dim,
-        "encoder": [PIXELS, *hidden, 2 * latent_dim],
-        "decoder": [latent_dim, *reversed(hidden), PIXELS],
-        "weights": halves(*arrays["encoder"], *arrays["decoder"]),
-        "posterior": {name: np.round(posterior[name], 5).tolist() for name in ("mu_std", "KLD")},
-        "shown": min(max(carried, 2), SLIDERS, latent_dim),
-        "prior": None,
-        "plane": None,
-    }
-    prior = arrays.get("prior")
-    if prior:
-        plain = {name: prior[name].tolist() for name in ("active", "labels", "weights")}
-        factors = np.linalg.cholesky(prior["covariances"])
-        model["prior"] = plain | {"means": halves(prior["means"]), "factors": halves(factors)}
-    if prior or latent_dim == 2:
-        model["plane"] = plane(prior, latent_dim)
-    page = HERE.joinpath("page.html").read_text(encoding="utf-8")
+    content = json.dumps(model_of(found))
+    page = SOURCES.joinpath("page.html").read_text(encoding="utf-8")
     for name in ("page.css", "page.js"):
-        page = page.replace(f"/* {name} */", HERE.joinpath(name).read_text(encoding="utf-8"))
+        source = SOURCES.joinpath(name).read_text(encoding="utf-8")
+        page = page.replace(f"/* {name} */", source)
     with files.disk_errors(path):
-        files.write_text(path, page.replace('"the model"', json.dumps(model)))
+        files.write_text(path, page.replace('"the model"', content))
 
 
-def halves(*arrays):
-    """Returns arrays as half floats, one after the other, in base64."""
+def model_of(found: "Weights") -> dict[str, Any]:
+    """Returns what page.js reads, as a JSON object.
+
+    Its keys: `about`, two sentences; `class_names`, empty for digits; `activation`; `latent_dim`;
+    `encoder` and `decoder`, the sizes of their layers; `weights` of both; `posterior`, of the
+    training images; `sliders`, how many; `prior`, the fitted prior or null; `plane`, the map or
+    null.
+
+    Raises:
+        UserError: the weights do not fit into half floats.
+    """
+    record = found.record
+    assert record.posterior is not None, "only a finished run has a page"
+    assert found.encoder is not None, "the page encodes"
+    assert found.decoder is not None, "the page decodes"
+    hidden_units, latent_dim, activation = record.architecture
+    active = active_units(record.posterior)
+    return {
+        "about": about(record, active),
+        "class_names": list(record.dataset.class_names),
+        "activation": activation,
+        "latent_dim": latent_dim,
+        "encoder": [PIXELS, *hidden_units, 2 * latent_dim],
+        "decoder": [latent_dim, *reversed(hidden_units), PIXELS],
+        "weights": halves(*found.encoder, *found.decoder),
+        "posterior": {
+            "mu_std": np.round(record.posterior.mu_std, 5).tolist(),
+            "KLD": np.round(record.posterior.KLD, 5).tolist(),
+        },
+        "sliders": min(max(active, 2), MOST_SLIDERS, latent_dim),
+        "prior": prior_of(found.prior),
+        "plane": plane(found.prior, latent_dim),
+    }
+
+
+def active_units(posterior: records.Posterior) -> int:
+    """Returns how many latent dimensions are active."""
+    return int(np.sum(np.array(posterior.mu_std) ** 2 > fitted_prior.ACTIVE_VARIANCE))
+
+
+def about(record: records.RunRecord, active: int) -> str:
+    """Returns two sentences on where the weights come from."""
+    name = DATASET_NAMES.get(record.dataset.name, record.dataset.name)
+    epochs = "1 epoch" if record.epochs_done == 1 else f"{record.epochs_done:,} epochs"
+    start = ", starting from the weights of an earlier run" if record.warm_start else ""
+    return (
+        f"This model was trained for {epochs} on {name}{start}. It uses {active} of the "
+        f"{record.architecture.latent_dim} dimensions of z."
+    )
+
+
+def prior_of(prior: fitted_prior.PriorArrays | None) -> dict[str, Any] | None:
+    """Returns the fitted prior for page.js; None where there is none."""
+    if prior is None:
+        return None
+    return {
+        "active": prior.active.tolist(),
+        "labels": prior.labels.tolist(),
+        "weights": prior.weights.tolist(),
+        "means": halves(prior.means),
+        "factors": halves(np.linalg.cholesky(prior.covariances)),
+    }
+
+
+def halves(*arrays: NDArray[np.floating]) -> str:
+    """Returns arrays as half floats, one after the other, in base64.
+
+    Raises:
+        UserError: a number is too large for a half float.
+    """
     flat = np.concatenate([np.ravel(array) for array in arrays])
-    if np.abs(flat).max() > LARGEST_HALF:
-        raise UserError("these weights are too large for the page's half floats")
+    largest = np.abs(flat).max()
+    if largest > LARGEST_HALF:
+        raise UserError(
+            f"the page stores half floats, up to {LARGEST_HALF:,}, and these weights reach "
+            f"{largest:,.0f}: choose other weights"
+        )
     return base64.b64encode(flat.astype("<f2").tobytes()).decode()
 
 
-def plane(prior, latent_dim):
-    """Returns the map: a plane in z, what lies on it, and its edges.
+def plane(prior: fitted_prior.PriorArrays | None, latent_dim: int) -> dict[str, Any] | None:
+    """Returns the map: a plane in z, the components of the prior on it, its edges, and a text.
 
-    With two latent dimensions it is all of z. Otherwise it goes through the middle of the fitted
-    prior, along the two directions in which the means of its components differ most.
+    A two-dimensional z is the plane. Otherwise it contains the mean of the fitted prior and the
+    two directions in which the means of its components differ most; where no prior has two
+    dimensions there is none.
     """
     if latent_dim == 2:
-        units, origin, axes = [0, 1], np.zeros(2), np.eye(2)
-        whole = prior and len(prior["active"]) == 2
-        points = prior["means"] if whole else np.zeros((0, 2))
-        low, high = [-3.0, -3.0], [3.0, 3.0]
-        text = "All of z, out to 3 on each side. Click or drag: the ring is the digit on show."
-    else:
-        units, weights, means = prior["active"].tolist(), prior["weights"], prior["means"]
-        origin = weights @ means
-        spread = (weights[:, None] * (means - origin)).T @ (means - origin)
-        axes = np.linalg.eigh(spread)[1][:, ::-1].T[:2]
-        points = (means - origin) @ axes.T
-        edge = 1.1 * np.abs(points).max() + 0.1
-        low, high = [-edge, -edge], [edge, edge]
-        text = "The fitted prior's Gaussians, named by digit, on the plane where they differ "
-        text += "most. Click or drag: the ring is the digit on show."
-    found = {"units": units, "low": low, "high": high, "text": text}
-    return found | {
-        name: np.round(array, 4).tolist()
-        for name, array in (("origin", origin), ("axes", axes), ("points", points))
+        return _whole_plane(prior)
+    if prior is None or len(prior.active) < 2:
+        return None
+    origin = prior.weights @ prior.means
+    centred = prior.means - origin
+    axes = np.linalg.eigh((prior.weights[:, None] * centred).T @ centred)[1][:, ::-1].T[:2]
+    points = centred @ axes.T
+    edge = 1.1 * np.abs(points).max() + 0.1
+    text = (
+        "The components of the fitted prior, labelled by class, on the plane in which their means "
+        "differ most. Click or drag: the ring marks the current digit."
+    )
+    return {
+        "units": prior.active.tolist(),
+        "low": [-edge, -edge],
+        "high": [edge, edge],
+        "text": text,
+        "origin": np.round(origin, 4).tolist(),
+        "axes": np.round(axes, 4).tolist(),
+        "points": np.round(points, 4).tolist(),
+    }
+
+
+def _whole_plane(prior: fitted_prior.PriorArrays | None) -> dict[str, Any]:
+    """Returns the map of a two-dimensional z."""
+    points = np.zeros((0, 2))
+    if prior is not None and len(prior.active) == 2:
+        points = prior.means
+    text = (
+        f"All of z, from -{PLANE_EDGE:g} to {PLANE_EDGE:g} in each dimension. Click or drag: the "
+        "ring marks the current digit."
+    )
+    return {
+        "units": [0, 1],
+        "low": [-PLANE_EDGE, -PLANE_EDGE],
+        "high": [PLANE_EDGE, PLANE_EDGE],
+        "text": text,
+        "origin": [0.0, 0.0],
+        "axes": [[1.0, 0.0], [0.0, 1.0]],
+        "points": np.round(points, 4).tolist(),
     }

@@ -1,13 +1,13 @@
-/* The explorer: a decoder, an encoder and a prior in plain JavaScript, and what one does with them.
+/* The explorer: a decoder, an encoder and a prior in plain JavaScript, with controls to try them.
    Digits are Float32Array(784) in [0, 1], ink bright; z is Float32Array(latent_dim). */
 
 const model = JSON.parse(document.getElementById("model").textContent);
 const $ = (id) => document.getElementById(id);
 const SIDE = 28;
 const PIXELS = SIDE * SIDE;
-const WALL = 100;
-// Milliseconds of decoding between two frames: the rest of the wall waits for the next one.
-const SLICE = 12;
+const SAMPLES = 100;
+// Milliseconds of decoding between two frames; the remaining samples wait for the next one.
+const DECODE_MILLISECONDS = 12;
 
 // Numbers ------------------------------------------------------------------------------------
 
@@ -68,21 +68,21 @@ const ACTIVATIONS = {
 };
 
 const weights = halves(model.weights);
-let taken = 0;
-function take(count) {
-  taken += count;
-  return weights.subarray(taken - count, taken);
+let position = 0;
+function nextWeights(count) {
+  position += count;
+  return weights.subarray(position - count, position);
 }
 function layers(sizes) {
   return sizes.slice(1).map((outputs, index) => {
     const inputs = sizes[index];
-    return { inputs, outputs, kernel: take(inputs * outputs), bias: take(outputs) };
+    return { inputs, outputs, kernel: nextWeights(inputs * outputs), bias: nextWeights(outputs) };
   });
 }
 const encoder = layers(model.encoder);
 const decoder = layers(model.decoder);
 
-function through(network, input) {
+function forward(network, input) {
   const activation = ACTIVATIONS[model.activation];
   network.forEach(({ inputs, outputs, kernel, bias }, index) => {
     const sums = Float32Array.from(bias);
@@ -100,16 +100,16 @@ function through(network, input) {
 }
 
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
-const decode = (z) => through(decoder, z).map(sigmoid);
+const decode = (z) => forward(decoder, z).map(sigmoid);
 
 /** q(z | x) of a digit: mu and log_var. */
 function encode(digit) {
-  const both = through(encoder, digit);
+  const both = forward(encoder, digit);
   return { mu: both.slice(0, model.latent_dim), logVar: both.slice(model.latent_dim) };
 }
 
-/** What a digit costs, in nats: KL, and -ELBO as a mean over 16 draws of z. */
-function cost(digit) {
+/** KL and -ELBO of a digit, nats; the -ELBO is a mean over 16 samples of z. */
+function figures(digit) {
   const { mu, logVar } = encode(digit);
   let kld = 0;
   for (let i = 0; i < mu.length; i++) {
@@ -117,10 +117,10 @@ function cost(digit) {
   }
   const next = uniforms(1);
   let bce = 0;
-  for (let draw = 0; draw < 16; draw++) {
+  for (let sample = 0; sample < 16; sample++) {
     const noise = normals(next, mu.length);
     const z = mu.map((m, i) => m + Math.exp(0.5 * logVar[i]) * noise[i]);
-    const logits = through(decoder, z);
+    const logits = forward(decoder, z);
     for (let i = 0; i < PIXELS; i++) {
       const x = logits[i];
       bce += (Math.max(x, 0) - x * digit[i] + Math.log1p(Math.exp(-Math.abs(x)))) / 16;
@@ -137,9 +137,10 @@ const prior = model.prior && {
   factors: halves(model.prior.factors),
 };
 const digits = prior ? [...new Set(prior.labels)] : [];
+const className = (label) => model.class_names[label] ?? String(label);
 
-/** A draw of z: of the fitted prior, of one digit of it, or of N(0, I). */
-function drawn(next, kind, digit, temperature) {
+/** A sample of z: from the fitted prior, from one class of it, or from N(0, I). */
+function sampled(next, kind, digit, temperature) {
   const z = normals(next, model.latent_dim).map((value) => value * temperature);
   let place = next();
   if (kind !== "fitted") return z;
@@ -161,8 +162,8 @@ function drawn(next, kind, digit, temperature) {
   return z;
 }
 
-/** The digit that p(digit | z = mu) names, and how sure it is. */
-function named(mu) {
+/** The most probable class of a digit under the fitted prior, and p(class | z = mu). */
+function classify(mu) {
   const size = prior.active.length;
   const sums = new Map();
   const logs = prior.weights.map((weight, m) => {
@@ -182,15 +183,15 @@ function named(mu) {
     sums.set(prior.labels[m], (sums.get(prior.labels[m]) ?? 0) + Math.exp(log - top));
   });
   const total = [...sums.values()].reduce((a, b) => a + b);
-  const [digit, share] = [...sums].reduce((a, b) => (b[1] > a[1] ? b : a));
-  return { digit, share: share / total };
+  const [label, sum] = [...sums].reduce((a, b) => (b[1] > a[1] ? b : a));
+  return { label, probability: sum / total };
 }
 
-// A drawn digit laid out as MNIST's are ------------------------------------------------------
+// A drawn digit, preprocessed as MNIST's are --------------------------------------------------
 
 /** Scales the ink's box to 20 by 20, and centres its mass in 28 by 28; null without ink.
-    As support/layout.py does. */
-function laidOut(ink, side) {
+    As support/datasets/preprocessing.py does. */
+function preprocess(ink, side) {
   let [top, left, bottom, right] = [side, side, -1, -1];
   ink.forEach((value, at) => {
     if (value <= 0.3) return;
@@ -246,9 +247,9 @@ function paint(canvas, digit) {
   context.putImageData(image, 0, 0);
 }
 
-/** All that a link keeps. The digit on show is draw `pick` of the wall, or `z` where that is not
-    empty; `edits` are its moved dimensions, in standard deviations. `from` and `to` end the walk:
-    the first two draws where they are empty. A z is written in thousandths. */
+/** All that a link keeps. The current digit is sample `pick`, or `z` where that is not empty; `edits`
+    are its changed dimensions, in standard deviations. `from` and `to` are the ends of the
+    interpolation: the first two samples where they are empty. A z is written in thousandths. */
 const START = {
   seed: 0,
   prior: prior ? "fitted" : "standard",
@@ -263,14 +264,14 @@ const START = {
 };
 let state;
 let origin = "";
-let wall = [];
+let samples = [];
 let base = null;
 const deviations = model.posterior.mu_std;
 const kld = model.posterior.KLD;
-const units = [...kld.keys()].sort((a, b) => kld[b] - kld[a]).slice(0, model.shown);
+const units = [...kld.keys()].sort((a, b) => kld[b] - kld[a]).slice(0, model.sliders);
 
 const written = (z) => Array.from(z, (value) => Math.round(1000 * value)).join("_");
-const readAgain = (text) => Float32Array.from(text.split("_"), (value) => value / 1000);
+const parsed = (text) => Float32Array.from(text.split("_"), (value) => value / 1000);
 
 function remember() {
   const moved = Object.entries(state.edits).map(([unit, value]) => `${unit}:${value}`);
@@ -285,7 +286,7 @@ function remember() {
 function recall() {
   state = { ...START, edits: {} };
   const kept = new URLSearchParams(location.hash.slice(1));
-  const most = { seed: 2 ** 31, temperature: 1.5, pick: WALL - 1, share: 1 };
+  const most = { seed: 2 ** 31, temperature: 1.5, pick: SAMPLES - 1, share: 1 };
   for (const [name, limit] of Object.entries(most)) {
     const value = parseFloat(kept.get(name));
     if (Number.isFinite(value)) state[name] = Math.min(Math.max(value, 0), limit);
@@ -294,7 +295,7 @@ function recall() {
   state.seed = Math.floor(state.seed);
   for (const name of ["z", "from", "to"]) {
     const text = kept.get(name) ?? "";
-    const z = readAgain(text);
+    const z = parsed(text);
     if (z.length === model.latent_dim && z.every(Number.isFinite)) state[name] = text;
   }
   if (prior && kept.get("prior") === "standard") state.prior = "standard";
@@ -305,7 +306,7 @@ function recall() {
     const [unit, value] = pair.split(":").map(Number);
     if (units.includes(unit) && Math.abs(value) <= 3) state.edits[unit] = value;
   }
-  origin = "Of the link";
+  origin = "From the link";
 }
 
 function current() {
@@ -318,8 +319,8 @@ function showPicked() {
   const digit = decode(current());
   paint($("picked"), digit);
   paint($("here"), digit);
-  if (!state.z) paint($("wall").children[state.pick].firstChild, digit);
-  $("origin").textContent = state.z ? origin : `Draw ${state.pick + 1}`;
+  if (!state.z) paint($("samples").children[state.pick].firstChild, digit);
+  $("origin").textContent = state.z ? origin : `Sample ${state.pick + 1}`;
   showMap();
   remember();
 }
@@ -332,10 +333,10 @@ function showSliders() {
   }
 }
 
-/** Puts a digit on show: a draw of the wall, or any z, which comes from `origin`. */
+/** Makes a digit the current one: a sample, or any z, which comes from `from`. */
 function show(index, z = null, from = "") {
-  // The wall's cell was bent along with the digit.
-  if (base && !state.z) paint($("wall").children[state.pick].firstChild, decode(base));
+  // The sample's own picture was changed along with the digit.
+  if (base && !state.z) paint($("samples").children[state.pick].firstChild, decode(base));
   if (z) state.z = written(z);
   else Object.assign(state, { pick: index, z: "" });
   origin = from;
@@ -344,8 +345,8 @@ function show(index, z = null, from = "") {
 }
 
 function showBase() {
-  base = state.z ? readAgain(state.z) : wall[state.pick];
-  [...$("wall").children].forEach((button, i) => {
+  base = state.z ? parsed(state.z) : samples[state.pick];
+  [...$("samples").children].forEach((button, i) => {
     button.setAttribute("aria-pressed", i === state.pick && !state.z);
     button.tabIndex = i === state.pick ? 0 : -1;
   });
@@ -354,40 +355,40 @@ function showBase() {
 }
 
 let filling = 0;
-function fillWall() {
+function fillSamples() {
   const next = uniforms(state.seed + 1);
-  wall = Array.from({ length: WALL }, () => {
-    return drawn(next, state.prior, state.digit, state.temperature);
+  samples = Array.from({ length: SAMPLES }, () => {
+    return sampled(next, state.prior, state.digit, state.temperature);
   });
   const turn = ++filling;
   let index = 0;
   const some = () => {
-    const until = performance.now() + SLICE;
-    while (index < WALL && performance.now() < until && turn === filling) {
-      const bent = index === state.pick && !state.z;
-      paint($("wall").children[index].firstChild, decode(bent ? current() : wall[index]));
+    const until = performance.now() + DECODE_MILLISECONDS;
+    while (index < SAMPLES && performance.now() < until && turn === filling) {
+      const isCurrent = index === state.pick && !state.z;
+      paint($("samples").children[index].firstChild, decode(isCurrent ? current() : samples[index]));
       index++;
     }
     if (turn !== filling) return;
-    if (index < WALL) requestAnimationFrame(some);
-    else $("wall").dataset.full = "yes";
+    if (index < SAMPLES) requestAnimationFrame(some);
+    else $("samples").dataset.full = "yes";
   };
-  delete $("wall").dataset.full;
+  delete $("samples").dataset.full;
   requestAnimationFrame(some);
   const fitted = state.prior === "fitted";
   $("digit").disabled = !fitted;
   $("digit").value = fitted ? state.digit : "";
-  $("draws-text").textContent = fitted
-    ? "z from where the encoder puts real digits: at temperature 1 nearly all draws look like digits."
-    : "z from N(0, I), at which training aims: it has mass where no digit lies, so some draws are none.";
+  $("samples-text").textContent = fitted
+    ? "The fitted prior lies where the encoder puts real digits: at temperature 1 nearly all of its samples look like digits."
+    : "N(0, I) is the prior of training. It has mass where the encoder puts no digits, so some of its samples look like none.";
   showBase();
-  showWalk();
+  showPath();
 }
 
-/** Draws the wall anew; what was bent of it goes. */
-function drawAnew() {
+/** Draws other samples; changes to one of them are dropped. */
+function resample() {
   if (!state.z) state.edits = {};
-  fillWall();
+  fillSamples();
 }
 
 // Between two digits -------------------------------------------------------------------------
@@ -404,21 +405,21 @@ function between(a, b, share) {
   return a.map((value, i) => shares[0] * value + shares[1] * b[i]);
 }
 
-function walkEnds() {
-  return [state.from, state.to].map((text, i) => (text ? readAgain(text) : wall[i]));
+function pathEnds() {
+  return [state.from, state.to].map((text, i) => (text ? parsed(text) : samples[i]));
 }
 
-function showWalk() {
-  const [from, to] = walkEnds();
-  paint($("walk-from"), decode(from));
-  paint($("walk-to"), decode(to));
+function showPath() {
+  const [from, to] = pathEnds();
+  paint($("path-from"), decode(from));
+  paint($("path-to"), decode(to));
   showShare();
 }
 
 function showShare() {
   $("share").value = state.share;
   $("share-value").textContent = state.share.toFixed(2);
-  paint($("walked"), decode(between(...walkEnds(), state.share)));
+  paint($("path-now"), decode(between(...pathEnds(), state.share)));
   remember();
 }
 
@@ -436,8 +437,8 @@ function clearPad() {
   $("take").disabled = true;
   $("own-figures").textContent = "Nothing drawn yet.";
   const empty = new Float32Array(PIXELS);
-  paint($("laid"), empty);
-  paint($("mirrored"), empty);
+  paint($("preprocessed"), empty);
+  paint($("reconstructed"), empty);
 }
 
 function stroke(from, to) {
@@ -450,20 +451,20 @@ function stroke(from, to) {
   pen.stroke();
 }
 
-function judgeOwn() {
+function evaluateOwn() {
   const { data } = pen.getImageData(0, 0, pad.width, pad.height);
   const ink = Float32Array.from({ length: data.length / 4 }, (_, i) => 1 - data[4 * i] / 255);
-  const digit = laidOut(ink, pad.width);
+  const digit = preprocess(ink, pad.width);
   if (!digit) return;
-  const found = cost(digit);
+  const found = figures(digit);
   own = found.mu;
-  paint($("laid"), digit);
-  paint($("mirrored"), decode(found.mu));
-  let text = `−ELBO ${found.elbo.toFixed(1)} nats, of which KL ${found.kld.toFixed(1)}.`;
-  if (prior) {
-    const { digit: name, share } = named(found.mu);
-    const unsure = share < 0.995 ? `, ${(100 * share).toFixed(0)} % sure` : "";
-    text += ` The fitted prior names it ${name}${unsure}.`;
+  paint($("preprocessed"), digit);
+  paint($("reconstructed"), decode(found.mu));
+  let text = `−ELBO ${found.elbo.toFixed(1)} nats, including KL ${found.kld.toFixed(1)}.`;
+  if (digits.length > 1) {
+    const { label, probability } = classify(found.mu);
+    const bound = probability > 0.99 ? "p > 0.99" : `p = ${probability.toFixed(2)}`;
+    text += ` Classified as ${className(label)} (${bound}) by the fitted prior.`;
   }
   $("own-figures").textContent = text;
   $("take").disabled = false;
@@ -503,8 +504,8 @@ function showMap() {
   context.strokeStyle = style.getPropertyValue("--paper");
   context.lineWidth = 3;
   model.plane.points.forEach((place, m) => {
-    context.strokeText(prior.labels[m], ...toCanvas(place));
-    context.fillText(prior.labels[m], ...toCanvas(place));
+    context.strokeText(className(prior.labels[m]), ...toCanvas(place));
+    context.fillText(className(prior.labels[m]), ...toCanvas(place));
   });
   const [x, y] = toCanvas(point);
   context.strokeStyle = style.getPropertyValue("--accent");
@@ -514,7 +515,7 @@ function showMap() {
   context.stroke();
 }
 
-/** Bends the digit that lies at a point of the map: the plane's z, all else at rest. */
+/** Makes the digit at a point of the map the current one; dimensions off the plane are 0. */
 function pointAt(x, y) {
   const { low, high, origin, axes, units: active } = model.plane;
   const [a, b] = [x, y].map((value, i) => Math.min(Math.max(value, low[i]), high[i]));
@@ -522,7 +523,7 @@ function pointAt(x, y) {
   active.forEach((unit, i) => {
     z[unit] = origin[i] + a * axes[0][i] + b * axes[1][i];
   });
-  show(0, z, "Of the map");
+  show(0, z, "From the map");
 }
 
 /** Where a z lies on the map: its projection on the plane. */
@@ -536,28 +537,28 @@ function placeOf(z) {
 // Controls -----------------------------------------------------------------------------------
 
 function build() {
-  for (let i = 0; i < WALL; i++) {
+  for (let i = 0; i < SAMPLES; i++) {
     const button = document.createElement("button");
     button.type = "button";
-    button.setAttribute("aria-label", `Draw ${i + 1} of ${WALL}`);
+    button.setAttribute("aria-label", `Sample ${i + 1} of ${SAMPLES}`);
     const canvas = document.createElement("canvas");
     canvas.width = canvas.height = SIDE;
     button.append(canvas);
     button.addEventListener("click", () => show(i));
-    $("wall").append(button);
+    $("samples").append(button);
   }
-  $("wall").addEventListener("keydown", (event) => {
+  $("samples").addEventListener("keydown", (event) => {
     const moves = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -10, ArrowDown: 10 };
-    const buttons = [...$("wall").children];
+    const buttons = [...$("samples").children];
     const index = buttons.indexOf(document.activeElement) + moves[event.key];
-    if (!(index >= 0 && index < WALL)) return;
+    if (!(index >= 0 && index < SAMPLES)) return;
     event.preventDefault();
     buttons.forEach((button, i) => {
       button.tabIndex = i === index ? 0 : -1;
     });
     buttons[index].focus();
   });
-  $("digit").append(new Option("all", ""), ...digits.map((digit) => new Option(digit, digit)));
+  $("digit").append(new Option("all", ""), ...digits.map((label) => new Option(className(label), label)));
   for (const unit of units) {
     const label = document.createElement("label");
     const input = document.createElement("input");
@@ -589,32 +590,32 @@ function showControls() {
   $("temperature-value").textContent = state.temperature.toFixed(2);
 }
 
-/** Everything as the link has it. */
+/** Restores everything from the link. */
 function open() {
   recall();
   showControls();
-  fillWall();
+  fillSamples();
 }
 
 function listen() {
   for (const radio of document.getElementsByName("prior")) {
     radio.addEventListener("change", () => {
       state.prior = radio.value;
-      drawAnew();
+      resample();
     });
   }
   $("digit").addEventListener("change", (event) => {
     state.digit = event.target.value;
-    drawAnew();
+    resample();
   });
   $("temperature").addEventListener("input", (event) => {
     state.temperature = +event.target.value;
     showControls();
-    drawAnew();
+    resample();
   });
   $("again").addEventListener("click", () => {
     state.seed++;
-    drawAnew();
+    resample();
   });
   $("reset").addEventListener("click", () => {
     state.edits = {};
@@ -629,7 +630,7 @@ function listen() {
   for (const end of ["from", "to"]) {
     $(end).addEventListener("click", () => {
       state[end] = written(current());
-      showWalk();
+      showPath();
     });
   }
   $("share").addEventListener("input", (event) => {
@@ -674,7 +675,7 @@ function listenToPad() {
     last = to;
   });
   const lift = () => {
-    if (last) judgeOwn();
+    if (last) evaluateOwn();
     last = null;
   };
   pad.addEventListener("pointerup", lift);
@@ -704,7 +705,7 @@ function listenToPad() {
     };
     if (key.down) {
       stroke(key, to);
-      judgeOwn();
+      evaluateOwn();
     }
     Object.assign(key, to);
     showPen();
@@ -744,5 +745,5 @@ build();
 listen();
 clearPad();
 open();
-// For tests, and for the curious: what the page computes with.
-window.explorer = { model, decode, encode, named, cost, laidOut, drawn, uniforms };
+// For tests, and for the console.
+window.explorer = { model, decode, encode, classify, figures, preprocess, sampled, uniforms };

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from support import startup
 from support.errors import UserError
-from support.training.cluster import Cluster, greet
+from support.training.rendezvous import Cluster, greet
 
 if TYPE_CHECKING:
     import tensorflow as tf
@@ -84,7 +84,7 @@ def join(strategy: str, cluster: Cluster | None, timeout: float) -> Iterator[Wor
 
     Args:
         strategy: one of `STRATEGIES`.
-        cluster: as `cluster.from_environment` returns it.
+        cluster: as `rendezvous.from_environment` returns it.
         timeout: seconds to wait for other workers.
 
     Yields:

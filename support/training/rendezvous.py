@@ -1,4 +1,4 @@
-"""The machines that share a run: what TF_CONFIG says of them, and the greeting before TensorFlow.
+"""How the workers of a run find each other: TF_CONFIG, and a greeting before TensorFlow starts.
 
     cluster = from_environment("auto")         # a Cluster, or None for one machine
     greet(cluster, timeout=120)                # returns once every worker is there

@@ -1,0 +1,1 @@
+"""The benches: how fast, how good, and beside what (bench/README.md)."""

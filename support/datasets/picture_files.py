@@ -1,0 +1,196 @@
+"""Reads picture files as grey arrays: any format that Pillow reads safely, nothing that runs long.
+
+    grey = picture_files.read("scan.png")       # float (h, w), 0 black to 1 white
+
+A picture that nobody checked may be made to fill the memory or to take hours. So the formats are
+listed, pixels, bytes and JPEG scans are counted before anything is decoded, and large pictures are
+decoded small.
+"""
+
+from __future__ import annotations
+
+import re
+import warnings
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+from support import files
+from support.datasets import ink
+from support.datasets.ink import Grey
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+# Not EPS, which starts Ghostscript, and nothing that hardly anybody has a digit in.
+FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM")
+MOST_BYTES, MOST_PIXELS = 200_000_000, 50_000_000
+# A progressive JPEG is decoded once for each scan; usual are ten.
+MOST_SCANS, MOST_SCANNED = 64, 1_000_000_000
+# Pixels of the longer side of what is worked on.
+LARGEST = 800
+# The white of files whose values are not bytes: floats, and the bits of scanners and cameras.
+WHITES = (1, 255, 1023, 4095, 16383, 65535)
+
+EXPORT = "export it as JPEG or PNG"
+RAW, AVIF = "a RAW picture", "an AVIF picture"
+# How files begin that are not read (or only by newer versions of Pillow), what they are, and the
+# way out.
+UNREAD = (
+    (rb"....ftyp(hei|hev|mif1|msf1)", "a HEIC picture", EXPORT),
+    (rb"....ftypavi[fs]", AVIF, EXPORT),
+    (rb"....ftypcrx|II\*\0.{4}CR|IIRO|IIRS|IIU\0|FUJIFILM", RAW, EXPORT),
+    (rb"....ftyp", "a video", "take a picture of one of its frames"),
+    (rb"%PDF", "a PDF document", "export its page as PNG, or take a screenshot"),
+    (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript document", "export it as PNG"),
+    (rb"\s*(\xef\xbb\xbf)?(<\?xml.*)?(<!.*)?<svg", "an SVG drawing", "export it as PNG"),
+    (rb"\xff\x0a|\0\0\0\x0cJXL ", "a JPEG XL picture", EXPORT),
+    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "a JPEG 2000 picture", EXPORT),
+    (rb"8BPS", "a Photoshop document", "export it as PNG"),
+    (rb"gimp xcf", "a GIMP document", "export it as PNG"),
+    (rb"PK\x03\x04", "a zip archive or an office document", "unpack it, or export it as PNG"),
+)
+# RAW formats that begin as TIFF does.
+RAW_ENDINGS = (".dng", ".nef", ".arw", ".pef", ".srw")
+PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp")
+PICTURE_ENDINGS += (".avif", ".pgm", ".ppm", ".pbm", ".heic", ".heif", ".pdf")
+
+
+class NotAPicture(ValueError):  # noqa: N818, a stray file is no error
+    """The file is no picture and does not look like one by its name."""
+
+
+def read(path: str) -> Grey:
+    """Reads a picture as grey values, 0 black to 1 white, upright, at most 800 pixels a side.
+
+    What is transparent becomes dark where the ink is light, and light otherwise.
+
+    Raises:
+        FileNotFoundError: there is none.
+        UserError: it is not a regular file, or may not be read.
+        NotAPicture: it is something else.
+        ValueError: it is a picture that cannot be read; the message says why and what to do.
+    """
+    from PIL import Image
+
+    with files.open_regular(path) as file, warnings.catch_warnings():
+        # Pillow's own limits on pixels are wider than ours.
+        warnings.simplefilter("ignore")
+        start = file.read(512)
+        _refuse_unread_formats(start, path)
+        file.seek(0)
+        Image.init()
+        known = [name for name in FORMATS if name in Image.OPEN]
+        try:
+            with Image.open(file, formats=known) as picture:
+                _refuse_large(picture, file)
+                return _grey(_small(picture))
+        except Image.UnidentifiedImageError:
+            _refuse_unidentified(start, path)
+        except _Refused:
+            raise
+        except (*files.DAMAGE, Image.DecompressionBombError) as error:
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise ValueError(f"it cannot be read as a picture ({reason:.150})") from error
+
+
+class _Refused(ValueError):  # noqa: N818
+    """A reason that is ready to be shown."""
+
+
+def _refuse_unread_formats(start: bytes, path: str) -> None:
+    """Refuses formats that are known and not read, by their first bytes."""
+    from PIL import features
+
+    for pattern, what, way_out in UNREAD:
+        if re.match(pattern, start, re.DOTALL) and not (what == AVIF and features.check("avif")):
+            raise _Refused(f"{what} is not read: {way_out}")
+    if path.lower().endswith(RAW_ENDINGS) and start[:2] in (b"II", b"MM"):
+        raise _Refused(f"{RAW} is not read: {EXPORT}")
+
+
+def _refuse_unidentified(start: bytes, path: str) -> NoReturn:
+    """Says what a file is that no format of Pillow fits."""
+    if not path.lower().endswith(PICTURE_ENDINGS):
+        raise NotAPicture("it is no picture")
+    found = "it is empty" if not start else f"it begins with {start[:8]!r}"
+    raise _Refused(f"no format that is read, whatever its name says ({found}): {EXPORT}")
+
+
+def _refuse_large(picture: Image.Image, file: BinaryIO) -> None:
+    """Refuses what would take too much memory or time to decode.
+
+    Args:
+        picture: opened, not yet decoded.
+        file: that it comes from; left where it was.
+    """
+    pixels = picture.width * picture.height
+    if not pixels:
+        raise _Refused("it has no pixels")
+    if pixels > MOST_PIXELS:
+        raise _Refused(f"more than {MOST_PIXELS // 10**6} million pixels: save it smaller")
+    where = file.tell()
+    if file.seek(0, 2) > MOST_BYTES:
+        raise _Refused(f"more than {MOST_BYTES // 10**6} MB: save it as JPEG or PNG")
+    if picture.format in ("JPEG", "MPO"):
+        file.seek(0)
+        # Inside a scan, a byte of 255 is followed by 0 or by a restart: this finds only its start.
+        scans = file.read().count(b"\xff\xda")
+        if scans > MOST_SCANS or scans * pixels > MOST_SCANNED:
+            raise _Refused(f"a JPEG of {scans} scans would take minutes: save it anew as PNG")
+    file.seek(where)
+
+
+def _small(picture: Image.Image) -> Image.Image:
+    """Decodes a picture, upright, no larger than need be; as RGBA, RGB, L, or in numbers (I, F)."""
+    from PIL import Image, ImageOps
+
+    if picture.mode.startswith(("I", "F")):
+        return ImageOps.exif_transpose(picture)
+    picture.draft(None, (LARGEST, LARGEST))
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+    elif picture.mode in ("1", "L"):
+        picture = picture.convert("L")
+    else:
+        picture = picture.convert("RGB")
+    picture.thumbnail((LARGEST, LARGEST), Image.Resampling.BILINEAR, reducing_gap=2.0)
+    return ImageOps.exif_transpose(picture)
+
+
+def _grey(picture: Image.Image) -> Grey:
+    """Grey values of a picture."""
+    if picture.mode.startswith(("I", "F")):
+        return ink.shrink(_scaled(np.asarray(picture, np.float32)), LARGEST).astype(float)
+    values = np.asarray(picture, float) / 255
+    if values.ndim == 3 and values.shape[2] == 4:
+        values = _on_ground(values)
+    if values.ndim == 3:
+        return ink.as_grey(values)
+    return values
+
+
+def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Scales numbers of unknown range to [0, 1]: by the white of the least bits that hold them."""
+    if not np.isfinite(values).all():
+        raise _Refused("pixels that are not finite numbers: save it as PNG")
+    least, most = float(values.min()), float(values.max())
+    if least < 0:
+        return (values - least) / max(most - least, 1e-6)
+    return values / next((white for white in WHITES if most <= white), most)
+
+
+def _on_ground(values: Grey) -> Grey:
+    """Lays a picture, float (h, w, 4), whose last channel is opacity, on a ground.
+
+    Where most of it is opaque, it is a page, and the ground is its usual colour. Otherwise the ink
+    stands alone, and the ground is white or black, whichever is farther from it.
+    """
+    colours, opacity = values[..., :3], values[..., 3:]
+    if opacity.mean() > 0.5:
+        ground = np.median(colours[opacity[..., 0] > 0.5], axis=0)
+    else:
+        mean = (colours * opacity).sum() / max(3 * opacity.sum(), 1e-6)
+        ground = float(mean < 0.5)
+    return colours * opacity + ground * (1 - opacity)

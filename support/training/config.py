@@ -1,0 +1,82 @@
+"""The configuration of a run: its flags, with every default resolved."""
+
+import dataclasses
+from collections.abc import Collection
+from typing import Any
+
+from support import records
+from support.datasets.types import Dataset
+from support.storage.run_folder import Identity
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Everything that shapes the result of a run beside the images themselves.
+
+    Attributes without a description have the meaning of the flag of that name in train.py. All but
+    the first two are the `training` settings of `run.json`.
+
+    Attributes:
+        architecture: the network.
+        training_images: how many there are.
+        warm_start: whether the run starts from given weights.
+    """
+
+    architecture: records.Architecture
+    training_images: int
+    seed: int
+    epochs: int
+    batch_size: int
+    limit: int | None
+    learning_rate: float
+    schedule: str
+    warmup_epochs: float
+    beta_2: float
+    weight_decay: float
+    recon_loss: str
+    beta: float
+    kl_warmup_epochs: float
+    binarize: str
+    elbo_samples: int
+    elastic: float
+    keep: str
+    patience: int | None
+    warm_start: bool
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of whole batches that the training images make."""
+        return self.training_images // self.batch_size
+
+    @property
+    def total_steps(self) -> int:
+        """The number of steps of the run."""
+        return self.epochs * self.steps_per_epoch
+
+    def steps_in(self, epochs: float) -> int:
+        """Returns the number of steps in `epochs` epochs, which may be a fraction."""
+        return round(epochs * self.steps_per_epoch)
+
+    def settings(self) -> dict[str, records.Setting]:
+        """Returns the `training` settings of `run.json`, by name."""
+        values = dataclasses.asdict(self)
+        del values["architecture"], values["training_images"]
+        return values
+
+    def identity(self, dataset: Dataset, typed: Collection[str]) -> Identity:
+        """Returns what a run in a folder must agree with to be continued.
+
+        Args:
+            dataset: to train on.
+            typed: names of the flags that the user typed. A run from given weights has their
+                network, with which only typed flags must agree.
+        """
+        network: dict[str, Any] = self.architecture._asdict()
+        if self.warm_start:
+            network = {name: value for name, value in network.items() if name in typed}
+        return Identity(dataset_record(dataset), network, self.settings())
+
+
+def dataset_record(dataset: Dataset) -> records.DatasetRecord:
+    """Returns the entry of a data set in `run.json`."""
+    return records.DatasetRecord(dataset.name, dataset.sha256, dataset.class_names)

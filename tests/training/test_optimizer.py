@@ -1,0 +1,81 @@
+"""support/training/optimizer.py: AdamW against its paper's algorithm in NumPy."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import model
+from support.training.optimizer import adamw
+from support.training.schedule import LearningRate
+
+STEPS = 12
+
+
+def reference(starts, gradients, rates, weight_decay, beta_2):
+    """Loshchilov and Hutter 2019, algorithm 2, in float64; decay of matrices alone.
+
+    The corrections of both means are in the rate, as in Kingma and Ba 2015, end of section 2.
+    """
+    values = [start.astype(float) for start in starts]
+    first = [np.zeros_like(value) for value in values]
+    second = [np.zeros_like(value) for value in values]
+    for t, (step_gradients, rate) in enumerate(zip(gradients, rates, strict=True), 1):
+        for i, gradient in enumerate(step_gradients):
+            first[i] = 0.9 * first[i] + 0.1 * gradient
+            second[i] = beta_2 * second[i] + (1 - beta_2) * gradient**2
+            correction = (1 - beta_2**t) ** 0.5 / (1 - 0.9**t)
+            decay = weight_decay * values[i] if values[i].ndim == 2 else 0.0
+            update = correction * first[i] / (np.sqrt(second[i]) + 1e-7)
+            values[i] = values[i] - rate * (update + decay)
+    return values
+
+
+@pytest.fixture
+def vae():
+    keras.utils.set_random_seed(2)
+    vae = model.VAE((5, 4), 2)
+    for bias in vae.trainable_variables[1::2]:
+        bias.assign(np.linspace(-1, 1, bias.shape[0]))
+    return vae
+
+
+def updated(vae, rate, **settings):
+    """Weights before and after some updates by random gradients, and these gradients."""
+    variables = vae.trainable_variables
+    random = np.random.default_rng(0)
+    gradients = [
+        [random.normal(0, 0.1 + 0.1 * (t % 7), v.shape) for v in variables] for t in range(STEPS)
+    ]
+    starts = [variable.numpy() for variable in variables]
+    optimizer = adamw(variables, rate, **settings)
+    for step_gradients in gradients:
+        tensors = [tf.constant(gradient, tf.float32) for gradient in step_gradients]
+        optimizer.apply_gradients(zip(tensors, variables, strict=True))
+    return starts, [variable.numpy() for variable in variables], gradients
+
+
+@pytest.mark.parametrize("weight_decay, beta_2", [(0.1, 0.99), (2.0, 0.9), (0.0, 0.999)])
+def test_updates_are_those_of_the_algorithm(vae, weight_decay, beta_2):
+    """Decay of kernels and of no bias, at the rate of a schedule."""
+    schedule = LearningRate(0.05, "linear", 2, STEPS)
+    starts, found, gradients = updated(vae, schedule, weight_decay=weight_decay, beta_2=beta_2)
+    rates = [float(schedule(step)) for step in range(STEPS)]
+    expected = reference(starts, gradients, rates, weight_decay, beta_2)
+    for value, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, other, rtol=2e-4, atol=2e-5)
+
+
+def test_the_defaults_are_those_of_adam(vae):
+    starts, found, gradients = updated(vae, 0.05)
+    expected = reference(starts, gradients, [0.05] * STEPS, 0.0, 0.999)
+    for value, other in zip(found, expected, strict=True):
+        np.testing.assert_allclose(value, other, rtol=2e-4, atol=2e-5)
+
+
+def test_the_optimizer_is_built_for_the_variables(vae):
+    """So that a save can be loaded into it before the first step."""
+    optimizer = adamw(vae.trainable_variables, 0.1)
+    assert optimizer.built and int(optimizer.iterations.numpy()) == 0
+    # Steps and rate, and two moments of each.
+    assert len(optimizer.variables) == 2 + 2 * len(vae.trainable_variables)
