@@ -76,7 +76,7 @@ def load(
                 raise
             fallback_reason = str(error)
             loaded = _digits()
-    train = Split(*(array if array is None else array[:limit] for array in loaded.train))
+    train = _chosen(loaded.train, slice(limit))
     return loaded._replace(train=train, fallback_reason=fallback_reason)
 
 
@@ -230,7 +230,7 @@ def _by_class(part: Split) -> bool:
         return False
     changes = np.count_nonzero(np.diff(part.labels))
     classes = len(np.unique(part.labels))
-    return 1 < classes and changes < 2 * classes and changes < len(part.labels) / 4
+    return classes > 1 and bool(changes < min(2 * classes, len(part.labels) / 4))
 
 
 def _require_enough(train: Split, validation: Split, test: Split) -> None:

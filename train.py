@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import data
 from support import analysis, cli, display, noise, records, storage, training
-from support.errors import UserError
+from support.errors import OtherRunError, UserError
 
 # `--help` and wrong flags must be answered at once, and importing TensorFlow takes seconds. So the
 # modules of analysis, display, storage and training are imported when they are first used, and
@@ -565,7 +565,7 @@ def open_folder(
     if "log_dir" not in args.given:
         log += suffix
     identity = config.identity(dataset, typed=args.given)
-    with cli.explained(after=CONFLICT_HINT):
+    with cli.explained(after=CONFLICT_HINT, error_type=OtherRunError):
         folder = storage.run_folder.RunFolder(weights, log, identity, args.overwrite, writes=chief)
     if args.load_weight_dir and not folder.finished:
         with cli.explained("--load_weight_dir: "):

@@ -14,6 +14,7 @@ import functools
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
@@ -32,6 +33,10 @@ OTHER_NAMES = {
     "--checkpoint": "--load_weight_dir",
 }
 DATASETS = ("auto", "mnist", "fashion_mnist", "kmnist", "digits", "custom")
+# Signals by which a system ends a process: a dropped connection sends SIGHUP; Windows has SIGBREAK.
+TERMINATION = tuple(
+    getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
+)
 # What a script says where it was interrupted before it had anything to save.
 INTERRUPTED = "interrupted"
 
@@ -85,6 +90,8 @@ class Parser(argparse.ArgumentParser):
             self.error(self._unknown_flag(unknown[0]))
         args.given = self._given_flags(argv, args)
         for name, value in vars(args).items():
+            if value == "" and name in args.given:
+                self.error(f"--{name} is empty: name a file or folder, or leave the flag out")
             # TensorFlow accepts file names in UTF-8 alone.
             if not _is_utf8(as_typed(value)):
                 self.error(f"--{name} is not valid UTF-8: rename the file or folder")
@@ -192,15 +199,21 @@ def add_output_flag(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def explained(before: str = "", after: str = "") -> Iterator[None]:
+def explained(
+    before: str = "", after: str = "", error_type: type[UserError] = UserError
+) -> Iterator[None]:
     """Adds to the message of a `UserError` which flag it is about, or the way out.
 
     Modules that know no flags cannot say that.
+
+    Args:
+        before, after: what to add.
+        error_type: of the errors to add to.
     """
     try:
         yield
-    except UserError as error:
-        raise UserError(f"{before}{error}{after}") from error
+    except error_type as error:
+        raise error_type(f"{before}{error}{after}") from error
 
 
 def as_typed(value: Any) -> str:
@@ -233,7 +246,7 @@ def script(
             flags = parser()
             _open_missing_streams()
             try:
-                with _sigterm_interrupts():
+                with _termination_interrupts():
                     return main(flags.parse_args(argv)) or 0
             except SystemExit as stop:
                 return stop.code if isinstance(stop.code, int) else 1
@@ -276,15 +289,35 @@ def _open_missing_streams() -> None:
 
 
 @contextlib.contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """Turns SIGTERM into `Interrupted` until something else handles it."""
+def _termination_interrupts() -> Iterator[None]:
+    """Turns signals that end a process into `Interrupted` until something else handles them."""
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
         raise Interrupted(INTERRUPTED, signum)
 
-    before = signal.signal(signal.SIGTERM, interrupt)
+    with handled(TERMINATION, interrupt):
+        yield
+
+
+@contextlib.contextmanager
+def handled(
+    signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
+) -> Iterator[None]:
+    """Handles signals inside the block, but for those that this process ignores (`nohup`).
+
+    Python handles signals in the main thread alone: in another one, as in some notebooks and web
+    applications, nothing is handled.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in signals}
+    changed = [number for number in signals if before[number] is not signal.SIG_IGN]
+    for number in changed:
+        signal.signal(number, handler)
     try:
         yield
     finally:
-        # None stands for a handler that is not Python's, which Python cannot restore.
-        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
+        for number in changed:
+            # None stands for a handler that is not Python's, which Python cannot restore.
+            signal.signal(number, before[number] or signal.SIG_DFL)

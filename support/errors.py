@@ -11,6 +11,10 @@ class UserError(Exception):
     code = 2
 
 
+class OtherRunError(UserError):
+    """A folder holds another run than the one that is to begin or to continue there."""
+
+
 class NotFiniteError(Exception):
     """A loss or weights that are no longer finite; otherwise as `UserError`."""
 

@@ -9,13 +9,17 @@ taken, nothing is unpickled, and a promise that the file does not keep costs no 
 """
 
 import contextlib
+import errno
+import functools
 import json
 import os
 import pathlib
 import shutil
 import stat
 import struct
+import sys
 import tempfile
+import time
 import tokenize
 import zipfile
 import zlib
@@ -30,8 +34,23 @@ from support.errors import UserError
 # Says whether an array of this shape and type may be read.
 Accepts = Callable[[tuple[int, ...], np.dtype], bool]
 WRITING = ".writing-"
+WRITING_LOCK = "lock"
+# How long a file that another process has open is waited for.
+PATIENCE_SECONDS = 3.0
+# What file systems answer that cannot sync a folder.
+CANNOT_SYNC = (
+    errno.EINVAL,
+    errno.ENOTSUP,
+    errno.ENOSYS,
+    errno.EACCES,
+    errno.EPERM,
+    errno.EBADF,
+    errno.EISDIR,
+)
 PIECE = 1 << 24
 JSON_LIMIT = 1_000_000
+# Opening a pipe that nobody writes to would wait for ever; Windows has no such files.
+NO_WAITING = getattr(os, "O_NONBLOCK", 0)
 # What Python's own readers raise for files that are not what they should be.
 DAMAGE: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
@@ -55,6 +74,8 @@ def write_whole(
 ) -> Any:
     """Writes a file so that at every moment `path` is either as before or complete on disk.
 
+    A symbolic link at `path` is followed, and a file that is replaced keeps its permissions.
+
     Args:
         path: the file to make or replace; its folder exists.
         write: a function that fills the file whose name it is given. That file has the name of
@@ -63,38 +84,148 @@ def write_whole(
 
     Returns:
         What `write` returned.
+
+    Raises:
+        UserError: `path` is something else than a regular file.
     """
-    folder, name = os.path.split(os.path.abspath(path))
-    private = tempfile.mkdtemp(prefix=WRITING, dir=folder)
-    try:
+    folder, name = os.path.split(os.path.realpath(path))
+    target = os.path.join(folder, name)
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise UserError(f"{path} is not a regular file: choose another name")
+    with _private_folder(folder) as private:
         written = os.path.join(private, name)
         result = write(written)
-        sync(written)
+        if os.path.exists(target):
+            shutil.copymode(target, written)
+        sync_file(written)
         if before_commit:
             before_commit()
-        os.replace(written, path)
-        sync(folder)
+        patiently(os.replace, written, target)
+        sync_folder(folder)
         return result
+
+
+@contextlib.contextmanager
+def _private_folder(folder: str) -> Iterator[str]:
+    """Creates a folder for unfinished files, with a lock that says that its process lives."""
+    import filelock  # takes a fifth of a second, which --help must not wait for
+
+    while True:
+        private = tempfile.mkdtemp(prefix=WRITING, dir=folder)
+        try:
+            lock = filelock.FileLock(os.path.join(private, WRITING_LOCK), blocking=False)
+            lock.acquire()
+            break
+        except FileNotFoundError:
+            # Another process swept the folder before it was locked.
+            continue
+        except (OSError, NotImplementedError):
+            # A file system without locks: nobody sweeps there.
+            break
+    try:
+        yield private
     finally:
+        lock.release()
         shutil.rmtree(private, ignore_errors=True)
 
 
-def sync(path: str) -> None:
-    """Returns when the file or the names in the folder `path` would survive a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
+def sweep(folder: str) -> None:
+    """Removes what a killed process of this project left half written in `folder`.
+
+    What a living process is writing is locked, and what is not ours has no lock file.
+    """
+    if not os.path.isdir(folder):
+        return
+    for name in os.listdir(folder):
+        private = os.path.join(folder, name)
+        if not name.startswith(WRITING) or os.path.islink(private) or not os.path.isdir(private):
+            continue
+        if os.path.isfile(os.path.join(private, WRITING_LOCK)):
+            _remove_abandoned(private)
+        else:
+            # Killed before it was locked; a folder that holds anything is not ours.
+            with contextlib.suppress(OSError):
+                os.rmdir(private)
+
+
+def _remove_abandoned(private: str) -> None:
+    """Removes a private folder unless a living process holds its lock."""
+    import filelock
+
+    lock = filelock.FileLock(os.path.join(private, WRITING_LOCK), blocking=False)
     try:
-        os.fsync(descriptor)
+        lock.acquire()
+    except (filelock.Timeout, OSError, NotImplementedError):
+        return
+    lock.release()
+    shutil.rmtree(private, ignore_errors=True)
+
+
+def patiently(action: Callable[..., None], *paths: str) -> None:
+    """Replaces or removes a file, for some seconds again and again while another process has it.
+
+    On Windows a file that a virus scanner, a sync client or a reader has open can be neither
+    replaced nor removed.
+
+    Raises:
+        PermissionError: another process still has it, or it may not be changed at all.
+    """
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while True:
+        try:
+            action(*paths)
+            return
+        except PermissionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.05)
+
+
+def sync_file(path: str) -> None:
+    """Returns when the content of a file would survive a power cut."""
+    # Windows flushes only what is open for writing.
+    descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
+    try:
+        sync_descriptor(descriptor)
     finally:
         os.close(descriptor)
 
 
-def sweep(folder: str) -> None:
-    """Removes what a killed process left half written in `folder`."""
-    if not os.path.isdir(folder):
-        return
-    for name in os.listdir(folder):
-        if name.startswith(WRITING):
-            shutil.rmtree(os.path.join(folder, name), ignore_errors=True)
+def sync_descriptor(descriptor: int) -> None:
+    """Returns when what was written to a descriptor would survive a power cut."""
+    if sys.platform == "darwin":
+        import fcntl
+
+        # fsync of macOS leaves data in the disk's own cache.
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
+    else:
+        os.fsync(descriptor)
+
+
+def sync_folder(path: str) -> None:
+    """Returns when the names in a folder would survive a power cut, where that can be had.
+
+    Windows cannot sync a folder, nor can some network and shared file systems: there a notice
+    says once what that means.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+    except OSError as error:
+        if error.errno not in CANNOT_SYNC:
+            raise
+        _say_once(
+            "Notice: folders cannot be synced to disk here: after a power cut the newest save may "
+            "be missing, and a run continues from the one before it."
+        )
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
 
 
 def write_text(path: str, text: str) -> None:
@@ -132,11 +263,24 @@ def read_json(file: IO[bytes], what: str) -> dict[str, Any]:
 
 
 def make_folder(path: str) -> None:
-    """Creates the folder `path` and those above it, if need be, so that a power cut spares them."""
-    if not os.path.isdir(path):
-        make_folder(os.path.dirname(path))
+    """Creates the folder `path` and those above it, if need be, so that a power cut spares them.
+
+    Raises:
+        FileNotFoundError: nothing above it exists, such as a drive that is not there.
+    """
+    if os.path.isdir(path):
+        return
+    parent = os.path.dirname(path)
+    if parent == path:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+    make_folder(parent)
+    try:
         os.mkdir(path)
-        sync(os.path.dirname(path))
+    except FileExistsError:
+        # Another process came first; or a file has that name.
+        if not os.path.isdir(path):
+            raise
+    sync_folder(parent)
 
 
 def writable_folder(path: str) -> None:
@@ -190,7 +334,7 @@ def open_regular(path: str) -> IO[bytes]:
         UserError: it is no regular file, or cannot be opened.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        descriptor = os.open(path, os.O_RDONLY | NO_WAITING | getattr(os, "O_BINARY", 0))
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except (OSError, ValueError) as error:

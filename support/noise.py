@@ -2,7 +2,9 @@
 
 Nothing here keeps a state, so that a number never depends on where a call, a chunk or a process
 began: a resumed run draws what an uninterrupted one would have drawn, and N workers draw what one
-draws. One stream serves one purpose; no two purposes share a stream.
+draws. Each purpose has its own stream of TensorFlow's generator. NumPy's generators are seeded by
+(seed, epoch) for the order of images, by (seed, BINARIZATION) for the fixed Bernoulli sample, and
+by the seed for the fit of the prior.
 
 TensorFlow gives other numbers for the same stateless call inside XLA, and is slow at it there:
 call these functions outside of what is compiled with `jit_compile=True`.

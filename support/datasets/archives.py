@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import bz2
 import contextlib
 import io
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
-from typing import BinaryIO, cast
+from typing import IO, cast
 
 from support.datasets.entries import (
-    HEAD_BYTES,
     MOST_BYTES,
     MOST_BYTES_IN_MEMORY,
     Entry,
@@ -24,8 +25,11 @@ from support.errors import UserError
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 BZIP2 = b"BZh"
 MOST_MEMBERS = 400_000
-# The longest piece that Python's readers ask for at once: zip's list of members, tar's long headers.
+# The longest piece that Python's readers may ask for at once.
 MOST_BYTES_AT_ONCE = 64_000_000
+# What an archive may hold that must be unpacked as a whole, since it is compressed as a whole.
+MOST_BYTES_UNPACKED = 2_000_000_000
+PIECE_BYTES = 1 << 20
 
 
 class _SmallReads(io.BufferedReader):
@@ -39,7 +43,9 @@ class _SmallReads(io.BufferedReader):
             size = MOST_BYTES_AT_ONCE + 1
         content = super().read(min(size, MOST_BYTES_AT_ONCE + 1))
         if len(content) > MOST_BYTES_AT_ONCE:
-            raise UserError("the archive has a list of members that is too long: unpack it yourself")
+            raise UserError(
+                "the archive has a list of members that is too long: unpack it yourself"
+            )
         return content
 
 
@@ -84,26 +90,22 @@ def zip_members(entry: Entry, stack: contextlib.ExitStack, container: str = "") 
         if member.flag_bits & 1:
             raise UserError(f"{printable(where)} is encrypted: unpack the archive")
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            method = zipfile.compressor_names.get(member.compress_type, member.compress_type)
-            raise UserError(f"{printable(where)} is compressed by {method}: unpack the archive")
+            raise UserError(
+                f"{printable(where)} is compressed in an unusual way (zip's method "
+                f"{member.compress_type}): unpack the archive"
+            )
         found.append(Entry(name, where, member.file_size, _zip_opener(archive, member), container))
     return Listing(found, skipped)
 
 
 def tar_members(entry: Entry, stack: contextlib.ExitStack) -> Listing:
     """Returns the files in a tar archive, plain or compressed; as `zip_members`."""
-    file = stack.enter_context(entry.open())
     found: list[Entry] = []
     skipped: list[str] = []
     total = 0
     with reading(entry.where):
-        compressed = "bz2" if entry.head.startswith(BZIP2) else ""
-        if compressed:
-            import bz2
-
-            file = stack.enter_context(cast(BinaryIO, bz2.BZ2File(file)))
-        small = stack.enter_context(_SmallReads(cast(io.RawIOBase, file)))
-        archive = stack.enter_context(tarfile.open(fileobj=small, mode="r:"))
+        small = stack.enter_context(_SmallReads(cast(io.RawIOBase, _seekable(entry, stack))))
+        archive = stack.enter_context(tarfile.TarFile(fileobj=small))
         for member in archive:
             name = member.name.lstrip("/")
             total += member.size
@@ -116,20 +118,14 @@ def tar_members(entry: Entry, stack: contextlib.ExitStack) -> Listing:
                 if not member.isdir():
                     skipped.append(name)
                 continue
-            inside = Entry(name, f"{entry.where}: {name}", member.size, _tar_opener(archive, member))
-            inside.head  # noqa: B018, read now: going back in a compressed archive is slow
-            found.append(inside)
+            where = f"{entry.where}: {name}"
+            found.append(Entry(name, where, member.size, _tar_opener(archive, member)))
     return Listing(found, skipped)
 
 
 def _open_zip(entry: Entry, stack: contextlib.ExitStack) -> zipfile.ZipFile:
-    """Opens a zip file on disk, or one that lies in another archive or in gzip in memory."""
     with reading(entry.where):
-        file = entry.open_stored()
-        if entry.gzipped or not isinstance(file, io.BufferedReader):
-            file.close()
-            file = io.BytesIO(entry.content(MOST_BYTES_IN_MEMORY))
-        small = stack.enter_context(_SmallReads(cast(io.RawIOBase, file)))
+        small = stack.enter_context(_SmallReads(cast(io.RawIOBase, _seekable(entry, stack))))
         archive = stack.enter_context(zipfile.ZipFile(small))
         if len(archive.infolist()) > MOST_MEMBERS:
             raise UserError(
@@ -139,18 +135,46 @@ def _open_zip(entry: Entry, stack: contextlib.ExitStack) -> zipfile.ZipFile:
         return archive
 
 
-def _zip_opener(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], BinaryIO]:
-    return lambda: cast(BinaryIO, archive.open(member))
+def _seekable(entry: Entry, stack: contextlib.ExitStack) -> IO[bytes]:
+    """Opens an archive so that its members can be read in any order.
+
+    One that lies on disk uncompressed is opened as it is; others are unpacked into memory, or into
+    a temporary file without a name.
+
+    Raises:
+        UserError: it unpacks to more than `MOST_BYTES_UNPACKED`.
+    """
+    if not entry.gzipped and not entry.head.startswith(BZIP2):
+        file = stack.enter_context(entry.open_stored())
+        if isinstance(file, io.BufferedReader) and file.seekable():
+            return file
+    source: IO[bytes] = stack.enter_context(entry.open())
+    if entry.head.startswith(BZIP2):
+        source = stack.enter_context(bz2.BZ2File(source))
+    spooled = tempfile.SpooledTemporaryFile(MOST_BYTES_IN_MEMORY)  # noqa: SIM115, the stack closes it
+    unpacked = stack.enter_context(spooled)
+    total = 0
+    while piece := source.read(PIECE_BYTES):
+        unpacked.write(piece)
+        total += len(piece)
+        if total > MOST_BYTES_UNPACKED:
+            raise UserError(
+                f"{entry.where} unpacks to more than {MOST_BYTES_UNPACKED // 10**9} GB: "
+                "unpack it yourself and name the folder"
+            )
+    unpacked.seek(0)
+    return cast(IO[bytes], unpacked)
 
 
-def _tar_opener(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], BinaryIO]:
-    def opened() -> BinaryIO:
+def _zip_opener(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Callable[[], IO[bytes]]:
+    return lambda: archive.open(member)
+
+
+def _tar_opener(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[], IO[bytes]]:
+    def opened() -> IO[bytes]:
         file = archive.extractfile(member)
         if file is None:
             raise tarfile.ReadError("no regular file")
-        return cast(BinaryIO, file)
+        return file
 
     return opened
-
-
-__all__ = ["HEAD_BYTES", "is_tar", "is_zip", "tar_members", "zip_members", "zip_names"]

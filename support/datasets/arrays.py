@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from support.datasets import preprocessing
+from support.datasets import bar, preprocessing
 from support.datasets.types import MOST_IMAGES, PIXELS, SIDE
 from support.errors import UserError
 
@@ -34,14 +34,14 @@ class ImageSource(NamedTuple):
 
     Attributes:
         what: the file or array, for messages.
-        count: of images; None where the file does not say.
+        images: how many there are; None where the file does not say.
         shape: of one image.
         kind: the type of the numbers as the file has it, for messages.
         pieces: a function that returns an iterator over arrays (k, *shape).
     """
 
     what: str
-    count: int | None
+    images: int | None
     shape: tuple[int, ...]
     kind: str
     pieces: Callable[[], Iterator[NDArray]]
@@ -99,8 +99,14 @@ class Scale(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images of all parts as uint8 (n, 784); which of those that were read they are, by part,
-    where some were left out; the range before; and lines about what was done."""
+    """Images of all parts as bytes.
+
+    Attributes:
+        parts: part -> uint8 (n, 784).
+        kept: part -> which of the images that were read these are, where some were left out.
+        values: the range before.
+        notices: lines about what was done.
+    """
 
     parts: dict[str, NDArray[np.uint8]]
     kept: dict[str, NDArray[np.bool_]]
@@ -175,10 +181,10 @@ def _required_layout(source: ImageSource) -> Layout:
         )
     small = layout.side == (SIDE, SIDE)
     most = MOST_IMAGES if small else MOST_PREPROCESSED
-    if source.count is not None and source.count > most:
+    if source.images is not None and source.images > most:
         height, width = layout.side
         raise UserError(
-            f"{source.what} has {source.count:,} images of {height}x{width}: "
+            f"{source.what} has {source.images:,} images of {height}x{width}: "
             f"expected {most:,} at most; use fewer of them"
         )
     return layout
@@ -192,7 +198,7 @@ def _first_pass(source: ImageSource, layout: Layout) -> tuple[NDArray[np.uint8] 
         else None; and the range.
     """
     storing = layout.side == (SIDE, SIDE) and layout.channels == 1
-    rows = _Rows(source.count)
+    rows = _Rows(source.images)
     found: Values | None = None
     count = 0
     for piece in source.pieces():
@@ -220,7 +226,7 @@ def _second_pass(
         uint8 (k, 784), and of the n images read, which are among the k: those of another size that
         show nothing are left out.
     """
-    rows = _Rows(source.count)
+    rows = _Rows(source.images)
     kept: list[bool] = []
     for piece in source.pieces():
         images = _grey(_as_bytes(piece, scale), layout)
@@ -228,7 +234,7 @@ def _second_pass(
             rows.add(images.reshape(-1, PIXELS))
             kept += [True] * len(images)
             continue
-        for image in images:
+        for image in bar.shown(list(images), "Preprocessing images"):
             try:
                 rows.add(preprocessing.preprocess(image / 255).reshape(1, PIXELS))
                 kept.append(True)
@@ -291,7 +297,7 @@ def scale_of(values: Values, what: str) -> Scale:
     lowest, highest, whole = values.lowest, values.highest, values.whole
     if values.boolean:
         return Scale(0, 255, "the images are of type bool: True was read as 255")
-    if whole and lowest >= 0 and 1 <= highest and highest in FEW_LEVELS:
+    if whole and lowest >= 0 and highest >= 1 and highest in FEW_LEVELS:
         return Scale(
             0,
             255 / highest,
@@ -332,9 +338,10 @@ def _grey(piece: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
     if layout.channels_first:
         images = np.moveaxis(images, 1, -1)
     # The weights of ITU-R 601, as Pillow has them.
-    grey = images[..., :3] @ np.array([0.299, 0.587, 0.114], np.float32)
+    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    grey = np.matmul(images[..., :3].astype(np.float32), weights)
     if layout.channels == 4:
-        grey = grey * (images[..., 3] / np.float32(255))
+        grey *= images[..., 3] / np.float32(255)
     return np.rint(grey).astype(np.uint8)
 
 

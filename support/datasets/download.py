@@ -19,11 +19,14 @@ import threading
 import time
 import urllib.request
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from support import files
 from support.datasets.entries import Listing, in_memory, printable
 from support.errors import UserError
+
+if TYPE_CHECKING:
+    from rich import progress
 
 # Of waiting for all mirrors' first answers; and how long a file may be slower than LEAST_BYTES.
 SECONDS = 15
@@ -36,8 +39,13 @@ HINT = "--data_dir FOLDER names files that you have (mnist.npz, the four IDX fil
 
 
 class Mirror(NamedTuple):
-    """Where the files of a data set are, in which folder of the cache they are kept, and their
-    hashes: a dict of name -> hexadecimal SHA-256 or MD5."""
+    """Where the files of a data set are.
+
+    Attributes:
+        url: the folder on the network.
+        folder: the folder in the cache, below `datasets`.
+        hashes: name of a file -> its SHA-256 or MD5, hexadecimal.
+    """
 
     url: str
     folder: str
@@ -216,7 +224,7 @@ class _Transfer:
                 self.length = response.length
                 self.answered.set()
                 self.content = self._all_of(response.read1)
-        except Exception as error:  # noqa: BLE001, handed to the thread that waits
+        except Exception as error:
             self.error = error
         finally:
             self.answered.set()
@@ -283,7 +291,7 @@ class _Bar:
 
     def __init__(self, transfer: _Transfer) -> None:
         self.transfer = transfer
-        self.bar = None
+        self.bar: progress.Progress | None = None
 
     def __enter__(self) -> _Bar:
         if self.transfer.length and sys.stderr.isatty():
@@ -306,8 +314,10 @@ class _Bar:
 
 
 def _context() -> ssl.SSLContext:
-    """Returns Python's own settings for certificates; with certifi's where Python has none, as on
-    macOS before its installer's last step."""
+    """Returns Python's own settings for certificates.
+
+    Where Python has none, as on macOS before the last step of its installer, those of certifi.
+    """
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()
     if paths.cafile or paths.capath or context.cert_store_stats()["x509_ca"]:

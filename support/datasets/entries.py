@@ -19,7 +19,7 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple, cast
+from typing import IO, NamedTuple, cast
 
 from support import files
 from support.errors import UserError
@@ -27,9 +27,9 @@ from support.errors import UserError
 HEAD_BYTES = 1024
 MOST_FILES = 1_100_000
 MOST_DEPTH = 8
-# Of one file after it was unzipped; and of one that must be held in memory as it is.
+# Of one file after it was unzipped; and of one that is held in memory.
 MOST_BYTES = 4_000_000_000
-MOST_BYTES_IN_MEMORY = 400_000_000
+MOST_BYTES_IN_MEMORY = 200_000_000
 GZIP = b"\x1f\x8b\x08"
 # What file managers leave beside the files that one sees; also all that begins with a dot.
 STRAY_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
@@ -50,7 +50,7 @@ class Entry:
         name: str,
         where: str,
         size: int,
-        open_stored: Callable[[], BinaryIO],
+        open_stored: Callable[[], IO[bytes]],
         container: str = "",
     ) -> None:
         self.name = name
@@ -67,6 +67,7 @@ class Entry:
 
     @property
     def gzipped(self) -> bool:
+        """Whether the content is gzipped, whatever the name's ending says."""
         return self.stored_head.startswith(GZIP)
 
     @functools.cached_property
@@ -79,24 +80,12 @@ class Entry:
         except zlib.error:
             return b""
 
-    def open(self) -> BinaryIO:
+    def open(self) -> IO[bytes]:
         """Opens the content for reading from its start."""
         file = self.open_stored()
         if self.gzipped:
-            return cast(BinaryIO, gzip.open(file))
+            return cast(IO[bytes], gzip.open(file))
         return file
-
-    def content(self, most: int = MOST_BYTES_IN_MEMORY) -> bytes:
-        """Returns the whole content.
-
-        Raises:
-            UserError: it is longer than `most` bytes.
-        """
-        with reading(self.where), self.open() as file:
-            content = file.read(most + 1)
-        if len(content) > most:
-            raise UserError(f"{self.where} holds more than {most:,} bytes: unpack it yourself")
-        return content
 
 
 class Listing(NamedTuple):

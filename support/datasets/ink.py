@@ -20,6 +20,9 @@ Mask = NDArray[np.bool_]
 # A stroke is thinner than this share of the shorter side; what is wider has a paper of its own
 # (a shadow, a table).
 WIDEST_STROKE = 0.35
+# What is wider than this many of the thickest strokes is shadow; what is darker than this share of
+# the darkest ink is surely stroke.
+SHADOW, DARKEST = 2.5, 0.7
 # Noise above this share of white would be taken for ink, and is smoothed away.
 TOLERATED_NOISE = 0.04
 # Below this difference from its paper, nothing is ink.
@@ -160,8 +163,10 @@ def _cut_out(grey: Grey, whole: Mask) -> Sheet:
     from scipy import ndimage
 
     zoom = np.array(grey.shape) / whole.shape
-    nearest = [np.minimum(np.arange(n) / z, m - 1).astype(int)
-               for n, z, m in zip(grey.shape, zoom, whole.shape, strict=True)]
+    nearest = [
+        np.minimum(np.arange(n) / z, m - 1).astype(int)
+        for n, z, m in zip(grey.shape, zoom, whole.shape, strict=True)
+    ]
     # Its edge, where light and table mix, is left out.
     inside = ndimage.binary_erosion(whole, iterations=2, border_value=1)[np.ix_(*nearest)]
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
@@ -199,15 +204,36 @@ def darkness(grey: Grey) -> Grey:
         grey = 1 - grey
     sigma = _smoothing(grey)
     smooth = ndimage.gaussian_filter(grey, sigma) if sigma else grey
-    paper = paper_level(smooth)
-    dark = np.clip(1 - smooth / np.maximum(paper, 0.02), 0, 1)
+    widest = WIDEST_STROKE * min(grey.shape)
+    dark, noise = _against_paper(smooth, widest)
+    if dark.max() < max(LEAST_DARKNESS, 6 * noise):
+        raise ValueError("the page is of one colour")
+    # Now that the strokes are seen, soft shadows of a hand that are wider than they are told apart.
+    widest = min(widest, SHADOW * _thickest_stroke(dark))
+    dark, noise = _against_paper(smooth, widest)
+    return np.where(dark < max(LEAST_DARKNESS / 2, 3 * noise), 0, dark)
+
+
+def _against_paper(grey: Grey, widest: float) -> tuple[Grey, float]:
+    """How much darker than the paper each pixel is, and the deviation of that on paper.
+
+    Args:
+        grey: dark ink on light paper.
+        widest: of strokes, pixels.
+    """
+    dark = np.clip(1 - grey / np.maximum(paper_level(grey, widest), 0.02), 0, 1)
     # Noise lifts the paper level above the mean of the paper.
     middle = np.median(dark)
     noise = np.median(np.abs(dark - middle))
-    dark = np.clip((dark - middle) / (1 - middle), 0, 1)
-    if dark.max() < max(LEAST_DARKNESS, 6 * noise):
-        raise ValueError("the page is of one colour")
-    return np.where(dark < max(LEAST_DARKNESS / 2, 3 * noise), 0, dark)
+    return np.clip((dark - middle) / (1 - middle), 0, 1), float(noise)
+
+
+def _thickest_stroke(dark: Grey) -> float:
+    """Diameter, pixels, of the largest disc inside the darkest ink."""
+    from scipy import ndimage
+
+    darkest = np.pad(dark > DARKEST * np.percentile(dark, 99.8), 1)
+    return 2 * float(ndimage.distance_transform_edt(darkest).max())
 
 
 def _smoothing(grey: Grey) -> float:
@@ -223,8 +249,8 @@ def _smoothing(grey: Grey) -> float:
     return float(min(sigma, 0.01 * min(grey.shape))) if sigma > 0.3 else 0.0
 
 
-def paper_level(grey: Grey) -> Grey:
-    """The brightness of the paper at each pixel, also under the ink.
+def paper_level(grey: Grey, widest: float) -> Grey:
+    """The brightness of the paper at each pixel, also under ink whose strokes are at most so wide.
 
     A morphological closing: everywhere the smallest, over squares that contain the pixel, of the
     brightest value. It fills what is dark and narrower than the square, and follows gradients and
@@ -232,11 +258,11 @@ def paper_level(grey: Grey) -> Grey:
     """
     from scipy import ndimage
 
-    size = max(3, round(WIDEST_STROKE * min(grey.shape)))
+    size = max(3, round(widest))
     framed = grey.copy()
     for line in (framed[0], framed[-1], framed[:, 0], framed[:, -1]):
         # Beyond the picture, paper or shadow goes on; a stroke that the border cuts does not.
-        half = len(line) // 2 + 1
+        half = round(0.8 * len(line)) + 1
         closed = ndimage.grey_closing(np.pad(line, half, mode="edge"), half)
         line[:] = closed[half:-half]
     padded = np.pad(framed, size, mode="edge")

@@ -47,7 +47,7 @@ def _classes(dataset: Dataset) -> str:
     if len(present) > MOST_CLASSES_SHOWN:
         fewest, most = counts[present].min(), counts[present].max()
         return f"{len(present)}, of {fewest:,} to {most:,} images each"
-    shown = [f"{class_name(dataset, label)} ({counts[label]:,})" for label in present]
+    shown = [f"{class_name(dataset, label)} ({counts[label]:,})" for label in present.tolist()]
     return f"{len(present)}: {', '.join(shown)}"
 
 

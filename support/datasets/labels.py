@@ -97,7 +97,9 @@ def _names_encoded(parts: dict[str, NDArray], together: NDArray, what: str) -> E
         parts = {part: np.char.decode(array, "utf-8", "replace") for part, array in parts.items()}
     names = set(together.tolist())
     if all(re.fullmatch("[0-9]{1,3}", name) and int(name) < MOST_CLASSES for name in names):
-        return Encoded({part: array.astype(int).astype(np.uint8) for part, array in parts.items()}, ())
+        return Encoded(
+            {part: array.astype(int).astype(np.uint8) for part, array in parts.items()}, ()
+        )
     words = {name: name.strip().lower() for name in names}
     if set(words.values()) <= set(DIGIT_WORDS) and len(set(words.values())) == len(names):
         digit = {name: DIGIT_WORDS.index(word) for name, word in words.items()}

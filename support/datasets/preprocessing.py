@@ -49,7 +49,8 @@ def preprocess(grey: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 def if_preprocessed(grey: NDArray[np.floating]) -> NDArray[np.uint8] | None:
     """Returns an image that is preprocessed already, or its negative, as uint8 (28, 28), bright ink
-    on dark; None for any other."""
+    on dark; None for any other.
+    """
     if grey.shape != (SIDE, SIDE):
         return None
     ink = _from_border(grey)
@@ -114,7 +115,8 @@ def _thickened(box: NDArray[np.floating]) -> NDArray[np.floating]:
 
 def centre_by_mass(image: NDArray[np.uint8], middle: ArrayLike) -> NDArray[np.uint8]:
     """Returns `image`, uint8 (height, width) of at most 28x28, in 28x28 with its centre of mass at
-    `middle` (row and column, or one number for both), as far as it fits."""
+    `middle` (row and column, or one number for both), as far as it fits.
+    """
     frame, sides = np.zeros((SIDE, SIDE), np.uint8), np.array(image.shape)
     top, left = np.clip(np.rint(middle - centre_of_mass(image)).astype(int), 0, SIDE - sides)
     frame[top : top + sides[0], left : left + sides[1]] = image

@@ -1,7 +1,7 @@
 """Which part of a data set a file or an array is, judged by its names.
 
-    role = roles.of("emnist-letters-test-images-idx3-ubyte.gz")
-    role.part, role.kind, role.family         # "test", "images", "emnist letters"
+role = roles.of("emnist-letters-test-images-idx3-ubyte.gz")
+role.part, role.kind, role.family         # "test", "images", "emnist letters"
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ def of(name: str) -> Role:
             part = role
         elif role in (IMAGES, LABELS) and not kind:
             kind = role
-        elif word not in EMPTY_WORDS and not word.isdigit():
+        elif word not in EMPTY_WORDS:
             rest.append(word)
     return Role(part, kind, " ".join(rest))
 
@@ -69,7 +69,8 @@ def part_of_folders(name: str) -> str:
 
 def _words(name: str) -> list[str]:
     """Splits a name as people do: `XTrain_v2` is x, train, v and 2; `xtrain` is x and train."""
-    name = re.sub(r"t10k", "test", name, flags=re.IGNORECASE)
+    name = re.sub("t10k", "test", name, flags=re.IGNORECASE)
+    name = re.sub("idx[0-9]", " ", name, flags=re.IGNORECASE)
     words = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+", name)
     found = []
     for word in map(str.lower, words):

@@ -21,14 +21,16 @@ LINE_THICKNESS, LINE_LENGTH = 0.02, 0.6
 LINE_GAP = 0.4
 # How much of a line is seen; pieces longer than this share of the page tell its slope.
 LINE_COVER, SLOPE_LENGTH = 0.4, 0.15
+# Ink this many times as dark as the lines is not theirs.
+LINE_LEVEL = 1.6
 # A frame, as shares of the page: its least size; and of its own size: how thick its lines are at
 # most, how far its sides lie off the straight, how much of each is seen, how high its content is.
 FRAME_SIZE, FRAME_THICKNESS, FRAME_BAND, FRAME_COVER, FRAME_CONTENT = 0.08, 0.12, 0.12, 0.7, 0.3
 # A smaller height or a lower darkness than this share of the largest digit's is no digit's.
 LEAST_SIZE, LEAST_LEVEL, LEAST_THICKNESS = 0.3, 0.35, 0.4
 # Pieces of a digit, as shares of the tallest piece's height: below, it is dust; below, it is no
-# digit of its own; how far from the rest it may be; how wide a crack through a digit may be.
-LEAST_PART, PART, PART_GAP, CRACK = 0.12, 0.45, 0.15, 0.12
+# digit of its own; how far beside the rest it may be, and how far above or below.
+LEAST_PART, PART, GAP_BESIDE, GAP_ABOVE = 0.12, 0.45, 0.15, 0.25
 MOST_PIECES = 500
 # Ink darker than this share of a digit's own level is stroke.
 STROKE = 0.45
@@ -58,8 +60,8 @@ def digits(dark: Grey) -> list[Digit]:
     from scipy import ndimage
 
     ink = dark > LEAST_DARKNESS
-    for remove in (without_page_lines, without_frames):
-        kept = remove(ink)
+    for printed_lines in (page_lines, frame_lines):
+        kept = ink & ~_lighter(printed_lines(ink), dark)
         # A page of lines alone: the lines may be what was written.
         if kept.any():
             ink = kept
@@ -70,12 +72,16 @@ def digits(dark: Grey) -> list[Digit]:
     return [_cut(dark, strokes, group) for group in _in_reading_order(_grouped(strokes))]
 
 
-def without_page_lines(ink: Mask) -> Mask:
-    """Removes the lines of ruled and squared paper, which run across the page."""
-    kept = ink.copy()
-    for lines in (_long_lines(ink), _long_lines(ink.T).T):
-        kept &= ~lines
-    return kept
+def page_lines(ink: Mask) -> Mask:
+    """The lines of ruled and squared paper, which run across the page."""
+    return _long_lines(ink) | _long_lines(ink.T).T
+
+
+def _lighter(lines: Mask, dark: Grey) -> Mask:
+    """Lines without what is much darker than they are, which is ink on top of them."""
+    if not lines.any():
+        return lines
+    return lines & (dark < LINE_LEVEL * np.median(dark[lines]))
 
 
 def _long_lines(ink: Mask) -> Mask:
@@ -149,19 +155,19 @@ def _closed_along_rows(mask: Mask, gap: int) -> Mask:
     return values[:, gap:-gap].astype(bool) if gap else mask
 
 
-def without_frames(ink: Mask) -> Mask:
-    """Removes the boxes of forms, one or several side by side, and keeps what is in them."""
+def frame_lines(ink: Mask) -> Mask:
+    """The boxes of forms, one or several side by side, without what is in them."""
     from scipy import ndimage
 
     labels, _ = ndimage.label(ink, np.ones((3, 3)))
-    kept = ink.copy()
+    lines = np.zeros(ink.shape, bool)
     for number, area in enumerate(ndimage.find_objects(labels), 1):
         piece = labels[area] == number
         if min(piece.shape) > FRAME_SIZE * min(ink.shape):
-            lines = _frame_lines(piece)
-            if lines.any() and _has_content(kept[area] & ~lines):
-                kept[area] &= ~lines
-    return kept
+            found = _frame_lines(piece)
+            if found.any() and _has_content(ink[area] & ~found):
+                lines[area] |= found
+    return lines
 
 
 def _has_content(inside: Mask) -> bool:
@@ -251,7 +257,7 @@ def _pieces(labels: NDArray[np.int32]) -> list[_Piece]:
 
     pieces = []
     boxes = [box for box in enumerate(ndimage.find_objects(labels), 1) if box[1]]
-    boxes.sort(key=lambda box: -(box[1][0].stop - box[1][0].start) * (box[1][1].stop - box[1][1].start))
+    boxes.sort(key=lambda box: -labels[box[1]].size)
     for number, (rows, columns) in boxes[:MOST_PIECES]:
         mask = np.pad(labels[rows, columns] == number, 1)
         # Across a strip, the mean distance to its edge is a quarter of its width.
@@ -271,11 +277,12 @@ def _belongs(piece: _Piece, box: _Piece, tallest: int) -> bool:
     down = max(piece.top, box.top) - min(piece.bottom, box.bottom)
     across = max(piece.left, box.left) - min(piece.right, box.right)
     narrower = min(piece.right - piece.left, box.right - box.left)
-    if piece.height < PART * tallest:
+    overlap = -across > narrower / 2
+    if piece.height < PART * tallest <= box.height and not overlap:
         # Too small for a digit of its own: the bar of a 5, the end of a broken stroke.
-        return max(down, across) < PART_GAP * tallest
+        return max(down, across) < GAP_BESIDE * tallest
     # As large as a digit: beside each other, two digits; above each other, one that is broken.
-    return -across > narrower / 2 and down < CRACK * tallest
+    return overlap and down < GAP_ABOVE * tallest
 
 
 def _in_reading_order(groups: list[list[_Piece]]) -> list[list[_Piece]]:

@@ -12,8 +12,11 @@ TEST_IMAGES, VALIDATION_IMAGES = 300, 200
 
 
 def load() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """Returns images, 8x8 scaled to 20x20 and centred by mass in 28x28, uint8 (1797, 784), and
-    labels, uint8 (1797,)."""
+    """Returns all images and labels.
+
+    Returns:
+        uint8 (1797, 784), 8x8 scaled to 20x20 and centred by mass in 28x28; and uint8 (1797,).
+    """
     from scipy import ndimage
     from sklearn.datasets import load_digits
 

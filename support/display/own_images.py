@@ -72,7 +72,7 @@ def draw_interpolation(path: str, images: Sequence[OwnImage], paths: NDArray[np.
         "Spherical interpolation of mu between your images",
         rows,
         column_names=["first", *(f"{share:.1f}" for share in shares), "second"],
-        column_label="decoded, by the share of the way between the two",
+        column_label="share of the way from the first image to the second",
     )
 
 

@@ -8,6 +8,7 @@ told apart by colour-blind eyes, and nothing is said by colour alone.
 """
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -28,9 +29,8 @@ SCALE = 2
 # A power of two, so that sizes in pixels are exact fractions of an inch.
 DPI = 128
 TITLE_SIZE, LABEL_SIZE, TEXT_SIZE = 12, 11, 10
-# Pixels of a picture's edge, of one line of text, and of a letter of the title and of the rest.
+# Pixels of a picture's edge, and of one line of text.
 EDGE, LINE = 16, 28
-TITLE_LETTER, LETTER = 12, 10
 # Any: matplotlib would have every key as a literal type.
 STYLE: Any = {
     "font.size": TEXT_SIZE,
@@ -171,29 +171,29 @@ def draw(
     """
     page = _Page(rows, scale)
     height, width = page.pixels.shape
-    left = EDGE + LETTER * max(len(row.name) for row in rows)
+    label_width = _text_width(column_label, LABEL_SIZE)
+    text_width = max(label_width, _text_width(title, TITLE_SIZE))
+    left = 2 * EDGE + max(_text_width(row.name, TEXT_SIZE) for row in rows)
+    total_width = max(left + width + EDGE, 2 * EDGE + text_width)
+    # Where a text is wider than the images, they stand in its middle.
+    left += (total_width - left - width - EDGE) // 2
     top, bottom = 2 * LINE, EDGE
     if column_names:
         bottom += LINE
     if column_label:
         bottom += LINE
-    total_width = max(left + width + EDGE, TITLE_LETTER * len(title))
     total_height = top + height + bottom
-    # Where the title is wider than the images, they stand in the middle below it.
-    left += (total_width - left - width - EDGE) // 2
     with figure(path, (total_width / DPI, total_height / DPI)) as canvas:
         place = left / total_width, bottom / total_height, width / total_width
         axes = canvas.add_axes((*place, height / total_height))
         page.show(axes)
         for column, name in enumerate(column_names):
             axes.text(page.middle(column), height, name, ha="center", va="top")
-        if column_label:
-            middle = (left + width / 2) / total_width
-            place_of_label = EDGE / 2 / total_height
-            canvas.text(middle, place_of_label, column_label, ha="center", fontsize=LABEL_SIZE)
-        canvas.text(
-            0.5, 1 - LINE / total_height, title, ha="center", va="center", fontsize=TITLE_SIZE
-        )
+        x = np.clip(left + width / 2, EDGE + label_width / 2, total_width - EDGE - label_width / 2)
+        label_place = x / total_width, EDGE / 2 / total_height
+        canvas.text(*label_place, column_label, ha="center", fontsize=LABEL_SIZE)
+        title_place = 0.5, 1 - LINE / total_height
+        canvas.text(*title_place, title, ha="center", va="center", fontsize=TITLE_SIZE)
 
 
 def show(axes: "Axes", rows: Sequence[Row], scale: int = SCALE) -> None:
@@ -221,8 +221,18 @@ def figure(
         files.write_whole(path, lambda written: canvas.savefig(written, format="png"))
 
 
+def _text_width(text: str, size: float) -> int:
+    """Returns how many pixels a text of a font size in points is wide."""
+    from matplotlib.textpath import TextPath
+
+    if not text:
+        return 0
+    points = TextPath((0, 0), text, size=size).get_extents().width
+    return math.ceil(points * DPI / 72)
+
+
 class _Page:
-    """Rows of images as one array of pixels, and where on it things stand.
+    """Rows of images as one array of pixels, and what is written on it.
 
     Args:
         rows: of images.
@@ -267,6 +277,6 @@ class _Page:
         axes.plot([x], [top + LINE / 3], marker="^", color=ACCENT, markersize=6, clip_on=False)
         # On the side where there is more room for it.
         if x < self.pixels.shape[1] / 2:
-            axes.text(x + LETTER, top, mark.text, ha="left", va="top", color=ACCENT)
+            axes.text(x + EDGE / 2, top, mark.text, ha="left", va="top")
         else:
-            axes.text(x - LETTER, top, mark.text, ha="right", va="top", color=ACCENT)
+            axes.text(x - EDGE / 2, top, mark.text, ha="right", va="top")

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from support import files, records
 from support.display import plots
-from support.errors import UserError
+from support.errors import OtherRunError, UserError
 
 OWNER = "owner.json"
 PARTS = ("train", "val")
@@ -55,15 +55,15 @@ def require_free(log_dir: str, run_id: str | None, overwrite: bool) -> None:
         overwrite: whether another run's event files are to be removed.
 
     Raises:
-        UserError: the folder belongs to another run, or to an unknown one.
+        OtherRunError: the folder belongs to another run, or to an unknown one.
     """
     if not os.path.lexists(os.path.join(log_dir, OWNER)) and not event_files(log_dir):
         return
     owner = _owner(log_dir)
     if owner is None:
-        raise UserError(f"{log_dir} holds event files of an unknown run")
+        raise OtherRunError(f"{log_dir} holds event files of an unknown run")
     if owner != run_id and not overwrite:
-        raise UserError(f"{log_dir} holds the event files of another run")
+        raise OtherRunError(f"{log_dir} holds the event files of another run")
 
 
 def event_files(log_dir: str) -> list[str]:
@@ -159,6 +159,8 @@ class RunningMeans:
 class Summaries:
     """Writes scalars, pictures and text of a run; closes its files at the end of the block.
 
+    Until `start`, events are kept in memory.
+
     Args:
         log_dir: a folder that `claim` has marked as this run's; None: nothing is written.
     """
@@ -166,6 +168,7 @@ class Summaries:
     def __init__(self, log_dir: str | None) -> None:
         self._log_dir = log_dir
         self._files: dict[str, BinaryIO] = {}
+        self._waiting: list[tuple[str, bytes]] = []
 
     def __enter__(self) -> "Summaries":
         return self
@@ -180,16 +183,19 @@ class Summaries:
         """Opens the event files.
 
         Args:
-            step: of the run; points past it are of a part that was lost.
+            step: at which the run began here; points past it are of a part that was lost.
             record: of the run, which TensorBoard's Text tab shows for a new run.
         """
         if self._log_dir is None:
             return
+        waiting, self._waiting = self._waiting, []
         with files.disk_errors(self._log_dir):
             for part in PARTS:
                 self._begin_file(self._log_dir, part, step + 1)
         if step == 0:
             self._configuration(record)
+        for part, event in waiting:
+            self._write(self._log_dir, part, event)
 
     def _begin_file(self, log_dir: str, part: str, first_step: int) -> None:
         """Opens a new event file, at whose start loaders drop points from `first_step` on.
@@ -254,18 +260,25 @@ class Summaries:
         with files.disk_errors(self._log_dir):
             for part, file in self._files.items():
                 file.flush()
-                os.fsync(file.fileno())
-                files.sync(os.path.join(self._log_dir, part))
+                files.sync_descriptor(file.fileno())
+                files.sync_folder(os.path.join(self._log_dir, part))
 
     def _add(self, part: str, step: int, **content: object) -> None:
         from tensorboard.compat.proto.event_pb2 import Event
-        from tensorboard.summary.writer.record_writer import RecordWriter
 
         if self._log_dir is None:
             return
-        event = Event(wall_time=time.time(), step=step, **content)
-        with files.disk_errors(self._log_dir):
-            RecordWriter(self._files[part]).write(event.SerializeToString())
+        event = Event(wall_time=time.time(), step=step, **content).SerializeToString()
+        if part in self._files:
+            self._write(self._log_dir, part, event)
+        else:
+            self._waiting.append((part, event))
+
+    def _write(self, log_dir: str, part: str, event: bytes) -> None:
+        from tensorboard.summary.writer.record_writer import RecordWriter
+
+        with files.disk_errors(log_dir):
+            RecordWriter(self._files[part]).write(event)
 
 
 def _encoded(image: NDArray[np.uint8]) -> object:

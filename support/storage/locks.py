@@ -4,12 +4,17 @@ A lock is freed when its process ends, however it ends; its file stays.
 """
 
 import contextlib
+import errno
 import os
+import sys
 
 import filelock
 
 from support import files
 from support.errors import UserError
+
+# What network file systems answer that have no locks.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 
 class FolderLocks:
@@ -31,12 +36,23 @@ class FolderLocks:
         """
         files.writable_folder(folder)
         path = os.path.join(folder, name)
+        if os.path.islink(path):
+            raise UserError(f"{path} is a symbolic link, expected a lock file: remove it")
         try:
             self._held.enter_context(filelock.FileLock(path, blocking=False))
         except filelock.Timeout:
             advice = "wait for it, or choose another folder"
             raise UserError(f"{folder} is in use by another run: {advice}") from None
-        self._inodes[path] = os.stat(path).st_ino
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            print(
+                f"Notice: the file system of {folder} has no locks: make sure that no second run "
+                "uses this folder.",
+                file=sys.stderr,
+            )
+        if os.path.exists(path):
+            self._inodes[path] = os.stat(path).st_ino
 
     def require_held(self) -> None:
         """Raises a `UserError` where a locked folder was removed or replaced.

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from support import cli, files, records
 from support.display import summaries
-from support.errors import UserError
+from support.errors import OtherRunError, UserError
 from support.storage import weights, weights_file
 from support.storage.locks import FolderLocks
 from support.storage.saves import Saves
@@ -49,7 +49,7 @@ def identity_of(record: records.RunRecord) -> Identity:
 
 
 def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> None:
-    """Raises a `UserError` that names the first setting in which a run is not the wanted one.
+    """Raises an `OtherRunError` that names the first setting in which a run is not the wanted one.
 
     Args:
         record: of the run in `folder`.
@@ -59,12 +59,12 @@ def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> No
     held = identity_of(record).settings()
     for name, value in wanted.settings().items():
         if name not in held:
-            raise UserError(
+            raise OtherRunError(
                 f"{folder} holds a run of an older version, which had no setting {name}"
             )
         if held[name] != value or type(held[name]) is not type(value):
             theirs, ours = f"{cli.as_typed(held[name]):.80}", f"{cli.as_typed(value):.80}"
-            raise UserError(
+            raise OtherRunError(
                 f"{folder} holds another run, with {name} {theirs} where this run has {ours}"
             )
 
@@ -123,6 +123,7 @@ class RunFolder:
             raise UserError(f"{self.path} is a file, expected a folder: choose another name")
         self.record = None if self.overwrite else weights.read_record(self.path)
         if self.record is not None:
+            self._require_in_place(self.record)
             require_same(self.record, self._identity, self.path)
         if self.writes and not self.finished:
             run_id = self.record.run_id if self.record else None
@@ -135,6 +136,16 @@ class RunFolder:
             return self.record.architecture
         return self.given.record.architecture if self.given else None
 
+    def _require_in_place(self, record: records.RunRecord) -> None:
+        """Raises where somebody has given a save the name of finished weights, or the reverse."""
+        finished = weights_file.finished_path(self.path)
+        save = weights_file.save_path(self.path, record.step)
+        if record.finished and not os.path.exists(finished):
+            place = os.path.dirname(save)
+            raise UserError(f"{place} holds finished weights: move the file to {finished}")
+        if not record.finished and os.path.exists(finished):
+            raise UserError(f"{finished} is a save of an unfinished run: move the file to {save}")
+
     def start_from(self, source: str) -> None:
         """Reads the weights that a new run starts from; a run that continues needs none.
 
@@ -145,7 +156,7 @@ class RunFolder:
             UserError: they lie in this folder, or are not those of the wanted network.
         """
         inside, outside = os.path.realpath(source), os.path.realpath(self.path)
-        if os.path.commonpath([inside, outside]) == outside:
+        if inside == outside or inside.startswith(os.path.join(outside, "")):
             raise UserError(f"{source} lies in {self.path}, where the new run goes: choose another")
         if self.record is not None:
             return
@@ -188,11 +199,12 @@ class RunFolder:
         print(f"{self.path} holds this run, finished after {self.record.epochs_done} epochs.")
         print("There is nothing to do.")
 
-    def clear(self) -> None:
-        """Removes what an earlier run wrote into both folders, where `--overwrite` asks for it."""
-        if self.overwrite:
-            self.saves.clear()
-            summaries.clear(self.log_dir)
+    @property
+    def holds_earlier_run(self) -> bool:
+        """Whether there are weights that `--overwrite` is to replace."""
+        finished = weights_file.finished_path(self.path)
+        found = os.path.exists(finished) or bool(weights_file.saved_steps(self.path))
+        return self.overwrite and found
 
     def read(self, training_like: Mapping[str, Any]) -> Weights:
         """Returns the newest good save of this run.

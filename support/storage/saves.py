@@ -85,17 +85,23 @@ class Saves:
         with contextlib.suppress(OSError):
             os.rmdir(os.path.join(self.folder, weights_file.CHECKPOINTS))
 
-    def clear(self) -> None:
-        """Removes an earlier run's files, and nothing else.
+    def remove_earlier_run(self, kept_step: int | None = None) -> None:
+        """Removes an earlier run's weights, and nothing else.
 
         First what makes it finished, then its saves, the newest first: a kill in between leaves
         an unfinished run or none.
+
+        Args:
+            kept_step: of the new run's save, which stays; None: it has none.
         """
         with files.disk_errors(self.folder), contextlib.suppress(FileNotFoundError):
-            os.remove(weights_file.finished_path(self.folder))
-        self._remove(weights_file.saved_steps(self.folder)[::-1])
+            files.patiently(os.remove, weights_file.finished_path(self.folder))
+        steps = weights_file.saved_steps(self.folder)[::-1]
+        self._remove([step for step in steps if step != kept_step])
 
     def _remove(self, steps: Sequence[int]) -> None:
         with files.disk_errors(self.folder):
             for step in steps:
-                os.remove(weights_file.save_path(self.folder, step))
+                # What another process has open is left to the next save.
+                with contextlib.suppress(PermissionError):
+                    files.patiently(os.remove, weights_file.save_path(self.folder, step))

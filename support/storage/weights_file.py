@@ -17,6 +17,7 @@ import itertools
 import json
 import os
 import re
+import time
 import zipfile
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, NamedTuple
@@ -26,6 +27,7 @@ from numpy.typing import NDArray
 
 from support import files, records
 from support.datasets.types import PIXELS
+from support.errors import UserError
 
 if TYPE_CHECKING:
     import model
@@ -62,10 +64,10 @@ def save_path(folder: str, step: int) -> str:
 def saved_steps(folder: str) -> list[int]:
     """Returns the steps that a weights folder has saves of, ascending."""
     try:
-        names = os.listdir(os.path.join(folder, CHECKPOINTS))
+        entries = list(os.scandir(os.path.join(folder, CHECKPOINTS)))
     except (FileNotFoundError, NotADirectoryError):
         return []
-    matches = map(_SAVE_NAME.fullmatch, names)
+    matches = [_SAVE_NAME.fullmatch(entry.name) for entry in entries if entry.is_file()]
     return sorted(int(match[1]) for match in matches if match)
 
 
@@ -113,6 +115,7 @@ def write(
         UserError: the file cannot be written.
         ValueError: the record is one that no reader would accept.
     """
+    _require_clock(path)
     content = record.to_json()
     # As readers see it, tuples and all.
     records.RunRecord.from_json(json.loads(files.as_json(content)))
@@ -131,6 +134,16 @@ def write(
     # h5py raises RuntimeError where a disk is full.
     with files.disk_errors(path, also=(RuntimeError,)):
         files.write_whole(path, fill, before_commit)
+
+
+def _require_clock(path: str) -> None:
+    """Raises where the clock shows a year that a zip file cannot hold."""
+    year = time.localtime().tm_year
+    if not 1980 <= year < 2108:
+        raise UserError(
+            f"{path} cannot be written: the clock of this machine shows the year {year}, expected "
+            "1980 to 2107: set the clock"
+        )
 
 
 def _npz(arrays: Mapping[str, NDArray]) -> bytes:

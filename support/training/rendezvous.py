@@ -12,6 +12,7 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
 import socket
 import time
 from collections.abc import Sequence
@@ -79,10 +80,14 @@ def _parsed(content: dict) -> Cluster:
     addresses = []
     for text in cluster["worker"]:
         host, _, port = text.rpartition(":")
-        # Hosts in brackets: only IPv4 and names that resolve to it were tried.
-        if "[" in host or not 0 < int(port) < 65536:
+        # IPv6 and its brackets were not tried.
+        if not re.fullmatch(r"[A-Za-z0-9_.-]+", host) or not re.fullmatch("[0-9]{1,5}", port):
             raise ValueError(f"no address of a worker: {text!r:.80}")
+        if not 0 < int(port) < 65536:
+            raise ValueError(f"no port from 1 to 65535: {text!r:.80}")
         addresses.append(Address(host, int(port)))
+    if len(set(addresses)) < len(addresses):
+        raise ValueError("two workers have the same address")
     index = int(task["index"])
     if not 0 <= index < len(addresses):
         raise ValueError(f"no worker has the index {index}")

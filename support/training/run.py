@@ -73,6 +73,7 @@ class Run:
         self._resources = contextlib.ExitStack()
         self._progress: progress.Progress | None = None
         self._best: BestEpoch | None = None
+        self._waits_to_replace = False
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> "Run":
@@ -111,24 +112,56 @@ class Run:
         self._vae, self._optimizer = vae, optimizer
         if self._config.keep == "best":
             self._best = BestEpoch(vae.trainable_variables, self._config.patience)
-        if self._folder.record is None and self._folder.writes:
-            self._folder.clear()
-            if self._folder.given:
-                weights.fill(vae, self._folder.given)
+        writer = summaries.Summaries(self._folder.log_dir if self.workers.chief else None)
+        self._summaries = self._resources.enter_context(writer)
+        if self._folder.record is None and self._folder.given and self.workers.chief:
+            weights.fill(vae, self._folder.given)
+        # With several workers, all of them must find the first save of this run, and no other.
+        self._waits_to_replace = self._folder.holds_earlier_run and self.workers.strategy is None
+        if not self._waits_to_replace:
+            self._make_first_save()
+            self._resume()
+
+    def _make_first_save(self) -> None:
+        """Saves step 0 of a new run, after the removal of what `--overwrite` replaces."""
+        if self._folder.record is None and self.workers.chief:
+            if self._folder.overwrite:
+                self._folder.saves.remove_earlier_run()
+                summaries.clear(self._folder.log_dir)
             self._save()
         self.workers.wait()
+
+    def _resume(self) -> None:
+        """Loads the newest save, whoever wrote it, and begins to write summaries."""
         self._require_same_save()
         self._load()
-        chief = self.workers.chief
-        if chief:
-            summaries.claim(self._folder.log_dir, self._record.run_id)
-        if self.step and chief:
-            done = self.step / self._config.steps_per_epoch
-            epochs = self._config.epochs
-            print(f"Continuing at step {self.step}, after {done:.4g} of {epochs} epochs.")
-        writer = summaries.Summaries(self._folder.log_dir if chief else None)
-        self._summaries = self._resources.enter_context(writer)
+        log_dir = self._folder.log_dir
+        if self.workers.chief:
+            if self.step and not summaries.event_files(log_dir):
+                print(
+                    f"Notice: {log_dir} holds no event files of the first {self.step} steps of "
+                    "this run: its curves begin here."
+                )
+            if self.step:
+                done = self.step / self._config.steps_per_epoch
+                epochs = self._config.epochs
+                print(f"Continuing at step {self.step}, after {done:.4g} of {epochs} epochs.")
+            summaries.claim(log_dir, self._record.run_id)
         self._summaries.start(self.step, self._record)
+
+    def _replace_earlier_run(self) -> None:
+        """Replaces the earlier run by the first save of this one, as `--overwrite` asks.
+
+        Not before there is something to replace it with: until then the earlier weights stay as
+        they are. A kill in here leaves the weights of either run.
+        """
+        self._waits_to_replace = False
+        summaries.clear(self._folder.log_dir)
+        summaries.claim(self._folder.log_dir, self._record.run_id)
+        self._summaries.start(0, self._record)
+        self._summaries.flush()
+        self._save()
+        self._folder.saves.remove_earlier_run(kept_step=self.step)
 
     def _require_same_save(self) -> None:
         """Raises where the workers do not all see the same newest save."""
@@ -208,7 +241,10 @@ class Run:
         self._progress.update(self.step, terms["loss_total"][-1])
         # At the end of an epoch, after_epoch saves: with the validation.
         if self.step % self._config.steps_per_epoch:
-            self._save_if_due()
+            if self._waits_to_replace:
+                self._leave(self._signals.received is not None)
+            else:
+                self._save_if_due()
 
     def after_epoch(self, validated: Mapping[str, float]) -> None:
         """Records the validation of an epoch, and saves where a save is due.
@@ -241,7 +277,9 @@ class Run:
         stop = self.workers.any(self._signals.received is not None)
         seconds = time.monotonic() - self._saved_at
         ended = self.step == self._config.total_steps or self.ended_early
-        if stop or ended or seconds > self._save_every:
+        if self._waits_to_replace:
+            self._replace_earlier_run()
+        elif stop or ended or seconds > self._save_every:
             self._summaries.flush()
             self._save()
         self._leave(stop)
@@ -253,12 +291,19 @@ class Run:
     def _leave(self, stop: bool) -> None:
         if not stop:
             return
+        signum = self._signals.received or signal.SIGTERM
+        if self._waits_to_replace:
+            raise Interrupted(
+                f"interrupted before the first epoch was done; {self._folder.path} holds the "
+                "earlier run as before: the same command starts again",
+                signum,
+            )
         again = "the same command"
         if self._folder.overwrite:
             again += " without --overwrite"
         raise Interrupted(
             f"interrupted; saved in {self._folder.path}: {again} continues the run",
-            self._signals.received or signal.SIGTERM,
+            signum,
         )
 
     def _save(self) -> None:
@@ -279,7 +324,12 @@ class Run:
 
     def _not_finite(self, step: int) -> NotFiniteError:
         saved = weights_file.saved_steps(self._folder.path)
-        kept = f"the save of step {saved[-1]} is" if saved else "no save is"
+        if self._waits_to_replace:
+            kept = "the earlier run is"
+        elif saved:
+            kept = f"the save of step {saved[-1]} is"
+        else:
+            kept = "no save is"
         return NotFiniteError(
             f"the loss is no longer finite at step {step}: {kept} in {self._folder.path}; try a "
             "smaller --learning_rate, in another folder"
@@ -287,15 +337,22 @@ class Run:
 
     def select_weights(self) -> None:
         """Gives the model the weights that the run keeps: its last, or those of its best epoch."""
-        if self._best is None:
+        best = self._best
+        if best is None:
             return
-        last = self._best.last_objective
-        self._best.select()
-        if self.workers.chief:
+        best.select()
+        if not self.workers.chief:
+            return
+        if best.epoch == self.epoch:
             print(
-                f"Kept the weights of epoch {self._best.epoch} of {self.epoch}: with "
-                f"{self._best.objective:.2f} their objective on the validation images is the "
-                f"lowest ({last:.2f} after the last epoch)."
+                f"Kept the weights of the last epoch, {best.epoch}: their objective on the "
+                f"validation images, {best.objective:.2f}, is the lowest."
+            )
+        else:
+            print(
+                f"Kept the weights of epoch {best.epoch} of {self.epoch}: their objective on the "
+                f"validation images, {best.objective:.2f}, is the lowest "
+                f"({best.last_objective:.2f} after the last epoch)."
             )
 
     def finish(

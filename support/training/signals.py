@@ -1,21 +1,23 @@
-"""Ctrl-C and SIGTERM during training: remembered until the loop can save.
+"""Ctrl-C and other signals during training: remembered until the loop can save.
 
 with Signals() as signals:
     ...
     if signals.received: save and leave
 """
 
+import contextlib
 import os
 import signal
 from types import FrameType
 
+from support import cli
 from support.errors import Interrupted
-
-HANDLED = (signal.SIGINT, signal.SIGTERM)
 
 
 class Signals:
-    """Remembers the first SIGINT or SIGTERM; a second one raises `Interrupted` at once.
+    """Remembers the first signal that is to end a run; a second one raises `Interrupted` at once.
+
+    Handled are Ctrl-C (SIGINT) and what `cli.TERMINATION` lists.
 
     Attributes:
         received: the signal's number; None: none has come.
@@ -23,15 +25,15 @@ class Signals:
 
     def __init__(self) -> None:
         self.received: int | None = None
+        self._handlers = contextlib.ExitStack()
 
     def __enter__(self) -> "Signals":
-        self._before = {number: signal.signal(number, self._remember) for number in HANDLED}
+        signals = (signal.SIGINT, *cli.TERMINATION)
+        self._handlers.enter_context(cli.handled(signals, self._remember))
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self._before.items():
-            # None stands for a handler that is not Python's, which Python cannot restore.
-            signal.signal(number, handler or signal.SIG_DFL)
+        self._handlers.close()
 
     def _remember(self, signum: int, _frame: FrameType | None) -> None:
         if self.received is not None:

@@ -38,10 +38,11 @@ class Format(NamedTuple):
     of_several: bool
 
 
+IDX = "IDX files"
 # In this order: where a folder holds several, the first is read.
 FORMATS = (
     Format("NumPy arrays (.npz, .npy)", npy.recognizes, npy.read, True),
-    Format("IDX files", idx.recognizes, idx.read, True),
+    Format(IDX, idx.recognizes, idx.read, True),
     Format("CSV", csv_tables.recognizes, csv_tables.read, True),
     Format("pictures", pictures.recognizes, pictures.read, False),
 )
@@ -99,13 +100,21 @@ def _read_file(entry: Entry, path: str, where: str, transpose: bool | None) -> C
     if kind == NPZ:
         # KMNIST's own downloads: one array in each file.
         partial = len(archives.zip_names(entry)) == 1
-    beside = _beside(entry, path, kind) if partial else []
+    role = roles.of(entry.name)
+    beside = []
+    if partial and (role.part or role.kind):
+        beside = _beside(entry, path, kind)
+    if kind == IDX:
+        # Four files, so their folder is meant.
+        where = printable(os.path.dirname(path) or ".")
     return read_entries(Listing([entry, *beside], []), where, transpose)
 
 
 def _beside(entry: Entry, path: str, kind: str) -> list[Entry]:
-    """Returns the other files of a data set of which one was named: those of the same format and
-    similar names in the same folder."""
+    """Returns the other files of a data set of which one was named.
+
+    They have the same format and similar names, and lie in the same folder.
+    """
     family = roles.of(entry.name).family
     folder = os.path.dirname(path) or "."
     similar = [
@@ -192,7 +201,9 @@ def _read_archive(archive: Entry, transpose: bool | None, stack: contextlib.Exit
         listing = archives.zip_members(archive, stack)
     else:
         listing = archives.tar_members(archive, stack)
-    inside = [entry for entry in listing.entries if archives.is_zip(entry) or archives.is_tar(entry)]
+    inside = [
+        entry for entry in listing.entries if archives.is_zip(entry) or archives.is_tar(entry)
+    ]
     for entry in inside:
         if _kind_of(entry) == ARCHIVE:
             raise UserError(f"{entry.where} is an archive in an archive: unpack {archive.where}")
@@ -205,7 +216,8 @@ def _others(found: Sorted, read_format: Format) -> list[str]:
     strays = [entry.name for entry in found.unknown] + found.skipped
     if strays:
         kinds = Counter(name.rstrip("/").rsplit("/", 1)[-1] for name in strays)
-        lines.append(f"{len(strays):,} other files skipped: {listed(list(kinds))}")
+        files_ = "file" if len(strays) == 1 else "files"
+        lines.append(f"{len(strays):,} other {files_} skipped: {listed(list(kinds))}")
     for name, files in found.of_format.items():
         if files and name != read_format.name:
             names = [entry.container or entry.name for entry in files]
@@ -227,7 +239,8 @@ def _nothing_in(found: Sorted, where: str) -> UserError:
             archives.zip_names(entry)
         known = not_read.format_of(entry)
         if known:
-            return UserError(f"{entry.where} is {known.name}, which is not read: {known.advice}")
+            advice = known.advice_for(entry)
+            return UserError(f"{entry.where} is {known.name}, which is not read: {advice}")
     if len(found.unknown) == 1:
         entry = found.unknown[0]
         if entry.size == 0:

@@ -7,6 +7,7 @@ so; without a header the first or the last, whichever looks like labels.
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Iterator
@@ -41,6 +42,7 @@ class Layout(NamedTuple):
     Attributes:
         separator: one byte.
         columns: how many values a line has.
+        trailing: whether a separator follows the last value.
         header: the names of the columns in lower case; empty where there is no header.
         label: the column of the labels; None where there are none.
         label_is_text: whether labels are names rather than numbers.
@@ -49,6 +51,7 @@ class Layout(NamedTuple):
 
     separator: bytes
     columns: int
+    trailing: bool
     header: list[str]
     label: int | None
     label_is_text: bool
@@ -62,6 +65,7 @@ def looks_like_text(head: bytes) -> bool:
 
 
 def recognizes(entry: Entry) -> bool:
+    """Whether this is a table with an image in each line."""
     if not looks_like_text(entry.head.removeprefix(BOM)):
         return False
     return layout_of(entry) is not None
@@ -72,8 +76,11 @@ def layout_of(entry: Entry) -> Layout | None:
     lines = _first_lines(entry, SAMPLE_LINES)
     if not lines:
         return None
-    separator = bytes([max(SEPARATORS, key=lines[0].count)])
+    separator = _separator(lines[-1])
     rows = [_fields(line, separator) for line in lines]
+    trailing = all(row[-1] == b"" for row in rows)
+    if trailing:
+        rows = [row[:-1] for row in rows]
     if len(rows[0]) < FEWEST_COLUMNS:
         return None
     header = _header(rows)
@@ -93,7 +100,15 @@ def layout_of(entry: Entry) -> Layout | None:
         return None
     label_is_text = label is not None and any(not _is_number(row[label]) for row in rows)
     pixels = [column for column in range(columns) if column not in (index, label)]
-    return Layout(separator, columns, header, label, label_is_text, pixels)
+    return Layout(separator, columns, trailing, header, label, label_is_text, pixels)
+
+
+def _separator(line: bytes) -> bytes:
+    """Returns what separates the values of a line. A comma may also be that of decimals."""
+    for separator in (b";", b"\t"):
+        if line.count(separator) >= FEWEST_COLUMNS - 1:
+            return separator
+    return b","
 
 
 def _first_lines(entry: Entry, most: int) -> list[bytes]:
@@ -163,7 +178,7 @@ def _likely_label(rows: list[list[bytes]], index: int | None) -> int:
 
 def _without_gaps(values: set[bytes]) -> bool:
     numbers = sorted({float(value.replace(b",", b".")) for value in values})
-    gaps = [after - before for before, after in zip(numbers, numbers[1:], strict=False)]
+    gaps = [after - before for before, after in itertools.pairwise(numbers)]
     # In few lines a class may be missing.
     return numbers[-1] < 256 and all(gap <= 3 for gap in gaps) and all(n == int(n) for n in numbers)
 
@@ -172,7 +187,7 @@ def _counts_up(rows: list[list[bytes]], column: int) -> bool:
     if not all(_is_number(row[column]) for row in rows):
         return False
     numbers = [float(row[column].replace(b",", b".")) for row in rows]
-    return all(after == before + 1 for before, after in zip(numbers, numbers[1:], strict=False))
+    return all(after == before + 1 for before, after in itertools.pairwise(numbers))
 
 
 def _is_square(columns: int) -> bool:
@@ -237,7 +252,7 @@ class Table:
             raise UserError(f"{entry.where} is no table of images")
         self.entry, self.layout = entry, layout
         self.labels: NDArray | None = None
-        self._type: type = np.uint8
+        self._types: list[type] = [np.uint8, np.int32, np.float32]
 
     def source(self) -> arrays.ImageSource:
         """Returns the images, whose number becomes known when they are read."""
@@ -298,26 +313,31 @@ class Table:
                     return
 
     def _numbers(self, text: bytes, first_line: int) -> NDArray:
-        """Parses lines: as bytes, which is fast, and as floats from the first line on that is
-        not."""
-        if self.layout.separator == b";":
+        """Parses lines: as bytes, which is fast, or else as whole numbers or floats.
+
+        What does not fit once is not tried again for later lines.
+        """
+        separator = self.layout.separator
+        if separator == b";":
             text = text.replace(b",", b".")
+        if self.layout.trailing:
+            text = text.replace(separator + b"\n", b"\n").removesuffix(separator)
         columns = self.layout.columns
         if not text.strip():
             return np.zeros((0, columns), np.uint8)
         while True:
             try:
-                numbers = np.loadtxt(
+                numbers: NDArray = np.loadtxt(
                     io.BytesIO(text),
-                    dtype=self._type,
-                    delimiter=self.layout.separator.decode(),
+                    dtype=self._types[0],
+                    delimiter=separator.decode(),
                     comments=None,
                     quotechar='"',
                     ndmin=2,
                 )
             except ValueError as error:
-                if self._type is np.uint8:
-                    self._type = np.float32
+                if len(self._types) > 1:
+                    del self._types[0]
                     continue
                 raise self._wrong_line(text, first_line) from error
             if numbers.shape[1] != columns:
@@ -330,7 +350,9 @@ class Table:
         for number, line in enumerate(text.split(b"\n"), first_line):
             if not line.strip():
                 continue
-            fields = _fields(line, self.layout.separator)
+            fields = _fields(line, self.layout.separator)[: columns + 1]
+            if self.layout.trailing and not fields[-1]:
+                del fields[-1]
             where = f"{self.entry.where}, line {number:,}"
             if len(fields) != columns:
                 return UserError(
@@ -338,7 +360,9 @@ class Table:
                 )
             for column, value in enumerate(fields, 1):
                 if not _is_number(value):
-                    return UserError(f"{where}, value {column} is {value[:20]!r}: expected a number")
+                    return UserError(
+                        f"{where}, value {column} is {value[:20]!r}: expected a number"
+                    )
         return UserError(f"{self.entry.where} is no table of numbers")
 
     def _without_names(self, text: bytes, first_line: int) -> tuple[bytes, list[str]]:

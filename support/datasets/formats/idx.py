@@ -28,6 +28,7 @@ ORIGINAL_NAMES = {
 
 
 def recognizes(entry: Entry) -> bool:
+    """Whether this begins as an IDX file."""
     return _header(entry) is not None
 
 

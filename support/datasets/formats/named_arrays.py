@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import BinaryIO, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -128,7 +128,7 @@ def assemble(
         if beside is not None:
             count = _count(array, beside)
             raw = read_whole(beside.entry, beside.header)
-            read_labels[part], notice = labels.one_each(raw, count, beside.entry.where)
+            read_labels[part], notice = labels.one_each(raw, count, _name(beside))
             if notice:
                 notices.append(notice)
         sources[part] = _source(array, count)
@@ -164,9 +164,7 @@ def with_labels(
         The parts, and the names of the classes.
     """
     for part in [part for part in images if TRAIN in found and part not in found]:
-        notices.append(
-            f"the {len(images[part]):,} {part} images have no labels: they are not used"
-        )
+        notices.append(f"the {len(images[part]):,} {part} images have no labels: they are not used")
         images = {name: array for name, array in images.items() if name != part}
     if TRAIN not in found:
         if found:
@@ -244,8 +242,11 @@ def _order(array: NamedArray) -> str:
 
 
 def _parts_of(found: list[NamedArray]) -> dict[str, NamedArray]:
-    """Gives each array of one kind its part: from its name, or from its place among arr_0, arr_1
-    and so on: first the training images, last the test images."""
+    """Gives each array of one kind its part.
+
+    It follows from its name, or from its place among arr_0, arr_1 and so on: first the training
+    images, last the test images.
+    """
     if len(found) == 1 and not found[0].part:
         return {TRAIN: found[0]}
     if any(array.part for array in found):
@@ -277,7 +278,7 @@ def _count(images: NamedArray, beside: NamedArray) -> int:
 
 def _source(array: NamedArray, count: int) -> arrays.ImageSource:
     header, what = array.header, array.entry.where
-    kind = str(header.dtype)
+    kind = header.dtype.name
     if math.prod(header.shape) * header.dtype.itemsize > MOST_BYTES:
         raise UserError(
             f"{what} promises {header.shape} numbers of type {header.dtype}, more than "
@@ -335,11 +336,13 @@ def read_whole(entry: Entry, header: Header) -> NDArray:
         file.read(header.length)
         content = _exactly(file, size, entry.where)
         _require_end(file, entry.where)
-    order = "F" if header.fortran else "C"
-    return np.frombuffer(content, header.dtype).reshape(header.shape, order=order)
+    flat = np.frombuffer(content, header.dtype)
+    if header.fortran:
+        return flat.reshape(header.shape[::-1]).T
+    return flat.reshape(header.shape)
 
 
-def _exactly(file: BinaryIO, size: int, what: str) -> bytearray:
+def _exactly(file: IO[bytes], size: int, what: str) -> bytearray:
     """Reads so many bytes; memory is taken as they come."""
     content = bytearray()
     while len(content) < size:
@@ -350,7 +353,7 @@ def _exactly(file: BinaryIO, size: int, what: str) -> bytearray:
     return content
 
 
-def _require_end(file: BinaryIO, what: str) -> None:
+def _require_end(file: IO[bytes], what: str) -> None:
     # Reading past the end also lets gzip and zip check their sums.
     if file.read(1):
         raise UserError(f"{what} is longer than its header says: save it again")

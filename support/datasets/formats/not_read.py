@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from support.datasets import archives
-from support.datasets.entries import Entry
+from support.datasets.entries import Entry, printable
 from support.datasets.formats import csv_tables
 
 SAVE = "np.savez('mine.npz', x_train=x, y_train=y)"
@@ -15,11 +15,23 @@ EITHER = "convert it with Python: import numpy as np"
 
 
 class NotRead(NamedTuple):
-    """A format that is only recognized: its name, how to recognize it, and what to do."""
+    """A format that is only recognized.
+
+    Attributes:
+        name: for people.
+        recognizes: whether a file has this format.
+        advice: how one converts it; FILE stands for its name and OPEN for what opens it.
+    """
 
     name: str
     recognizes: Callable[[Entry], bool]
     advice: str
+
+    def advice_for(self, entry: Entry) -> str:
+        """Returns what to do with this file."""
+        name = printable(entry.name.rsplit("/", 1)[-1])
+        opens = "gzip.open" if entry.gzipped else "open"
+        return self.advice.replace("FILE", repr(name)).replace("OPEN", opens)
 
 
 def _begins(*beginnings: bytes) -> Callable[[Entry], bool]:
@@ -101,7 +113,7 @@ def format_of(entry: Entry) -> NotRead | None:
 
 PICKLE_ADVICE = (
     "a pickle is code, so load it only if you trust its source: import pickle, gzip, numpy as np; "
-    "(x, y), _, (xt, yt) = pickle.load(gzip.open('mnist.pkl.gz'), encoding='latin1'); "
+    "(x, y), _, (xt, yt) = pickle.load(OPEN(FILE, 'rb'), encoding='latin1'); "
     "np.savez('mine.npz', x_train=x, y_train=y, x_test=xt, y_test=yt)"
 )
 
@@ -110,20 +122,20 @@ NOT_READ = (
     NotRead(
         "a MATLAB file",
         _is_matlab,
-        f"{EITHER}, scipy.io; m = scipy.io.loadmat('mine.mat'); np.savez('mine.npz', "
+        f"{EITHER}, scipy.io; m = scipy.io.loadmat(FILE); np.savez('mine.npz', "
         "x_train=m['data'].T, y_train=m['label'].ravel()) (h5py reads version 7.3)",
     ),
     NotRead(
         "Parquet",
         _begins(b"PAR1"),
-        f"{EITHER}, pandas, io; from PIL import Image; t = pandas.read_parquet('mine.parquet'); "
+        f"{EITHER}, pandas, io; from PIL import Image; t = pandas.read_parquet(FILE); "
         "np.savez('mine.npz', y_train=t['label'], x_train=[np.array(Image.open(io.BytesIO("
         "i['bytes'])).convert('L')) for i in t['image']])",
     ),
     NotRead(
         "ARFF",
         _is_arff,
-        f"{EITHER}, scipy.io.arff as a, pandas; t = pandas.DataFrame(a.loadarff('mine.arff')[0]); "
+        f"{EITHER}, scipy.io.arff as a, pandas; t = pandas.DataFrame(a.loadarff(FILE)[0]); "
         "np.savez('mine.npz', x_train=t.iloc[:, :-1].to_numpy('uint8'), "
         "y_train=t.iloc[:, -1].astype(int))",
     ),
@@ -137,24 +149,24 @@ NOT_READ = (
     NotRead(
         "HDF5",
         _is_hdf5,
-        f"{EITHER}, h5py; f = h5py.File('mine.h5'); print(list(f)); "
+        f"{EITHER}, h5py; f = h5py.File(FILE); print(list(f)); "
         "np.savez('mine.npz', x_train=f['images'][:], y_train=f['labels'][:])",
     ),
     NotRead(
         "text with spaces between the numbers (such as .amat)",
         _is_text_with_spaces,
-        f"{EITHER}; x = np.loadtxt('mine.amat')[:, :784]; np.savez('mine.npz', x_train=x)",
+        f"{EITHER}; x = np.loadtxt(FILE)[:, :784]; np.savez('mine.npz', x_train=x)",
     ),
     NotRead(
         "a PyTorch file (a pickle in a zip)",
         _zip_holds("data.pkl"),
-        f"{EITHER}, torch; x, y = torch.load('mine.pt', weights_only=True)[:2]; {SAVE}",
+        f"{EITHER}, torch; x, y = torch.load(FILE, weights_only=True)[:2]; {SAVE}",
     ),
     NotRead(
         "an Excel workbook",
         _zip_holds("xl/workbook.xml"),
         "save the sheet as CSV in Excel, or: import pandas; "
-        "pandas.read_excel('mine.xlsx').to_csv('mine.csv', index=False)",
+        "pandas.read_excel(FILE).to_csv('mine.csv', index=False)",
     ),
     NotRead(
         "a model that Keras saved",
@@ -164,8 +176,7 @@ NOT_READ = (
     NotRead(
         "Arrow or Feather",
         _begins(b"ARROW1", b"FEA1"),
-        "save it as CSV: import pandas; pandas.read_feather('mine.feather').to_csv('mine.csv', "
-        "index=False)",
+        "save it as CSV: import pandas; pandas.read_feather(FILE).to_csv('mine.csv', index=False)",
     ),
     NotRead("a 7z archive", _begins(b"7z\xbc\xaf"), "unpack it and name the folder"),
     NotRead("a RAR archive", _begins(b"Rar!"), "unpack it and name the folder"),

@@ -19,6 +19,7 @@ MAGIC = b"\x93NUMPY"
 
 
 def recognizes(entry: Entry) -> bool:
+    """Whether this begins as an `.npy` file."""
     return entry.head.startswith(MAGIC)
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import io
-import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -18,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support import files
-from support.datasets import labels, preprocessing, roles
-from support.datasets.entries import Entry, listed, printable
+from support.datasets import bar, labels, preprocessing, roles
+from support.datasets.entries import Entry, printable
 from support.datasets.formats import named_arrays
 from support.datasets.formats.request import Request
 from support.datasets.roles import TRAIN
@@ -36,8 +35,6 @@ MOST_BYTES = 100_000_000
 MOST_PIXELS = 50_000_000
 # Of all pictures together: some minutes of work.
 MOST_PIXELS_IN_ALL = 10_000_000_000
-# From how many pictures on a terminal shows a bar.
-MANY = 500
 # So many pictures that cannot be read are passed over.
 FEW, FEW_SHARE = 5, 0.01
 # ITU-R 601, as Pillow has them.
@@ -55,6 +52,7 @@ class Picture(NamedTuple):
 
 
 def recognizes(entry: Entry) -> bool:
+    """Whether this begins as a picture that Pillow reads."""
     head = entry.stored_head
     if head.startswith(BEGINNINGS):
         return True
@@ -97,9 +95,7 @@ def read(request: Request) -> Contents:
     if request.transpose:
         raise UserError("--transpose is for arrays: pictures have their rows where they are seen")
     values = _sizes(kept, request)
-    return Contents(
-        splits, class_names, f"pictures in {request.where}", values, tuple(notices)
-    )
+    return Contents(splits, class_names, f"pictures in {request.where}", values, tuple(notices))
 
 
 def _with_training(
@@ -127,7 +123,7 @@ def _placed(entries: Iterable[Entry]) -> list[Picture]:
     parts: list[str] = []
     for path in folders:
         part = ""
-        kept = []
+        kept: list[str] = []
         for name in path:
             named = roles.of(name).part
             if named and not part:
@@ -171,8 +167,11 @@ def _class_level(paths: list[list[str]]) -> int:
 
 
 def _order(picture: Picture) -> tuple:
-    """Sorts by the number in the file's name, then by class: so pictures that were numbered across
-    classes come in their old order, and those numbered within each class with classes mixed."""
+    """A key that sorts by the number in the file's name, then by class.
+
+    So pictures that were numbered across classes come in their old order, and those that were
+    numbered within each class come with classes mixed.
+    """
     name = picture.entry.name
     file_name = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
     return labels.natural(file_name), labels.natural(picture.class_name), name
@@ -189,12 +188,21 @@ def _read_all(
     Raises:
         UserError: many cannot be read.
     """
+    with warnings.catch_warnings():
+        # Of Pillow, about pictures with a wrong detail or of many pixels.
+        warnings.simplefilter("ignore")
+        return _read_each(found, request)
+
+
+def _read_each(
+    found: list[Picture], request: Request
+) -> tuple[NDArray[np.uint8], list[Picture], list[str]]:
     images = np.empty((len(found), PIXELS), np.uint8)
     kept: list[Picture] = []
     failed: list[tuple[str, str]] = []
     done: Counter[str] = Counter()
     pixels = 0
-    for picture in _with_bar(found):
+    for picture in bar.shown(found, "Reading pictures"):
         try:
             with _opened(picture.entry) as opened:
                 pixels += opened.width * opened.height
@@ -250,12 +258,10 @@ def _opened(entry: Entry) -> Iterator[Image.Image]:
             raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
         with entry.open_stored() as file:
             content = io.BytesIO(file.read(MOST_BYTES + 1))
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(content, formats=PILLOW_FORMATS) as picture:
-                if picture.width * picture.height > MOST_PIXELS:
-                    raise ValueError(f"more than {MOST_PIXELS // 10**6} million pixels")
-                yield picture
+        with Image.open(content, formats=PILLOW_FORMATS) as picture:
+            if picture.width * picture.height > MOST_PIXELS:
+                raise ValueError(f"more than {MOST_PIXELS // 10**6} million pixels")
+            yield picture
     except (*files.DAMAGE, UserError, Image.DecompressionBombError) as error:
         if isinstance(error, Image.UnidentifiedImageError):
             raise ValueError("no picture, or a damaged one") from error
@@ -271,7 +277,12 @@ def _as_bytes(picture: Image.Image, done: Counter[str]) -> NDArray[np.uint8]:
     """
     from PIL import ImageOps
 
-    grey, coloured = _grey(ImageOps.exif_transpose(picture))
+    if "exif" in picture.info:
+        # Which says which side is up.
+        picture = ImageOps.exif_transpose(picture)
+    if picture.mode == "L" and picture.size == (SIDE, SIDE) and "transparency" not in picture.info:
+        return np.asarray(picture).reshape(PIXELS)
+    grey, coloured = _grey(picture)
     if coloured:
         done["grey"] += 1
     if grey.shape == (SIDE, SIDE):
@@ -281,8 +292,10 @@ def _as_bytes(picture: Image.Image, done: Counter[str]) -> NDArray[np.uint8]:
 
 
 def _grey(picture: Image.Image) -> tuple[NDArray[np.float64], bool]:
-    """Returns grey values, float (height, width), 0 black and 1 white; and whether the picture had
-    colours or transparency.
+    """Returns a picture's grey values.
+
+    Returns:
+        float (height, width), 0 black and 1 white; and whether there were colours or transparency.
 
     Raises:
         ValueError: pixels that are not finite.
@@ -303,9 +316,14 @@ def _grey(picture: Image.Image) -> tuple[NDArray[np.float64], bool]:
 
 
 def _without_transparency(colours: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns what is seen of a picture with transparency, float (height, width, 4), on paper that
-    differs from it: bright drawings on black, dark ones on white. A drawing of one colour on
-    nothing is bright on black."""
+    """Returns the grey values of a picture with transparency, on paper that differs from them.
+
+    Bright drawings come on black, and dark ones on white. A drawing of one colour comes bright on
+    black, since nobody knows its paper.
+
+    Args:
+        colours: float (height, width, 4) in [0, 1].
+    """
     grey, alpha = colours[..., :3] @ GREY_WEIGHTS, colours[..., 3]
     drawn = grey[alpha > 0.5]
     if drawn.size == 0:
@@ -314,17 +332,6 @@ def _without_transparency(colours: NDArray[np.float64]) -> NDArray[np.float64]:
         return alpha
     paper = 1.0 if drawn.mean() < 0.5 else 0.0
     return np.clip(alpha * grey + (1 - alpha) * paper, 0, 1)
-
-
-def _with_bar(found: list[Picture]) -> Iterator[Picture]:
-    """Yields the pictures, with a bar on a terminal where they are many."""
-    if len(found) < MANY or not sys.stderr.isatty():
-        yield from found
-        return
-    from rich import console, progress
-
-    screen = console.Console(stderr=True)
-    yield from progress.track(found, "Reading pictures", console=screen, transient=True)
 
 
 def _sizes(kept: list[Picture], request: Request) -> str:

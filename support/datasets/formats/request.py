@@ -32,8 +32,10 @@ class Request:
     notices: list[str] = field(default_factory=list)
 
     def turned_if_asked(self, _names: Iterable[str]) -> bool:
-        """Whether rows and columns of images are to be exchanged, where names are no evidence:
-        who saved EMNIST in a format of one's own may have turned it."""
+        """As `turned`, where names are no evidence.
+
+        Who saved EMNIST in a format of one's own may have turned it upright.
+        """
         return bool(self.transpose)
 
     def turned(self, names: Iterable[str]) -> bool:

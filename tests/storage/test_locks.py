@@ -1,0 +1,61 @@
+"""support/storage/locks.py: one process a folder, and the same folder until the end."""
+
+import shutil
+
+import pytest
+
+from support.errors import UserError
+from support.storage.locks import FolderLocks
+
+NAME = ".test.lock"
+
+
+@pytest.fixture
+def locks():
+    held = FolderLocks()
+    yield held
+    held.release()
+
+
+def test_a_locked_folder_is_refused_to_another_run_until_it_is_released(tmp_path, locks):
+    folder, other = str(tmp_path / "new" / "deep"), FolderLocks()
+    locks.acquire(folder, NAME)
+    with pytest.raises(UserError, match=f"^{folder} is in use by another run: wait for it"):
+        other.acquire(folder, NAME)
+    other.acquire(str(tmp_path / "another"), NAME)
+    locks.release()
+    other.acquire(folder, NAME)
+    other.release()
+    # Its file stays: removing it would let two processes hold two files of one name.
+    assert (tmp_path / "new" / "deep" / NAME).exists()
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_it_is_locked(tmp_path, locks):
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(UserError, match="cannot be written"):
+        locks.acquire(str(tmp_path / "file" / "x"), NAME)
+    locks.require_held()
+
+
+def test_a_folder_that_stays_is_held(tmp_path, locks):
+    locks.acquire(str(tmp_path / "a"), NAME)
+    locks.acquire(str(tmp_path / "b"), NAME)
+    locks.require_held()
+    (tmp_path / "a" / "something").write_text("else")
+    locks.require_held()
+
+
+@pytest.mark.parametrize("made_again", [False, True])
+def test_a_folder_that_was_removed_or_replaced_is_held_no_more(tmp_path, locks, made_again):
+    folder = tmp_path / "a"
+    locks.acquire(str(folder), NAME)
+    locks.acquire(str(tmp_path / "b"), NAME)
+    # Kept elsewhere, so that the new file cannot be given the number of the old one.
+    shutil.move(folder, tmp_path / "moved")
+    if made_again:
+        folder.mkdir()
+        (folder / NAME).touch()
+    with pytest.raises(UserError, match=f"^{folder} was removed or replaced"):
+        locks.require_held()
+    locks.release()
+    locks.require_held()

@@ -1,0 +1,208 @@
+"""support/storage/run_folder.py: which run a folder holds, and who may write into it."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from support.display import summaries
+from support.errors import UserError
+from support.records import DatasetRecord
+from support.storage import weights_file
+from support.storage.run_folder import Identity, RunFolder, identity_of, require_same
+from tests.helpers import files_in
+from tests.storage.examples import FINISHED, RECORD, new_vae
+
+WANTED = identity_of(RECORD)
+TRAINING = {"sums": np.zeros(2)}
+
+
+@pytest.fixture
+def places(tmp_path):
+    return str(tmp_path / "weights"), str(tmp_path / "log")
+
+
+def opened(places, identity=WANTED, **settings):
+    return RunFolder(*places, identity, **settings)
+
+
+def begun(places, step=10, **changes):
+    """Leaves an unfinished run in the folders."""
+    record = dataclasses.replace(RECORD, step=step, **changes)
+    with opened(places) as folder:
+        summaries.claim(places[1], RECORD.run_id)
+        folder.saves.write(new_vae(), record, TRAINING)
+
+
+def finished(places):
+    posterior, prior = FINISHED
+    record = dataclasses.replace(RECORD, posterior=posterior, prior=prior)
+    with opened(places) as folder:
+        summaries.claim(places[1], RECORD.run_id)
+        folder.saves.write_finished(new_vae(), record, None)
+
+
+def changed(part, **changes):
+    if part == "training":
+        return WANTED._replace(training=dict(WANTED.training) | changes)
+    if part == "architecture":
+        return WANTED._replace(architecture=dict(WANTED.architecture) | changes)
+    return WANTED._replace(dataset=WANTED.dataset._replace(**changes))
+
+
+def test_the_same_settings_are_the_same_run():
+    require_same(RECORD, WANTED, "w")
+    # Names of labels say nothing about the arrays, whose hash is compared.
+    require_same(RECORD, changed("dataset", class_names=("cat",)), "w")
+
+
+@pytest.mark.parametrize(
+    "wanted, says",
+    [
+        (changed("dataset", name="mnist"), "dataset digits where this run has mnist"),
+        (changed("dataset", sha256="1"), "sha256 of the data beef where this run has 1"),
+        (changed("architecture", latent_dim=3), "latent_dim 2 where this run has 3"),
+        (changed("architecture", hidden_units=(6,)), "hidden_units 6 5 where this run has 6"),
+        (changed("training", seed=4), "seed 3 where this run has 4"),
+        (changed("training", limit=0), "limit None where this run has 0"),
+        # Python holds these equal.
+        (changed("training", seed=3.0), "seed 3 where this run has 3.0"),
+    ],
+)
+def test_another_setting_is_refused_by_its_name_and_both_values(wanted, says):
+    with pytest.raises(UserError, match=f"^w holds another run, with {says}$"):
+        require_same(RECORD, wanted, "w")
+
+
+def test_a_setting_that_an_older_version_did_not_have_is_named():
+    with pytest.raises(UserError, match="older version, which had no setting elastic"):
+        require_same(RECORD, changed("training", elastic=0.8), "w")
+
+
+def test_a_network_that_given_weights_bring_is_compared_where_it_was_typed():
+    require_same(RECORD, WANTED._replace(architecture={}), "w")
+    with pytest.raises(UserError, match="latent_dim 2 where this run has 3"):
+        require_same(RECORD, WANTED._replace(architecture={"latent_dim": 3}), "w")
+
+
+def test_empty_folders_start_a_run_and_are_not_created_before(places, tmp_path):
+    folder = opened(places)
+    assert folder.record is None and not folder.finished and folder.intention == "Starting"
+    assert not list(tmp_path.iterdir())
+    with folder:
+        assert {entry.name for entry in tmp_path.iterdir()} == {"weights", "log"}
+
+
+def test_an_unfinished_run_continues(places):
+    begun(places)
+    folder = opened(places)
+    assert folder.record.step == 10 and not folder.finished
+    assert folder.intention == "Continuing"
+    again = opened(places, overwrite=True)
+    assert again.record is None and again.intention == "Starting again"
+    with pytest.raises(UserError, match="seed 3 where this run has 4"):
+        opened(places, changed("training", seed=4))
+
+
+def test_a_finished_run_is_found_whatever_became_of_its_log_folder(places, tmp_path):
+    finished(places)
+    (tmp_path / "log" / "owner.json").write_text('{"run_id": "another"}')
+    assert opened(places).finished
+
+
+def test_the_log_folder_of_another_run_is_refused(places, tmp_path):
+    begun(places)
+    (tmp_path / "log" / "owner.json").write_text('{"run_id": "another"}')
+    before = files_in(tmp_path)
+    with pytest.raises(UserError, match="log holds the event files of another run"):
+        opened(places)
+    assert files_in(tmp_path) == before
+    opened(places, overwrite=True)
+    # A worker that only reads leaves that to the chief.
+    opened(places, writes=False)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(places, tmp_path):
+    (tmp_path / "weights").write_text("mine")
+    with pytest.raises(UserError, match="weights is a file, expected a folder"):
+        opened(places)
+
+
+def test_a_second_run_on_either_folder_is_refused_and_leaves_no_lock(places, tmp_path):
+    other = str(tmp_path / "other")
+    with opened(places):
+        for pair in ((places[0], other), (other, places[1])):
+            with pytest.raises(UserError, match="in use by another run"), opened(pair):
+                pytest.fail("entered")
+        with opened((other, other)):
+            pass  # neither was kept locked
+
+
+def test_a_run_that_came_between_the_look_and_the_lock_is_found(places):
+    folder = opened(places)
+    begun(places, step=20)
+    with folder:
+        assert folder.record.step == 20
+    others = places[0] + "2", places[1] + "2"
+    late = opened(others, changed("training", seed=4))
+    begun(others)
+    with pytest.raises(UserError, match="seed 3 where"), late:
+        pytest.fail("entered")
+    with opened(others):
+        pass  # the locks were released
+
+
+def test_what_a_killed_run_left_half_written_is_swept(places, tmp_path):
+    begun(places)
+    for place in ("weights", "weights/checkpoint", "log"):
+        (tmp_path / place / ".writing-x").mkdir()
+    with opened(places):
+        assert not list(tmp_path.rglob(".writing-*"))
+
+
+def test_a_worker_that_is_not_the_chief_takes_no_locks_and_creates_nothing(places, tmp_path):
+    with opened(places, writes=False) as folder, opened(places):
+        assert not folder.writes
+    with opened((places[0] + "x", places[1] + "x"), writes=False):
+        assert not (tmp_path / "weightsx").exists()
+
+
+def test_overwriting_clears_both_folders_and_continuing_neither(places, tmp_path):
+    begun(places)
+    (tmp_path / "log" / "train" / "events.out.tfevents.1.x").write_text("ours")
+    with opened(places) as folder:
+        folder.clear()
+        assert weights_file.saved_steps(places[0]) == [10]
+    with opened(places, overwrite=True) as folder:
+        folder.clear()
+    assert weights_file.saved_steps(places[0]) == []
+    assert not (tmp_path / "log" / "owner.json").exists()
+    assert not list((tmp_path / "log" / "train").iterdir())
+
+
+def test_the_newest_save_is_read_with_what_continues_it(places):
+    begun(places)
+    folder = opened(places)
+    assert folder.read(TRAINING).training["sums"].tolist() == [0, 0]
+    begun(places, step=30)
+    assert folder.read(TRAINING).record.step == 30
+
+
+def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, tmp_path):
+    source = str(tmp_path / "source"), str(tmp_path / "source_log")
+    begun(source)
+    folder = opened(places)
+    found = folder.given_weights(source[0])
+    assert found.record.step == 10 and len(found.encoder) == 6
+    other = Identity(DatasetRecord("mnist", "1"), {"latent_dim": 3}, {})
+    with pytest.raises(UserError, match="has latent_dim 2 where this run has 3"):
+        opened(places, other).given_weights(source[0])
+    # A run that continues never looks at them again.
+    begun(places)
+    assert opened(places).given_weights(str(tmp_path / "source")) is None
+    assert opened(places).given_weights(str(tmp_path / "nowhere")) is None
+    inside = tmp_path / "link"
+    inside.symlink_to(places[0])
+    for where in (places[0], f"{places[0]}/checkpoint", str(inside)):
+        with pytest.raises(UserError, match="where the new run goes: choose another"):
+            opened(places).given_weights(where)

@@ -1,0 +1,235 @@
+"""support/cli.py: flags, hints, the one line of an error, exit codes."""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from support import cli
+from support.errors import Interrupted, NotFiniteError, UserError
+from tests.helpers import ROOT
+
+
+def toy():
+    """A parser with one flag of each kind."""
+    parser = cli.Parser("toy.py", "A toy.\n\n    python toy.py   # as it is typed\n")
+    parser.add_argument("--epoch", "--epochs", dest="epochs", type=cli.integer(1, 9), default=3)
+    parser.add_argument("--latent_dim", type=cli.integer(1), default=2, help="size of z")
+    parser.add_argument("--learning_rate", type=cli.number(1e-30, 1e6), help="(default: 1)")
+    parser.add_argument("--load_weight_dir", default="", help="weights")
+    parser.add_argument("--overwrite", action="store_true", help="start again")
+    cli.add_seed_flag(parser)
+    return parser
+
+
+def run_toy(main, argv=()):
+    return cli.script(toy)(main)(list(argv))
+
+
+@pytest.mark.parametrize("text", ["1", "9", "+3", " 4 "])
+def test_whole_numbers_in_their_range_are_taken(text):
+    assert cli.integer(1, 9)(text) == int(text)
+
+
+@pytest.mark.parametrize("text", ["0", "10", "1.5", "", "many", "nan", "1e1"])
+def test_no_whole_number_in_the_range_is_refused(text):
+    with pytest.raises(argparse.ArgumentTypeError) as error:
+        cli.integer(1, 9)(text)
+    assert str(error.value) == f"expected a whole number from 1 to 9, got {text!r}"
+
+
+def test_a_whole_number_fits_32_bits():
+    assert cli.integer(0)("2147483647") == 2**31 - 1
+    with pytest.raises(argparse.ArgumentTypeError):
+        cli.integer(0)("2147483648")
+
+
+@pytest.mark.parametrize("text", ["nan", "inf", "-1", "2", "x"])
+def test_no_number_in_the_range_is_refused(text):
+    assert cli.number(0, 1)("0.5") == 0.5 and cli.number(0, 1)("1") == 1.0
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected a number from 0 to 1, got "):
+        cli.number(0, 1)(text)
+
+
+@pytest.mark.parametrize(
+    "argv, says",
+    [
+        (["--epcoh", "5"], "--epcoh is not a flag of toy.py: did you mean --epoch?"),
+        (["--latent=5"], "--latent is not a flag of toy.py: did you mean --latent_dim?"),
+        (["--z_dim", "5"], "--z_dim is not a flag of toy.py: did you mean --latent_dim?"),
+        (["--num_epochs", "5"], "--num_epochs is not a flag of toy.py: did you mean --epoch?"),
+        (["--checkpoint", "x"], "did you mean --load_weight_dir?"),
+        # A hint is a flag of this very script.
+        (["--warp", "1"], "--warp is not a flag of toy.py: see --help"),
+        (["--nothing", "5"], "--nothing is not a flag of toy.py: see --help"),
+        (["word"], "word is not a flag of toy.py: see --help"),
+        (["--epoch", "0"], "argument --epoch/--epochs: expected a whole number from 1 to 9"),
+        (["--load_weight_dir", "\udcff"], "--load_weight_dir is not valid UTF-8"),
+        # Nothing is abbreviated: a new flag must not change what an old command means.
+        (["--seed_", "1"], "did you mean --seed?"),
+        (["--over"], "--over is not a flag of toy.py"),
+    ],
+)
+def test_a_wrong_flag_is_one_line(capsys, argv, says):
+    assert run_toy(lambda args: pytest.fail("was run"), argv) == 2
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.count("\n") == 1
+    assert captured.err.startswith("toy.py: error: ") and says in captured.err
+
+
+def test_what_the_user_typed_is_known_from_what_is_default():
+    """Also where a flag is given the value of its default, and by another spelling."""
+    parse = toy().parse_args
+    assert parse([]).given == frozenset()
+    assert parse(["--epochs", "3"]).given == {"epochs"}
+    assert parse(["--epochs=4", "--overwrite", "--load_weight_dir", ""]).given == {
+        "epochs",
+        "overwrite",
+        "load_weight_dir",
+    }
+    assert parse(["--epoch", "5"]).epochs == parse(["--epochs", "5"]).epochs == 5
+    assert parse([]).seed == 0 and parse([]).overwrite is False
+
+
+def test_help_keeps_the_docstring_and_shows_every_default(capsys):
+    assert run_toy(lambda args: pytest.fail("was run"), ["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert "    python toy.py   # as it is typed" in shown
+    words = " ".join(shown.split())
+    assert "size of z (default: 2)" in words
+    assert "weights (default: none)" in words and "start again (default: none)" in words
+    assert "(default: 1)" in words and "(default: None)" not in words
+
+
+ENDS = [
+    (UserError("a file\nis  wrong"), 2, "toy.py: error: a file is wrong\n"),
+    (NotFiniteError("the loss"), 3, "toy.py: error: the loss\n"),
+    (Interrupted("interrupted; saved", signal.SIGTERM), 143, "toy.py: interrupted; saved\n"),
+    (Interrupted("interrupted", signal.SIGINT), 130, "toy.py: interrupted\n"),
+    (KeyboardInterrupt(), 130, "toy.py: interrupted\n"),
+    (MemoryError(), 2, "toy.py: error: out of memory: try a smaller --batch\n"),
+    (
+        FileNotFoundError(2, "No such file", "x.npz"),
+        2,
+        "toy.py: error: x.npz: No such file: check that there is space and that you may write "
+        "there\n",
+    ),
+    (
+        BrokenPipeError(32, "Broken pipe"),
+        2,
+        "toy.py: error: Broken pipe: the program that read this output has ended\n",
+    ),
+    (OSError("odd"), 2, "toy.py: error: odd: check that there is space"),
+    (SystemExit(7), 7, ""),
+    (SystemExit("text"), 1, ""),
+]
+
+
+@pytest.mark.parametrize("error, code, line", ENDS, ids=[repr(end[0])[:40] for end in ENDS])
+def test_what_goes_wrong_ends_in_a_code_and_one_line(capsys, error, code, line):
+    def main(args):
+        print("before")
+        raise error
+
+    assert run_toy(main) == code
+    captured = capsys.readouterr()
+    assert captured.out == "before\n" and captured.err.startswith(line)
+    assert captured.err.count("\n") == (1 if line else 0)
+
+
+def test_a_bug_is_no_error_of_the_user():
+    def main(args):
+        raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        run_toy(main)
+
+
+def test_codes_of_success():
+    assert run_toy(lambda args: None) == 0
+    assert run_toy(lambda args: 4) == 4
+
+
+def test_sigterm_ends_a_script_with_one_line_until_something_else_handles_it(capsys):
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_toy(lambda args: os.kill(os.getpid(), signal.SIGTERM)) == 143
+    assert capsys.readouterr().err == "toy.py: interrupted\n"
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_an_error_can_be_told_by_the_flag_it_is_about():
+    with pytest.raises(UserError) as error, cli.explained("--data_dir: ", "; and so"):
+        raise UserError("no file")
+    assert str(error.value) == "--data_dir: no file; and so"
+
+
+def test_the_environment_names_mnist_and_no_other_data(monkeypatch):
+    monkeypatch.setenv("MNIST_DIR", "/there")
+    unset, given = argparse.Namespace(data_dir=None), argparse.Namespace(data_dir="here")
+    for dataset in ("auto", "mnist"):
+        assert cli.data_dir(unset, dataset) == "/there"
+        assert cli.data_dir(given, dataset) == "here"
+    for dataset in ("digits", "fashion_mnist", "kmnist", "custom"):
+        assert cli.data_dir(unset, dataset) == "" and cli.data_dir(given, dataset) == "here"
+    monkeypatch.delenv("MNIST_DIR")
+    assert cli.data_dir(unset, "auto") == ""
+
+
+def test_default_weights_lie_beside_the_scripts_and_typed_ones_where_the_user_is():
+    parser = cli.Parser("toy.py", "")
+    cli.add_load_weights_flag(parser)
+    assert cli.weights_path(parser.parse_args([])) == os.path.join(ROOT, "better_weight")
+    typed = parser.parse_args(["--load_weight_dir", "./better_weight"])
+    assert cli.weights_path(typed) == "./better_weight"
+
+
+def test_values_are_shown_as_they_are_typed():
+    assert cli.as_typed((512, 256)) == cli.as_typed([512, 256]) == "512 256"
+    assert cli.as_typed(0.5) == "0.5" and cli.as_typed(None) == "None"
+
+
+TOY = """
+import sys
+from support import cli
+parser = lambda: cli.Parser('toy.py', 'a toy')
+sys.exit(cli.script(parser)(lambda args: {body})([]))
+"""
+
+
+def toy_process(body, *redirections):
+    """Runs a toy script in a process whose streams may be closed."""
+    shell = f'exec "$0" -c "$1" {" ".join(redirections)}'
+    command = ["sh", "-c", shell, sys.executable, TOY.format(body=body)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+
+
+@pytest.mark.parametrize("closed", ["0", "1", "2", "12", "012"])
+def test_closed_streams_do_not_stop_a_script(tmp_path, closed):
+    """What is printed goes nowhere, and no file that is opened takes the place of a stream."""
+    path = tmp_path / "written"
+    body = f"(print('said'), print('said', file=sys.stderr), open({str(path)!r}, 'w').write('x'))[3:]"
+    run = toy_process(body, *(f"{stream}>&-" for stream in closed))
+    assert path.read_text() == "x"
+    assert "Traceback" not in run.stderr
+    assert run.stdout == ("" if "1" in closed else "said\n")
+    assert run.stderr == ("" if "2" in closed else "said\n")
+
+
+def test_output_that_nobody_reads_costs_one_line():
+    """As under `| head`, of a script that prints more than a pipe holds."""
+    code = TOY.format(body="print('a line\\n' * 100_000)")
+    with subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as run:
+        run.stdout.readline()
+        run.stdout.close()
+        said = run.stderr.read()
+    assert run.returncode == 2
+    assert said == "toy.py: error: Broken pipe: the program that read this output has ended\n"

@@ -1,0 +1,509 @@
+"""eval.py as a user runs it: figures, flags, messages, and what the pictures show."""
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from PIL import Image
+from scipy.special import logsumexp
+from scipy.stats import multivariate_normal
+
+import data
+import eval as eval_script
+from support import noise
+from support.analysis import likelihood
+from support.display import own_images, plots
+from support.storage import weights, weights_file
+from tests import pixels
+from tests.helpers import OFFLINE, ROOT, last_line, run_script
+
+STEP = plots.SCALE * (28 + plots.GAP)
+BETTER_WEIGHT = os.path.join(ROOT, "better_weight")
+
+
+@pytest.fixture
+def offline(monkeypatch, tmp_path_factory):
+    """No network, and no MNIST in the cache."""
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory):
+    """The pretrained weights on the test images that come with the repository: the folder."""
+    folder = tmp_path_factory.mktemp("evaluated")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in OFFLINE.items():
+            patch.setenv(name, value)
+        patch.setenv("KERAS_HOME", str(folder))
+        assert eval_script.main(["--output_dir", str(folder)]) == 0
+    return folder
+
+
+def metrics_of(folder):
+    return json.loads((folder / "metrics.json").read_text())
+
+
+class Expected:
+    """What eval.py should find of images, computed in another way and in float64.
+
+    Attributes:
+        images: float64 (n, 784) in [0, 1].
+        mu: mean of q(z | x), (n, latent_dim).
+        RMSE_mean: (n,).
+        reconstructions: uint8 (n, 784).
+    """
+
+    def __init__(self, folder, images):
+        found = weights.read(folder)
+        vae = weights.build(found)
+        self.images = images / 255
+        self.mu = vae.encoder(self.images.astype(np.float32))[0].numpy()
+        logits = vae.decoder(self.mu).numpy().astype(float)
+        decoded = 1 / (1 + np.exp(-logits))
+        self.RMSE_mean = np.sqrt(np.mean((decoded - self.images) ** 2, axis=1))
+        self.reconstructions = np.rint(255 * decoded).astype(np.uint8)
+        self._prior = found.prior
+
+    def probabilities(self):
+        """p(class | z = mu) under the fitted prior, (n, classes)."""
+        active, labels, component_weights, means, covariances = self._prior
+        logs = [
+            np.log(weight) + multivariate_normal(mean, covariance).logpdf(self.mu[:, active])
+            for weight, mean, covariance in zip(component_weights, means, covariances, strict=True)
+        ]
+        joint = np.stack(logs, axis=1)
+        by_class = [logsumexp(joint[:, labels == label], axis=1) for label in np.unique(labels)]
+        return np.exp(np.stack(by_class, axis=1) - logsumexp(joint, axis=1)[:, None])
+
+
+@pytest.fixture(scope="module")
+def test_100():
+    """The test images that come with the repository, as a data set."""
+    return data.mnist_test_100("a test").test
+
+
+@pytest.fixture(scope="module")
+def expected(test_100):
+    return Expected(BETTER_WEIGHT, test_100.images)
+
+
+def test_help_shows_every_default_without_tensorflow():
+    code = (
+        "import sys, eval as module; code = module.main(['--help']);"
+        "assert not {'tensorflow', 'keras', 'matplotlib', 'scipy'} & set(sys.modules), 'imported';"
+        "sys.exit(code)"
+    )
+    command = [sys.executable, "-c", code]
+    shown = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert shown.returncode == 0, shown.stderr
+    options = re.split(r"\n  (?=--)", shown.stdout)[1:]
+    assert len(options) >= 11
+    for option in options:
+        assert "(default: " in " ".join(option.split()), option
+
+
+def test_without_mnist_the_images_in_the_repository_are_evaluated(tmp_path):
+    """From any folder: no flags, no data, no network."""
+    environment = {**OFFLINE, "KERAS_HOME": str(tmp_path / "keras")}
+    run = run_script("eval.py", cwd=tmp_path, **environment)
+    assert run.returncode == 0 and run.stderr == "", run.stderr
+    assert "MNIST is not available: " in run.stdout and "--data_dir" in run.stdout
+    assert "100 of 10,000 test images of mnist, seed 0\n" in run.stdout
+    assert "NOT COMPARABLE: these are only the 100 test images" in run.stdout
+    written = "Wrote metrics.json, reconstructions.png, extremes.png to ./result.\n"
+    assert run.stdout.endswith(written)
+    metrics = metrics_of(tmp_path / "result")
+    assert metrics["evaluated_on"] == "100 of 10,000 test images of mnist"
+    assert not metrics["comparable"] and 80 < metrics["loss_total"] < 100
+
+
+def test_a_report_needs_all_of_mnist(offline, tmp_path, capsys):
+    assert eval_script.main(["--report", "--output_dir", str(tmp_path)]) == 2
+    line = last_line(capsys.readouterr().err)
+    assert line.startswith("eval.py: error: --report needs all of MNIST")
+
+
+def test_figures_are_those_of_another_implementation(evaluated, test_100, expected):
+    metrics = metrics_of(evaluated)
+    assert metrics["RMSE_mean"] == pytest.approx(expected.RMSE_mean.mean(), rel=1e-5)
+    assert metrics["loss_total"] == pytest.approx(metrics["loss_bce"] + metrics["loss_KLD"])
+    error = expected.RMSE_mean.std(ddof=1) / np.sqrt(100)
+    assert metrics["standard_errors"]["RMSE_mean"] == pytest.approx(error, rel=1e-5)
+    predicted = expected.probabilities().argmax(axis=1)
+    accuracy = np.mean(predicted == test_100.labels)
+    assert metrics["prior_accuracy"] == pytest.approx(accuracy) and accuracy >= 0.95
+    # Under a better prior the -ELBO is lower.
+    assert metrics["loss_total"] - 2.5 < metrics["loss_total_fitted"] < metrics["loss_total"]
+
+
+@pytest.fixture(scope="module")
+def small(trained, tmp_path_factory):
+    """The small run, evaluated with 20 importance samples: the folder, and what was printed."""
+    folder = tmp_path_factory.mktemp("small")
+    printed = io.StringIO()
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(folder)]
+    with contextlib.redirect_stdout(printed):
+        assert eval_script.main([*argv, "--nll_samples", "20"]) == 0
+    return folder, printed.getvalue()
+
+
+def test_the_table_has_means_and_standard_errors(small):
+    folder, printed = small
+    assert printed.startswith("300 test images of digits, seed 0\nTHIS IS NOT MNIST: ")
+    metrics = metrics_of(folder)
+    rows = dict(re.findall(r"^(\w+) +([\d.]+ +[\d.]+)  ", printed, re.MULTILINE))
+    assert set(rows) == set(eval_script.UNITS) - {"probe_accuracy"}
+    for name, row in rows.items():
+        mean, error = map(float, row.split())
+        assert mean == pytest.approx(metrics[name], abs=1e-4)
+        assert error == pytest.approx(metrics["standard_errors"][name], abs=1e-4)
+    assert f"active units {metrics['active_units']:>15}  of 4\n" in printed
+    assert "20 importance samples, one Bernoulli sample of each image; these weights" in printed
+    assert 0 < metrics["nll"] < metrics["loss_total"] + 5
+    assert metrics["nll_fitted"] < metrics["nll"]
+
+
+def test_reconstructions_are_below_their_originals(evaluated, test_100, expected):
+    picture = pixels.grey(evaluated / "reconstructions.png")
+    origin = pixels.place(picture, test_100.images[0])
+    for number in (0, 1, 19, 20, 47, 99):
+        above = origin + STEP * np.array([2 * (number // 20), number % 20])
+        found = pixels.place(picture, test_100.images[number])
+        np.testing.assert_allclose(found, above, atol=1)
+        found = pixels.place(picture, expected.reconstructions[number])
+        np.testing.assert_allclose(found, above + np.array([STEP, 0]), atol=1)
+
+
+def test_extremes_have_the_best_above_the_worst(evaluated, test_100, expected):
+    picture = pixels.grey(evaluated / "extremes.png")
+    order = np.argsort(expected.RMSE_mean)
+    origin = pixels.place(picture, test_100.images[order[0]])
+    # Below two rows is a line with their errors.
+    for row, ranked in ((0, order), (2, order[::-1])):
+        for column in (0, 1, 9):
+            above = origin + np.array([STEP * row + plots.LINE * (row // 2), STEP * column])
+            found = pixels.place(picture, test_100.images[ranked[column]])
+            np.testing.assert_allclose(found, above, atol=1)
+            found = pixels.place(picture, expected.reconstructions[ranked[column]])
+            np.testing.assert_allclose(found, above + np.array([STEP, 0]), atol=1)
+    assert not pixels.is_shown(picture, test_100.images[order[50]])
+
+
+def test_figures_do_not_depend_on_the_batch(trained, small, tmp_path):
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path)]
+    assert eval_script.main([*argv, "--nll_samples", "20", "--batch_size", "7"]) == 0
+    one, other = metrics_of(small[0]), metrics_of(tmp_path)
+    for errors in (one.pop("standard_errors"), other.pop("standard_errors")):
+        assert set(errors) == set(one) & set(eval_script.UNITS)
+    for name, value in one.items():
+        assert other[name] == (pytest.approx(value, rel=1e-5) if type(value) is float else value)
+    assert one["comparable"] and one["images"] == 300 and one["dataset"] == "digits"
+
+
+def test_figures_of_other_data_are_marked(trained, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (22, 28, 28), np.uint8)
+    labels = np.arange(22, dtype=np.uint8) % 2
+    arrays = tmp_path / "custom.npz"
+    np.savez(arrays, x_train=images, y_train=labels, x_test=255 - images, y_test=labels)
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path)]
+    assert eval_script.main([*argv, "--dataset", "custom", "--data_dir", str(arrays)]) == 0
+    assert "NOT COMPARABLE: these weights were trained on digits." in capsys.readouterr().out
+    marked = metrics_of(tmp_path)
+    assert marked["comparable"] is False and marked["dataset"] == "custom"
+
+
+def test_images_without_labels_leave_out_what_needs_them(trained, tmp_path, capsys):
+    random = np.random.default_rng(0)
+    images = random.integers(0, 256, (60, 28, 28), np.uint8)
+    np.savez(tmp_path / "it.npz", x_train=images[:40], x_test=images[40:])
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path), "--report"]
+    custom = ["--dataset", "custom", "--data_dir", str(tmp_path / "it.npz")]
+    assert eval_script.main([*argv, *custom]) == 0
+    metrics = metrics_of(tmp_path)
+    assert metrics["images"] == 20 and "loss_total_fitted" in metrics
+    assert "prior_accuracy" not in metrics and "probe_accuracy" not in metrics
+    assert "accuracy" not in capsys.readouterr().out
+    assert pixels.grey(tmp_path / "report.png").min() < 100
+
+
+def test_weights_of_binarized_images_see_binarized_images(offline, tmp_path, test_100, capsys):
+    folder = os.path.join(BETTER_WEIGHT, "binarized")
+    argv = ["--load_weight_dir", folder, "--output_dir", str(tmp_path), "--seed", "5"]
+    assert eval_script.main([*argv, "--nll_samples", "3"]) == 0
+    printed = capsys.readouterr().out
+    assert "mnist, one Bernoulli sample of each, seed 5\n" in printed and "GREY" not in printed
+    binary = noise.bernoulli_sample(test_100.images, 5)
+    expected = Expected(folder, binary)
+    metrics = metrics_of(tmp_path)
+    assert metrics["RMSE_mean"] == pytest.approx(expected.RMSE_mean.mean(), rel=1e-5)
+    vae, _ = weights.load(folder)
+    nll = likelihood.nll(vae, binary, samples=3, seed=5)["nll"]
+    assert metrics["nll"] == pytest.approx(nll.mean(), rel=1e-6)
+    pixels.place(pixels.grey(tmp_path / "reconstructions.png"), binary[0])
+
+
+def test_a_report_says_what_the_figures_say(trained, tmp_path, capsys, monkeypatch):
+    given = []
+    monkeypatch.setattr("support.display.report.draw", lambda path, report: given.append(report))
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path), "--report"]
+    assert eval_script.main([*argv, "--map", "pca"]) == 0
+    (report,), metrics = given, metrics_of(tmp_path)
+    assert "Computing t-SNE" not in capsys.readouterr().out
+    assert report.description == "300 test images of digits"
+    test = data.load("digits").test
+    np.testing.assert_array_equal(report.images, test.images)
+    np.testing.assert_array_equal(report.labels, test.labels)
+    assert sum(report.kld) == pytest.approx(metrics["loss_KLD"], rel=1e-4)
+    assert report.active_units == metrics["active_units"] and len(report.kld) == 4
+    assert report.elbo.mean() == pytest.approx(metrics["loss_total"], rel=1e-5)
+    assert report.rmse.mean() == pytest.approx(metrics["RMSE_mean"], rel=1e-5)
+    assert report.latent_map.points.shape == (300, 2) and not report.latent_map.components
+    assert {name: correct.mean() for name, correct in report.correct.items()} == {
+        "a linear classifier": pytest.approx(metrics["probe_accuracy"]),
+        "the fitted prior": pytest.approx(metrics["prior_accuracy"]),
+    }
+    # A small model of two epochs; chance is 0.1.
+    assert metrics["probe_accuracy"] > 0.2 and metrics["prior_accuracy"] > 0.12
+    expected = Expected(str(trained), test.images)
+    right = expected.probabilities().argmax(axis=1) == test.labels
+    assert metrics["prior_accuracy"] == pytest.approx(right.mean(), abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def own(tmp_path_factory, test_100):
+    """Evaluates four pictures of one's own: the folder."""
+    folder = tmp_path_factory.mktemp("own")
+    seven, two = test_100.images[:2].reshape(2, 28, 28)
+    large = np.pad(255 - np.kron(two, np.ones((9, 9), np.uint8)), 40, constant_values=255)
+    random = np.random.default_rng(0)
+    crossed = np.zeros((28, 28), np.uint8)
+    crossed[4:24, 4:24] = 255 * random.integers(0, 2, (20, 20))
+    named = {"seven": seven, "negative": 255 - seven, "large two": large, "no digit": crossed}
+    for name, array in named.items():
+        Image.fromarray(array).save(folder / f"{name}.png")
+    paths = [str(folder / f"{name}.png") for name in named]
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in OFFLINE.items():
+            patch.setenv(name, value)
+        patch.setenv("KERAS_HOME", str(folder))
+        argv = ["--output_dir", str(folder), "--images", *paths, "--interpolate"]
+        assert eval_script.main(argv) == 0
+    return folder
+
+
+def test_own_images_have_figures_and_a_class(own, test_100, expected):
+    seven, negative, two, no_digit = metrics_of(own)["own_images"]
+    assert seven["file"] == str(own / "seven.png") and seven["name"] == "seven.png"
+    assert seven["RMSE_mean"] == pytest.approx(expected.RMSE_mean[0], rel=1e-5)
+    probabilities = expected.probabilities()[0]
+    assert seven["predicted_label"] == probabilities.argmax() == test_100.labels[0] == 7
+    assert seven["probability"] == pytest.approx(probabilities.max(), abs=1e-4)
+    assert not seven["none_of_these"]
+    same = {"file": seven["file"], "name": "seven.png"}
+    assert negative | same == seven  # to the last bit
+    assert two["predicted_label"] == 2 and not two["none_of_these"]
+    assert no_digit["none_of_these"]
+    assert no_digit["share_of_test_images_with_higher_loss_total"] == 0
+    # The easier of the two digits has more test images above it.
+    shares = [one["share_of_test_images_with_higher_loss_total"] for one in (seven, two)]
+    assert (shares[0] > shares[1]) == (seven["loss_total"] < two["loss_total"])
+    assert all(0 < share < 1 for share in shares)
+
+
+def test_own_png_shows_crop_input_and_reconstruction(own, test_100, expected):
+    picture = pixels.grey(own / "own.png")
+    step = own_images.SCALE * (28 + plots.GAP)
+    seen = pixels.place(picture, test_100.images[0], own_images.SCALE)
+    below = pixels.place(picture, expected.reconstructions[0], own_images.SCALE)
+    np.testing.assert_allclose(below - seen, [step, 0], atol=1)
+    # Above it the picture as it was found: light ink on dark, and its negative.
+    side = own_images.SCALE * 28
+    crops = []
+    for column in (0, 1):
+        top = seen[0] - step - plots.LINE
+        left = seen[1] + column * step
+        crops.append(picture[top : top + side, left : left + side])
+    assert np.mean(crops[0]) < 100 and np.mean(crops[1]) > 155
+    np.testing.assert_allclose(crops[0], 255 - crops[1], atol=2)
+    digit = test_100.images[0].reshape(28, 28).astype(float)
+    means = crops[0].reshape(28, own_images.SCALE, 28, own_images.SCALE).mean(axis=(1, 3))
+    assert np.corrcoef(means.ravel(), digit.ravel())[0, 1] > 0.97
+
+
+def test_own_images_are_joined_by_a_spherical_interpolation(own, test_100, expected):
+    picture = pixels.grey(own / "own_interpolation.png")
+    vae, _ = weights.load(BETTER_WEIGHT)
+    two = metrics_of(own)["own_images"][2]
+    assert two["name"] == "large two.png"
+    origin = pixels.place(picture, test_100.images[0])
+    # The first row joins the seven and its negative, which is the same.
+    for column in (1, 6, 11):
+        image = expected.reconstructions[0]
+        top, left = origin + STEP * np.array([0, column])
+        cell = picture[top : top + 56 : 2, left : left + 56 : 2]
+        np.testing.assert_allclose(cell, 255.0 - image.reshape(28, 28), atol=2)
+    from support.datasets import photos
+
+    (digit,), _ = photos.read([two["file"]])
+    a = expected.mu[0].astype(float)
+    b = vae.encode(data.to_float(digit.pixels[None]))[0].numpy()[0].astype(float)
+    angle = np.arccos(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    sixth = (np.sin(0.7 * angle) * a + np.sin(0.3 * angle) * b) / np.sin(angle)
+    decoded = tf.sigmoid(vae.decoder(np.stack([sixth, b]).astype(np.float32))).numpy()
+    shown = {4: np.rint(255 * decoded[0]), 11: np.rint(255 * decoded[1]), 12: digit.pixels}
+    for column, image in shown.items():
+        place = pixels.place(picture, image.astype(np.uint8))
+        np.testing.assert_allclose(place, origin + STEP * np.array([1, column]), atol=1)
+
+
+def test_the_table_of_own_images_says_what_its_columns_mean(offline, own, tmp_path, capsys):
+    names = [str(own / "seven.png"), str(own / "no digit.png")]
+    assert eval_script.main(["--output_dir", str(tmp_path), "--images", *names]) == 0
+    printed = capsys.readouterr().out
+    seven, _ = metrics_of(tmp_path)["own_images"]
+    share = 100 * seven["share_of_test_images_with_higher_loss_total"]
+    row = f"{seven['loss_total']:>10.2f}  {seven['RMSE_mean']:>9.4f}  {share:>4.0f} %  7 (p > 0.99)"
+    assert f"{'seven.png':<28}  {row}\n" in printed
+    assert re.search(r"^no digit\.png .* 0 %  none of these$", printed, re.MULTILINE)
+    assert "higher: share of the test images with a higher loss_total (-ELBO)\n" in printed
+    assert "higher than that of all but 1 in 1,000 test images" in printed
+    assert "own.png to" in printed and not (tmp_path / "own_interpolation.png").exists()
+
+
+WRONG_IMAGES = {
+    "missing": (lambda path: None, "there is no such file"),
+    "an even page": (
+        lambda path: Image.fromarray(np.full((99, 99), 250, np.uint8)).save(path, "png"),
+        "no digit was found",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_IMAGES)
+def test_a_picture_without_a_digit_costs_one_line(trained, tmp_path, capsys, name):
+    make, line = WRONG_IMAGES[name]
+    make(tmp_path / "picture.png")
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "none")]
+    assert eval_script.main([*argv, "--images", str(tmp_path / "picture.png")]) == 2
+    said = capsys.readouterr().err
+    assert line in said and len(said.splitlines()) == 1
+    assert said.startswith("eval.py: error: --images: ") and not (tmp_path / "none").exists()
+
+
+def test_interpolation_needs_two_digits(own, tmp_path, capsys):
+    argv = ["--output_dir", str(tmp_path / "none"), "--interpolate"]
+    assert eval_script.main(argv) == 2
+    assert "add --images FIRST SECOND" in last_line(capsys.readouterr().err)
+    assert eval_script.main([*argv, "--images", str(own / "seven.png")]) == 2
+    assert "--interpolate needs two digits" in last_line(capsys.readouterr().err)
+    assert not (tmp_path / "none").exists()
+
+
+def members_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_members(path, members, **record):
+    """Writes a weights file whose run.json has other values."""
+    content = json.loads(members["run.json"]) | record
+    content["members"] = list(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, member in (members | {"run.json": json.dumps(content)}).items():
+            archive.writestr(name, member)
+
+
+def test_a_run_in_progress_is_evaluated_by_its_newest_save(copy, small, tmp_path, capsys):
+    """The same figures as the finished file of the same step, marked."""
+    (copy / "checkpoint").mkdir()
+    members = members_of(copy / "vae.keras")
+    write_members(copy / "checkpoint" / "step-000000024.keras", members, posterior=None)
+    (copy / "vae.keras").unlink()
+    argv = ["--output_dir", str(tmp_path / "out"), "--load_weight_dir", str(copy)]
+    assert eval_script.main([*argv, "--nll_samples", "20"]) == 0
+    said = "The run is in progress: these are the weights of step 24."
+    assert said in capsys.readouterr().out
+    assert metrics_of(tmp_path / "out") == metrics_of(small[0]) | {"finished": False}
+
+
+def test_weights_without_a_fitted_prior_have_no_figures_of_it(copy, own, tmp_path, capsys):
+    members = members_of(copy / "vae.keras")
+    del members["prior.npz"]
+    write_members(copy / "vae.keras", members, prior={"gain": None, "why": "a test"})
+    argv = ["--load_weight_dir", str(copy), "--output_dir", str(tmp_path), "--images"]
+    assert eval_script.main([*argv, str(own / "seven.png")]) == 0
+    metrics = metrics_of(tmp_path)
+    assert metrics["prior"] == "standard" and "prior_accuracy" not in metrics
+    assert "loss_total_fitted" not in metrics
+    (image,) = metrics["own_images"]
+    assert image["predicted_label"] is None and image["probability"] is None
+
+
+def test_weights_of_other_data_say_where_to_look(copy, tmp_path, capsys):
+    members = members_of(copy / "vae.keras")
+    argv = ["--load_weight_dir", str(copy), "--output_dir", str(tmp_path / "none")]
+    for name, says in (
+        ("custom", "--data_dir: these weights were trained on data of your own: say where it is"),
+        ("digits", "the download holds other images than the digits data of these weights"),
+    ):
+        write_members(copy / "vae.keras", members, dataset={"name": name, "sha256": "0" * 64})
+        assert eval_script.main(argv) == 2
+        assert says in last_line(capsys.readouterr().err)
+
+
+def test_figures_that_are_not_finite_cost_one_line(copy, tmp_path, capsys):
+    vae, record = weights.load(str(copy))
+    bias = vae.encoder.get_layer("mu_and_log_var").bias
+    bias.assign(bias + 300.0)
+    weights_file.write(weights_file.finished_path(str(copy)), vae, record)
+    assert eval_script.main(["--load_weight_dir", str(copy), "--output_dir", str(tmp_path)]) == 2
+    assert "figures of these weights are not finite" in last_line(capsys.readouterr().err)
+    assert not (tmp_path / "metrics.json").exists()
+
+
+@pytest.mark.parametrize(
+    "argv, says",
+    [
+        (["--batch", "many"], "--batch/--batch_size: expected a whole number from 1"),
+        (["--nll_samples", "-1"], "argument --nll_samples: expected a whole number from 0"),
+        (["--lr", "5"], "is not a flag of eval.py: see --help"),
+        (["--image", "it.png"], "did you mean --images?"),
+        (["--load_weight_dir", "nowhere"], "nowhere does not exist"),
+        (["--data_dir", "nowhere"], "--data_dir: nowhere does not exist"),
+    ],
+)
+def test_wrong_flags_cost_one_line(tmp_path, monkeypatch, capsys, argv, says):
+    monkeypatch.chdir(tmp_path)
+    assert eval_script.main([*argv, "--output_dir", "result"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("eval.py: error: ") and says in said
+    assert said.count("\n") == 1
+    shutil.rmtree(tmp_path / "result", ignore_errors=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_error_as_a_process(tmp_path):
+    run = run_script("eval.py", "--load_weight_dir", "nowhere", cwd=tmp_path)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith("eval.py: error: ")
+
+
+def test_a_folder_that_cannot_be_written(trained, tmp_path, capsys):
+    """A file stands where a folder should be made: refused for root as well."""
+    (tmp_path / "file").write_text("mine")
+    place = str(tmp_path / "file" / "out")
+    assert eval_script.main(["--load_weight_dir", str(trained), "--output_dir", place]) == 2
+    assert f"{place} cannot be written" in last_line(capsys.readouterr().err)
+    assert (tmp_path / "file").read_text() == "mine"
