@@ -216,6 +216,9 @@ def _apart(part: Split, share: int) -> tuple[Split, Split]:
     for label in np.unique(labels):
         of_class = np.flatnonzero(labels == label)
         apart[of_class[: round(len(of_class) / share)]] = True
+    if apart.sum() < len(order) // (2 * share):
+        # Most classes have too few images to give one.
+        apart[: len(order) // share] = True
     return _chosen(part, order[~apart]), _chosen(part, order[apart])
 
 

@@ -39,7 +39,7 @@ UNITS = {
     "loss_total_fitted": "nats, -ELBO under the fitted prior",
     "loss_bce": "nats",
     "loss_KLD": "nats",
-    "loss_l2": "grey values",
+    "loss_l2": "grey values in [0, 1]",
     "RMSE": "grey values, z sampled",
     "RMSE_mean": "grey values, z = mu",
     "nll": "nats, of binarized images",
@@ -110,8 +110,8 @@ def main(args: argparse.Namespace) -> None:
     weights_path = cli.weights_path(args)
     found = storage.weights.read(weights_path)
     own_digits = read_own_digits(args)
-    files.writable_folder(args.output_dir)
     test_set = load_test_set(found.record, args)
+    files.writable_folder(args.output_dir)
 
     startup.import_tensorflow()
     model = TrainedModel(found, args.seed, args.batch)
@@ -215,7 +215,8 @@ def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) ->
             return data.load(args.dataset, cli.data_dir(args, args.dataset))
     name = trained_on.name
     data_dir = cli.data_dir(args, name)
-    with cli.explained("--data_dir: "):
+    own_data = data_dir or name == "custom"
+    with cli.explained("--data_dir: " if own_data else ""):
         if name == "custom" and not data_dir:
             raise UserError("these weights were trained on data of your own: say where it is")
         # What a folder holds is known by its content, whatever it is expected to hold.
@@ -228,9 +229,9 @@ def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) ->
             return data.mnist_test_100(str(error))
         if dataset.sha256 != trained_on.sha256:
             raise UserError(
-                f"{data_dir or 'the download'} holds other images than the {name} data of these "
-                f"weights: give the path of those, or add --dataset {dataset.name} to evaluate on "
-                "others"
+                f"{data_dir or name} holds other images than the {name} data that these weights "
+                f"were trained on: give the path of those with --data_dir, or add --dataset "
+                f"{dataset.name} to evaluate on these"
             )
     return dataset
 

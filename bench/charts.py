@@ -65,10 +65,10 @@ def ranking(path: str, bars: Sequence[Bar], limit: Threshold, *, title: str, x_l
     ]
     with plots.figure(path, (8, 0.5 * len(bars) + 1.4), "constrained") as figure:
         axes = figure.subplots()
-        axes.barh(rows, values, color=INK, xerr=whiskers, ecolor=ACCENT)
+        drawn = axes.barh(rows, values, color=INK, xerr=whiskers, ecolor=ACCENT)
         # At the end of the range, not of the bar: matplotlib leaves the range free.
         labels = [f"{value:,.0f}" for value in values]
-        axes.bar_label(axes.containers[-1], labels, padding=4)
+        axes.bar_label(drawn, labels, padding=4)
         axes.axvline(limit.value, color=ACCENT, linestyle="--")
         axes.set(yticks=rows, yticklabels=[bar.name for bar in bars])
         axes.set(xlim=(0, 1.3 * max(limit.value, *values)), title=title, xlabel=x_label)
@@ -161,7 +161,7 @@ def mosaics(path: str, images_by_title: Mapping[str, NDArray[np.uint8]]) -> None
     """
     rows = -(-len(images_by_title) // 2)
     with plots.figure(path, (9, 4.8 * rows), "constrained") as figure:
-        all_axes = figure.subplots(rows, 2, squeeze=False).flat
+        all_axes = figure.subplots(rows, 2, squeeze=False).flatten()
         for axes, (title, images) in zip(all_axes, images_by_title.items(), strict=False):
             plots.show(axes, plots.in_rows(images, 10))
             axes.set_title(title, fontsize=plots.TEXT_SIZE)

@@ -158,6 +158,8 @@ def reduction_seconds(workers: training.workers.Workers, size: int, repeat: int)
     """Returns the median seconds of an all-reduce of `size` bytes of float32."""
     import tensorflow as tf
 
+    strategy = workers.strategy
+    assert strategy is not None  # there are two workers
     values = tf.zeros([size // 4])
 
     def reduced() -> tf.Tensor:
@@ -167,7 +169,7 @@ def reduction_seconds(workers: training.workers.Workers, size: int, repeat: int)
     def several() -> tf.Tensor:
         total = tf.zeros_like(values)
         for _ in tf.range(REDUCTIONS_PER_CALL):
-            total += workers.strategy.run(reduced)
+            total += strategy.run(reduced)
         return total
 
     return turns.median_seconds(several, repeat) / REDUCTIONS_PER_CALL

@@ -107,6 +107,7 @@ class Contender:
 
     def ask(self) -> dict[str, float]:
         """Lets it work once; returns all that it answers."""
+        assert self._process.stdin is not None  # it is a pipe
         self._process.stdin.write("\n")
         return self._read_answer()
 
@@ -117,6 +118,7 @@ class Contender:
         self._errors.close()
 
     def _read_answer(self) -> dict[str, float]:
+        assert self._process.stdout is not None  # it is a pipe
         line = self._process.stdout.readline()
         if line:
             return json.loads(line)

@@ -45,7 +45,7 @@ def coverage(digits: Sequence[NDArray[np.uint8]], rng: np.random.Generator, **op
     width = max(height, round(side * 1.15 * len(digits) + 20))
     page = np.zeros((height, width))
     gap = width / len(digits)
-    # One line to write on, a little uneven; beside each other within a share of the page of its own.
+    # On one line, a little uneven; each digit within its own part of the page's width.
     top = rng.integers(0, height - side + 1)
     for position, digit in enumerate(digits):
         enlarged = pen(enlarge(digit, side))
@@ -212,8 +212,11 @@ def dark_table(digits, rng):
     ink = coverage(digits, rng, height=300)
     sheet = written(ink, paper(ink.shape, rng))
     height, width = ink.shape
-    grain = np.clip(0.2 + 0.05 * ndimage.gaussian_filter(rng.standard_normal((480, width + 180)),
-                                                         (1, 30)) * 8, 0, 1)
+    grain = np.clip(
+        0.2 + 0.05 * ndimage.gaussian_filter(rng.standard_normal((480, width + 180)), (1, 30)) * 8,
+        0,
+        1,
+    )
     top, left = rng.integers(0, 170), rng.integers(0, 170)
     laid, there = grain.copy(), np.zeros(grain.shape)
     laid[top : top + height, left : left + width] = sheet
@@ -306,7 +309,14 @@ def blackboard(digits, rng):
 
 def coloured_ink(digits, rng):
     ink = coverage(digits, rng)[..., None]
-    inks = [(200, 30, 30), (30, 60, 200), (0, 150, 60), (240, 140, 0), (200, 80, 200), (230, 210, 0)]
+    inks = [
+        (200, 30, 30),
+        (30, 60, 200),
+        (0, 150, 60),
+        (240, 140, 0),
+        (200, 80, 200),
+        (230, 210, 0),
+    ]
     colour, page = np.array(inks[rng.integers(len(inks))]), np.array((250, 248, 240))
     mixed = page * (1 - ink) + colour * ink + rng.normal(0, 3, (*ink.shape[:2], 3))
     return through_jpeg(Image.fromarray(np.uint8(np.clip(mixed, 0, 255))), 85)

@@ -1,5 +1,7 @@
 """Finds images in PNGs by their pixels, so that tests see what a user sees."""
 
+import itertools
+
 import numpy as np
 from matplotlib import image
 from scipy.signal import fftconvolve
@@ -15,7 +17,7 @@ def grey(path):
 
 def place(picture, digit, scale=2):
     """Returns where in a picture an image is shown, dark on white, for the first time: the row and
-    column of its top left pixel, to one pixel; fails where it is not shown.
+    column of its top left pixel; fails where it is not shown.
 
     Args:
         picture: as `grey` returns it.
@@ -41,8 +43,18 @@ def _best(picture, digit, scale):
     squares = fftconvolve(small**2, np.ones((28, 28)), mode="valid")
     errors = (squares - 2 * products + (digit**2).sum()) / digit.size
     # Where it is shown twice, the first place counts.
-    row, column = np.argwhere(errors <= errors.min() + 0.01)[0]
-    return scale * row, scale * column, errors.min()
+    row, column = scale * np.argwhere(errors <= errors.min() + 0.01)[0]
+    # That pixel lies anywhere in the square; its corner is where the whole image fits best.
+    large = np.kron(digit, np.ones((scale, scale)))
+    corners = []
+    for top, left in itertools.product(
+        range(max(0, row - scale + 1), row + 1), range(max(0, column - scale + 1), column + 1)
+    ):
+        part = picture[top : top + len(large), left : left + len(large)]
+        if part.shape == large.shape:
+            corners.append((np.mean((part - large) ** 2), top, left))
+    error, row, column = min(corners)
+    return row, column, error
 
 
 def triangles(path):

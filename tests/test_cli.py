@@ -5,11 +5,12 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 
 from support import cli
-from support.errors import Interrupted, NotFiniteError, UserError
+from support.errors import Interrupted, NotFiniteError, OtherRunError, UserError
 from tests.helpers import ROOT
 
 
@@ -68,6 +69,7 @@ def test_no_number_in_the_range_is_refused(text):
         (["word"], "word is not a flag of toy.py: see --help"),
         (["--epoch", "0"], "argument --epoch/--epochs: expected a whole number from 1 to 9"),
         (["--load_weight_dir", "\udcff"], "--load_weight_dir is not valid UTF-8"),
+        (["--load_weight_dir", ""], "--load_weight_dir is empty: name a file or folder"),
         # Nothing is abbreviated: a new flag must not change what an old command means.
         (["--seed_", "1"], "did you mean --seed?"),
         (["--over"], "--over is not a flag of toy.py"),
@@ -85,7 +87,7 @@ def test_what_the_user_typed_is_known_from_what_is_default():
     parse = toy().parse_args
     assert parse([]).given == frozenset()
     assert parse(["--epochs", "3"]).given == {"epochs"}
-    assert parse(["--epochs=4", "--overwrite", "--load_weight_dir", ""]).given == {
+    assert parse(["--epochs=4", "--overwrite", "--load_weight_dir", "x"]).given == {
         "epochs",
         "overwrite",
         "load_weight_dir",
@@ -153,11 +155,39 @@ def test_codes_of_success():
     assert run_toy(lambda args: 4) == 4
 
 
-def test_sigterm_ends_a_script_with_one_line_until_something_else_handles_it(capsys):
-    before = signal.getsignal(signal.SIGTERM)
-    assert run_toy(lambda args: os.kill(os.getpid(), signal.SIGTERM)) == 143
+@pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_that_ends_processes_costs_one_line(capsys, signum):
+    before = signal.getsignal(signum)
+    assert run_toy(lambda args: os.kill(os.getpid(), signum)) == 128 + signum
     assert capsys.readouterr().err == "toy.py: interrupted\n"
-    assert signal.getsignal(signal.SIGTERM) is before
+    assert signal.getsignal(signum) is before
+
+
+def test_a_signal_that_is_ignored_stays_so():
+    """As under nohup, whose user wants the script to go on."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        assert run_toy(lambda args: os.kill(os.getpid(), signal.SIGHUP)) == 0
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_a_script_runs_in_a_thread_where_python_handles_no_signals():
+    codes = []
+    thread = threading.Thread(target=lambda: codes.append(run_toy(lambda args: 4)))
+    thread.start()
+    thread.join()
+    assert codes == [4]
+
+
+def test_an_error_of_one_kind_alone_is_explained():
+    with pytest.raises(OtherRunError, match="^another; and so$"):
+        with cli.explained(after="; and so", error_type=OtherRunError):
+            raise OtherRunError("another")
+    with pytest.raises(UserError, match="^some$"):
+        with cli.explained(after="; and so", error_type=OtherRunError):
+            raise UserError("some")
 
 
 def test_an_error_can_be_told_by_the_flag_it_is_about():

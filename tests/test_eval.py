@@ -5,7 +5,6 @@ import io
 import json
 import os
 import re
-import shutil
 import subprocess
 import sys
 import zipfile
@@ -52,6 +51,20 @@ def evaluated(tmp_path_factory):
 
 def metrics_of(folder):
     return json.loads((folder / "metrics.json").read_text())
+
+
+def members_of(path):
+    with zipfile.ZipFile(path) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def write_members(path, members, **record):
+    """Writes a weights file whose run.json has other values."""
+    content = json.loads(members["run.json"]) | record
+    content["members"] = list(members)
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, member in (members | {"run.json": json.dumps(content)}).items():
+            archive.writestr(name, member)
 
 
 class Expected:
@@ -238,17 +251,18 @@ def test_images_without_labels_leave_out_what_needs_them(trained, tmp_path, caps
     assert pixels.grey(tmp_path / "report.png").min() < 100
 
 
-def test_weights_of_binarized_images_see_binarized_images(offline, tmp_path, test_100, capsys):
-    folder = os.path.join(BETTER_WEIGHT, "binarized")
-    argv = ["--load_weight_dir", folder, "--output_dir", str(tmp_path), "--seed", "5"]
+def test_weights_of_binarized_images_see_binarized_images(copy, tmp_path, capsys):
+    members = members_of(copy / "vae.keras")
+    training = json.loads(members["run.json"])["training"] | {"binarize": "dynamic"}
+    write_members(copy / "vae.keras", members, training=training)
+    argv = ["--load_weight_dir", str(copy), "--output_dir", str(tmp_path), "--seed", "5"]
     assert eval_script.main([*argv, "--nll_samples", "3"]) == 0
     printed = capsys.readouterr().out
-    assert "mnist, one Bernoulli sample of each, seed 5\n" in printed and "GREY" not in printed
-    binary = noise.bernoulli_sample(test_100.images, 5)
-    expected = Expected(folder, binary)
-    metrics = metrics_of(tmp_path)
+    assert "digits, one Bernoulli sample of each, seed 5\n" in printed and "GREY" not in printed
+    binary = noise.bernoulli_sample(data.load("digits").test.images, 5)
+    expected, metrics = Expected(str(copy), binary), metrics_of(tmp_path)
     assert metrics["RMSE_mean"] == pytest.approx(expected.RMSE_mean.mean(), rel=1e-5)
-    vae, _ = weights.load(folder)
+    vae, _ = weights.load(str(copy))
     nll = likelihood.nll(vae, binary, samples=3, seed=5)["nll"]
     assert metrics["nll"] == pytest.approx(nll.mean(), rel=1e-6)
     pixels.place(pixels.grey(tmp_path / "reconstructions.png"), binary[0])
@@ -336,7 +350,7 @@ def test_own_png_shows_crop_input_and_reconstruction(own, test_100, expected):
         left = seen[1] + column * step
         crops.append(picture[top : top + side, left : left + side])
     assert np.mean(crops[0]) < 100 and np.mean(crops[1]) > 155
-    np.testing.assert_allclose(crops[0], 255 - crops[1], atol=2)
+    np.testing.assert_allclose(crops[0], 255 - crops[1], atol=4)
     digit = test_100.images[0].reshape(28, 28).astype(float)
     means = crops[0].reshape(28, own_images.SCALE, 28, own_images.SCALE).mean(axis=(1, 3))
     assert np.corrcoef(means.ravel(), digit.ravel())[0, 1] > 0.97
@@ -411,20 +425,6 @@ def test_interpolation_needs_two_digits(own, tmp_path, capsys):
     assert not (tmp_path / "none").exists()
 
 
-def members_of(path):
-    with zipfile.ZipFile(path) as archive:
-        return {name: archive.read(name) for name in archive.namelist()}
-
-
-def write_members(path, members, **record):
-    """Writes a weights file whose run.json has other values."""
-    content = json.loads(members["run.json"]) | record
-    content["members"] = list(members)
-    with zipfile.ZipFile(path, "w") as archive:
-        for name, member in (members | {"run.json": json.dumps(content)}).items():
-            archive.writestr(name, member)
-
-
 def test_a_run_in_progress_is_evaluated_by_its_newest_save(copy, small, tmp_path, capsys):
     """The same figures as the finished file of the same step, marked."""
     (copy / "checkpoint").mkdir()
@@ -456,7 +456,10 @@ def test_weights_of_other_data_say_where_to_look(copy, tmp_path, capsys):
     argv = ["--load_weight_dir", str(copy), "--output_dir", str(tmp_path / "none")]
     for name, says in (
         ("custom", "--data_dir: these weights were trained on data of your own: say where it is"),
-        ("digits", "the download holds other images than the digits data of these weights"),
+        (
+            "digits",
+            "digits holds other images than the digits data that these weights were trained on",
+        ),
     ):
         write_members(copy / "vae.keras", members, dataset={"name": name, "sha256": "0" * 64})
         assert eval_script.main(argv) == 2
@@ -486,11 +489,10 @@ def test_figures_that_are_not_finite_cost_one_line(copy, tmp_path, capsys):
 )
 def test_wrong_flags_cost_one_line(tmp_path, monkeypatch, capsys, argv, says):
     monkeypatch.chdir(tmp_path)
-    assert eval_script.main([*argv, "--output_dir", "result"]) == 2
+    assert eval_script.main(argv) == 2
     said = capsys.readouterr().err
     assert said.startswith("eval.py: error: ") and says in said
     assert said.count("\n") == 1
-    shutil.rmtree(tmp_path / "result", ignore_errors=True)
     assert not list(tmp_path.iterdir())
 
 

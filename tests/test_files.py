@@ -1,8 +1,10 @@
 """support/files.py: writes that happen whole or not at all, reads that trust nothing."""
 
+import errno
 import io
 import json
 import os
+import time
 import warnings
 import zipfile
 
@@ -57,7 +59,8 @@ def test_a_write_that_fails_leaves_everything_as_before(tmp_path, fails):
 def test_contents_are_on_disk_before_the_name_and_the_name_before_the_return(tmp_path, monkeypatch):
     order = []
     replace = os.replace
-    monkeypatch.setattr(files, "sync", lambda path: order.append(os.path.basename(path)))
+    for sync in ("sync_file", "sync_folder"):
+        monkeypatch.setattr(files, sync, lambda path: order.append(os.path.basename(path)))
     monkeypatch.setattr(os, "replace", lambda *pair: (order.append("replace"), replace(*pair)))
     files.write_text(str(tmp_path / "a.txt"), "x")
     assert order == ["a.txt", "replace", tmp_path.name]
@@ -71,20 +74,93 @@ def test_sync_reaches_the_disk_for_files_and_folders(tmp_path, monkeypatch):
     )
     (tmp_path / "a").write_text("x")
     opened = len(os.listdir("/proc/self/fd"))
-    files.sync(str(tmp_path / "a"))
-    files.sync(str(tmp_path))
+    files.sync_file(str(tmp_path / "a"))
+    files.sync_folder(str(tmp_path))
     assert synced == [str(tmp_path / "a"), str(tmp_path)]
     assert len(os.listdir("/proc/self/fd")) == opened
 
 
+def test_a_file_system_that_cannot_sync_folders_costs_one_notice(tmp_path, monkeypatch, capsys):
+    def refused(descriptor):
+        raise OSError(error, "no sync")
+
+    files._say_once.cache_clear()
+    monkeypatch.setattr(os, "fsync", refused)
+    for error in files.CANNOT_SYNC:
+        files.sync_folder(str(tmp_path))
+    assert capsys.readouterr().err.count("Notice: folders cannot be synced") == 1
+    error = errno.EIO
+    with pytest.raises(OSError, match="no sync"):
+        files.sync_folder(str(tmp_path))
+    files._say_once.cache_clear()
+
+
+def test_what_another_process_has_open_is_waited_for(monkeypatch):
+    """As on Windows, where a virus scanner may hold a file for a moment."""
+    attempts, now = [], [0.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(time, "sleep", lambda seconds: now.__setitem__(0, now[0] + seconds))
+
+    def held_until(path):
+        attempts.append(path)
+        if now[0] < free_at:
+            raise PermissionError
+
+    free_at = 1.0
+    files.patiently(held_until, "a")
+    assert len(attempts) > 5 and set(attempts) == {"a"}
+    now[0], free_at = 0.0, float("inf")
+    with pytest.raises(PermissionError):
+        files.patiently(held_until, "a")
+    assert files.PATIENCE_SECONDS < now[0] < files.PATIENCE_SECONDS + 1
+
+
 def test_a_sweep_removes_what_was_half_written_and_nothing_else(tmp_path):
-    (tmp_path / ".writing-abc").mkdir()
-    (tmp_path / ".writing-abc" / "vae.keras").write_text("half")
-    (tmp_path / "mine").mkdir()
+    """Of a killed process: its lock is free. A folder without a lock file is not ours."""
+    abandoned, empty, foreign = (tmp_path / f".writing-{name}" for name in "abc")
+    for folder in (abandoned, empty, foreign, tmp_path / "mine"):
+        folder.mkdir()
+    (abandoned / "lock").touch()
+    (abandoned / "vae.keras").write_text("half")
+    (foreign / "notes").write_text("mine")
     (tmp_path / "writing-mine").write_text("mine")
+    (tmp_path / ".writing-link").symlink_to(foreign)
     files.sweep(str(tmp_path))
-    assert {entry.name for entry in tmp_path.iterdir()} == {"mine", "writing-mine"}
+    left = {entry.name for entry in tmp_path.iterdir()}
+    assert left == {"mine", "writing-mine", ".writing-c", ".writing-link"}
+    assert (foreign / "notes").read_text() == "mine"
     files.sweep(str(tmp_path / "nowhere"))
+
+
+def test_a_sweep_leaves_what_a_living_process_is_writing(tmp_path):
+    def write(written):
+        files.sweep(str(tmp_path))
+        with open(written, "w") as file:
+            file.write("after")
+
+    files.write_whole(str(tmp_path / "a.txt"), write)
+    assert (tmp_path / "a.txt").read_text() == "after"
+    assert [entry.name for entry in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_link_is_followed_and_permissions_stay(tmp_path):
+    target, link = tmp_path / "real" / "a.txt", tmp_path / "a.txt"
+    target.parent.mkdir()
+    target.write_text("before")
+    target.chmod(0o640)
+    link.symlink_to(target)
+    files.write_text(str(link), "after")
+    assert link.is_symlink() and target.read_text() == "after"
+    assert target.stat().st_mode & 0o777 == 0o640
+
+
+def test_only_a_regular_file_is_replaced(tmp_path):
+    (tmp_path / "folder").mkdir()
+    os.mkfifo(tmp_path / "pipe")
+    for name in ("folder", "pipe"):
+        with pytest.raises(UserError, match=f"{name} is not a regular file: choose another name"):
+            files.write_text(str(tmp_path / name), "x")
+    assert len(list(tmp_path.iterdir())) == 2
 
 
 def test_json_goes_to_a_file_and_back(tmp_path):
@@ -123,7 +199,7 @@ def test_json_of_exactly_the_limit_is_read():
 
 def test_folders_are_made_with_all_above_them_and_synced(tmp_path, monkeypatch):
     synced = []
-    monkeypatch.setattr(files, "sync", lambda path: synced.append(os.path.basename(path)))
+    monkeypatch.setattr(files, "sync_folder", lambda path: synced.append(os.path.basename(path)))
     files.make_folder(str(tmp_path / "a" / "b"))
     files.make_folder(str(tmp_path / "a" / "b"))
     assert (tmp_path / "a" / "b").is_dir() and synced == [tmp_path.name, "a"]

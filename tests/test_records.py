@@ -35,6 +35,7 @@ RECORD = RunRecord(
     source=Source("cafe", 12),
     posterior=Posterior((0.5, -0.5), (1.0, 0.0), (2.0, 0.25)),
     prior=PriorRecord(1.5),
+    kept_epoch=2,
 )
 
 
@@ -59,7 +60,7 @@ def test_a_record_of_a_new_run_survives_its_file():
     assert RunRecord.from_json(content) == new
     assert "class_names" not in content["dataset"] and content["posterior"] is None
     # Written by versions that knew none of these.
-    for key in ("source", "posterior", "prior"):
+    for key in ("source", "posterior", "prior", "kept_epoch"):
         del content[key]
     assert RunRecord.from_json(content) == new
 
@@ -97,6 +98,7 @@ VALID = {
     "source": ("missing", "null"),
     "posterior": ("missing", "null"),
     "prior": ("missing", "null"),
+    "kept_epoch": ("missing", "null"),
 }
 KEYS = (
     "run_id",
@@ -109,6 +111,7 @@ KEYS = (
     "source",
     "posterior",
     "prior",
+    "kept_epoch",
 )
 
 

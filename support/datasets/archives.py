@@ -28,7 +28,7 @@ MOST_MEMBERS = 400_000
 # The longest piece that Python's readers may ask for at once.
 MOST_BYTES_AT_ONCE = 64_000_000
 # What an archive may hold that must be unpacked as a whole, since it is compressed as a whole.
-MOST_BYTES_UNPACKED = 2_000_000_000
+MOST_BYTES_UNPACKED = 1_000_000_000
 PIECE_BYTES = 1 << 20
 
 
@@ -43,9 +43,7 @@ class _SmallReads(io.BufferedReader):
             size = MOST_BYTES_AT_ONCE + 1
         content = super().read(min(size, MOST_BYTES_AT_ONCE + 1))
         if len(content) > MOST_BYTES_AT_ONCE:
-            raise UserError(
-                "the archive has a list of members that is too long: unpack it yourself"
-            )
+            raise ValueError("its list of members is too long: unpack it yourself")
         return content
 
 
@@ -63,8 +61,10 @@ def is_tar(entry: Entry) -> bool:
 
 def zip_names(entry: Entry) -> list[str]:
     """Returns the names of a zip's members."""
-    with contextlib.ExitStack() as stack:
-        return _open_zip(entry, stack).namelist()
+    if entry.zip_names is None:
+        with contextlib.ExitStack() as stack:
+            entry.zip_names = _open_zip(entry, stack).namelist()
+    return entry.zip_names
 
 
 def zip_members(entry: Entry, stack: contextlib.ExitStack, container: str = "") -> Listing:

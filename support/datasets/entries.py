@@ -30,6 +30,7 @@ MOST_DEPTH = 8
 # Of one file after it was unzipped; and of one that is held in memory.
 MOST_BYTES = 4_000_000_000
 MOST_BYTES_IN_MEMORY = 200_000_000
+FOLDER, FILE = "folder", "file"
 GZIP = b"\x1f\x8b\x08"
 # What file managers leave beside the files that one sees; also all that begins with a dot.
 STRAY_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
@@ -43,6 +44,7 @@ class Entry:
         where: its path for messages, safe to print.
         size: in bytes as it is stored.
         container: for a member of an `.npz`, the name of that file; else empty.
+        zip_names: of a zip's members, once they are known.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Entry:
         self.size = size
         self.container = container
         self.open_stored = open_stored
+        self.zip_names: list[str] | None = None
 
     @functools.cached_property
     def stored_head(self) -> bytes:
@@ -173,11 +176,10 @@ def in_folder(folder: str, depth: int = MOST_DEPTH) -> Listing:
                 continue
             for item in _items(path, required=path == folder):
                 name = prefix + item.name
-                if is_stray(item.name):
-                    skipped.append(name)
-                elif item.is_dir():
+                kind = _kind(item)
+                if kind == FOLDER:
                     below.append((item.path, f"{name}/"))
-                elif item.is_file():
+                elif kind == FILE:
                     entries.append(_of_item(item, name))
                 else:
                     skipped.append(name)
@@ -204,6 +206,21 @@ def _items(path: str, required: bool) -> list[os.DirEntry[str]]:
             raise UserError(f"{printable(path)} cannot be read ({reason})") from error
         return []
     return sorted(found, key=lambda item: item.name)
+
+
+def _kind(item: os.DirEntry[str]) -> str:
+    """Returns whether to look into a folder's item: `FOLDER`, `FILE` or nothing."""
+    if is_stray(item.name):
+        return ""
+    try:
+        if item.is_dir():
+            return FOLDER
+        if item.is_file():
+            return FILE
+    except OSError:
+        # A link to itself.
+        pass
+    return ""
 
 
 def _of_item(item: os.DirEntry[str], name: str) -> Entry:

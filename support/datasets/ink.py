@@ -1,5 +1,4 @@
-"""Separates ink from paper in a picture: which part is the sheet, how bright is its paper, and how
-dark is the ink on it.
+"""Separates ink from paper: where the sheet is, how bright its paper, and how dark the ink on it.
 
     darkness = ink.darkness(ink.sheet(grey).grey)     # 0: paper, 1: black
 
@@ -22,7 +21,7 @@ Mask = NDArray[np.bool_]
 WIDEST_STROKE = 0.35
 # What is wider than this many of the thickest strokes is shadow; what is darker than this share of
 # the darkest ink is surely stroke.
-SHADOW, DARKEST = 2.5, 0.7
+SHADOW, DARKEST = 2.5, 0.5
 # Noise above this share of white would be taken for ink, and is smoothed away.
 TOLERATED_NOISE = 0.04
 # Below this difference from its paper, nothing is ink.
@@ -32,6 +31,8 @@ OVERVIEW, COARSE = 96, 60
 # What makes a bright area a sheet on a table: its share of the picture, how much of its rectangle
 # it fills, how much of it is paper, how much of the picture's border is table.
 SHEET_AREA, SHEET_FILLS, SHEET_PAPER, TABLE_BORDER = 0.06, 0.85, 0.6, 0.55
+# It touches a side of the picture where it covers more than this share of it.
+SHEET_TOUCHES = 0.05
 # By how much a sheet is brighter than its table, and how much of that at once, across its edge.
 SHEET_CONTRAST, SHEET_EDGE = 0.2, 0.6
 
@@ -101,10 +102,9 @@ def sheet(grey: Grey) -> Sheet:
     from scipy import ndimage
 
     small = ndimage.gaussian_filter(shrink(grey, OVERVIEW), 1)
-    bright = small > otsu(small)
-    pieces, count = ndimage.label(bright)
-    if not count:
+    if np.ptp(small) < SHEET_CONTRAST:
         return Sheet(grey, 0, 0)
+    pieces, _ = ndimage.label(small > otsu(small))
     sizes = np.bincount(pieces.ravel())[1:]
     piece = pieces == 1 + np.argmax(sizes)
     whole, fills = _hull(piece)
@@ -124,7 +124,12 @@ def _is_sheet(small: Grey, piece: Mask, whole: Mask, fills: float) -> bool:
     """
     from scipy import ndimage
 
-    border = np.concatenate([whole[0], whole[-1], whole[:, 0], whole[:, -1]])
+    sides = whole[0], whole[-1], whole[:, 0], whole[:, -1]
+    border = np.concatenate(sides)
+    top, bottom, left, right = (side.mean() > SHEET_TOUCHES for side in sides)
+    if (top and bottom) or (left and right):
+        # From one side to the other: light beside a shadow, which may have ink in it, too.
+        return False
     inner = whole & ~ndimage.binary_erosion(whole, iterations=4, border_value=1)
     outer = ndimage.binary_dilation(whole, iterations=4) & ~ndimage.binary_dilation(whole)
     if fills < SHEET_FILLS or not SHEET_AREA < whole.mean() < 1 or not outer.any():

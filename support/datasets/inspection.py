@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from support.datasets.types import PIXELS, SIDE, Contents, Dataset, Split
+from support.datasets.types import SIDE, Contents, Dataset, Split
 
 # The mean over the pixels of MNIST's training images, in [0, 1].
 MNIST_INK = 0.131
@@ -146,9 +146,7 @@ def _about_repeats(dataset: Dataset) -> list[str]:
 
 
 def _hashes(images: NDArray[np.uint8]) -> list[int]:
-    content = np.ascontiguousarray(images).tobytes()
-    view = memoryview(content)
-    return [hash(view[start : start + PIXELS]) for start in range(0, len(content), PIXELS)]
+    return [hash(image.tobytes()) for image in images]
 
 
 def _about_numbers(dataset: Dataset) -> list[str]:

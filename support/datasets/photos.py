@@ -78,8 +78,12 @@ def read(paths: Sequence[str]) -> Pictures:
             of_picture = read_picture(path)
         except picture_files.NotAPicture:
             strays.append(path)
-        except (FileNotFoundError, UserError, ValueError) as error:
-            failures.setdefault(_reason(error), []).append(path)
+        except FileNotFoundError:
+            failures.setdefault("there is no such file", []).append(path)
+        except UserError as error:
+            notices.append(printable(str(error)))
+        except ValueError as error:
+            failures.setdefault(printable(str(error)), []).append(path)
         else:
             digits += of_picture
             if len(of_picture) > 1:
@@ -87,13 +91,13 @@ def read(paths: Sequence[str]) -> Pictures:
                     f"{printable(path)} shows {len(of_picture)} digits: each is taken by itself, "
                     "from left to right and from top to bottom"
                 )
-    problems = [f"{_listed(files)}: {reason}" for reason, files in failures.items()]
+    notices += [f"{_listed(files)}: {reason}" for reason, files in failures.items()]
     if strays:
-        problems.append(f"{_listed(strays)}: skipped, since {_are_no_pictures(len(strays))}")
+        notices.append(f"{_listed(strays)}: skipped, since {_are_no_pictures(len(strays))}")
     if not digits:
-        expected = "expected pictures of handwritten digits as PNG, JPEG or another common format"
-        raise UserError(f"no digit was found: {expected}; {'; '.join(problems[:LISTED])}")
-    return Pictures(digits, notices + problems)
+        expected = "expected pictures of handwritten digits, such as PNG or JPEG files"
+        raise UserError(f"no digit was found ({expected}): {'; '.join(notices[:LISTED])}")
+    return Pictures(digits, notices)
 
 
 def read_picture(path: str) -> list[Digit]:
@@ -107,7 +111,7 @@ def read_picture(path: str) -> list[Digit]:
     name = printable(os.path.basename(path))
     found = find(grey)
     if len(found) > MOST_DIGITS:
-        raise ValueError(f"more than {MOST_DIGITS} separate shapes: crop it to the digits")
+        raise ValueError(f"more than {MOST_DIGITS} shapes like digits: crop it to the digits")
     digits = []
     for number, (crop, pixels) in enumerate(found, 1):
         part = ""
@@ -227,12 +231,6 @@ def _natural(name: str) -> list[tuple[int, str]]:
     """A key that sorts 9.png before 10.png."""
     parts = re.split(r"([0-9]+)", name.lower())
     return [(int(part[:18]) if part.isdigit() else 0, part) for part in parts]
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file"
-    return str(error)
 
 
 def _are_no_pictures(count: int) -> str:

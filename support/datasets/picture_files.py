@@ -92,7 +92,7 @@ def read(path: str) -> Grey:
             raise
         except (*files.DAMAGE, Image.DecompressionBombError) as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ValueError(f"it cannot be read as a picture ({reason:.150})") from error
+            raise ValueError(f"damaged or truncated ({reason:.150}): {EXPORT} again") from error
 
 
 class _Refused(ValueError):  # noqa: N818
@@ -104,7 +104,9 @@ def _refuse_unread_formats(start: bytes, path: str) -> None:
     from PIL import features
 
     for pattern, what, way_out in UNREAD:
-        if re.match(pattern, start, re.DOTALL) and not (what == AVIF and features.check("avif")):
+        if re.match(pattern, start, re.DOTALL):
+            if what == AVIF and features.check("avif"):
+                return
             raise _Refused(f"{what} is not read: {way_out}")
     if path.lower().endswith(RAW_ENDINGS) and start[:2] in (b"II", b"MM"):
         raise _Refused(f"{RAW} is not read: {EXPORT}")

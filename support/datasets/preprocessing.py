@@ -48,14 +48,16 @@ def preprocess(grey: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def if_preprocessed(grey: NDArray[np.floating]) -> NDArray[np.uint8] | None:
-    """Returns an image that is preprocessed already, or its negative, as uint8 (28, 28), bright ink
-    on dark; None for any other.
+    """Returns an image that is preprocessed already as uint8 (28, 28), or None for any other.
+
+    Args:
+        grey: float (h, w) in [0, 1]; may be the negative of such an image.
     """
-    if grey.shape != (SIDE, SIDE):
-        return None
     ink = _from_border(grey)
+    if grey.shape != (SIDE, SIDE) or ink.max() < LEAST_CONTRAST:
+        return None
     rows, columns = (np.flatnonzero((ink > 0).any(axis)) for axis in (1, 0))
-    if ink.max() < LEAST_CONTRAST or max(np.ptp(rows), np.ptp(columns)) >= INK_SIDE:
+    if max(np.ptp(rows), np.ptp(columns)) >= INK_SIDE:
         return None
     if np.abs(centre_of_mass(ink) - SIDE / 2).max() > CENTRED:
         return None
@@ -114,8 +116,11 @@ def _thickened(box: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def centre_by_mass(image: NDArray[np.uint8], middle: ArrayLike) -> NDArray[np.uint8]:
-    """Returns `image`, uint8 (height, width) of at most 28x28, in 28x28 with its centre of mass at
-    `middle` (row and column, or one number for both), as far as it fits.
+    """Returns an image in 28x28 with its centre of mass at `middle`, as far as it fits.
+
+    Args:
+        image: uint8 (height, width), at most 28x28.
+        middle: row and column, or one number for both, in pixels from the first.
     """
     frame, sides = np.zeros((SIDE, SIDE), np.uint8), np.array(image.shape)
     top, left = np.clip(np.rint(middle - centre_of_mass(image)).astype(int), 0, SIDE - sides)

@@ -26,8 +26,8 @@ LINE_LEVEL = 1.6
 # A frame, as shares of the page: its least size; and of its own size: how thick its lines are at
 # most, how far its sides lie off the straight, how much of each is seen, how high its content is.
 FRAME_SIZE, FRAME_THICKNESS, FRAME_BAND, FRAME_COVER, FRAME_CONTENT = 0.08, 0.12, 0.12, 0.7, 0.3
-# A smaller height or a lower darkness than this share of the largest digit's is no digit's.
-LEAST_SIZE, LEAST_LEVEL, LEAST_THICKNESS = 0.3, 0.35, 0.4
+# A lower height, darkness or thickness than these shares of the largest digit's is no digit's.
+LEAST_HEIGHT, LEAST_LEVEL, LEAST_THICKNESS = 0.4, 0.35, 0.4
 # Pieces of a digit, as shares of the tallest piece's height: below, it is dust; below, it is no
 # digit of its own; how far beside the rest it may be, and how far above or below.
 LEAST_PART, PART, GAP_BESIDE, GAP_ABOVE = 0.12, 0.45, 0.15, 0.25
@@ -198,22 +198,26 @@ def _frame_lines(piece: Mask) -> Mask:
 
 
 def _strokes(dark: Grey) -> Mask:
-    """The strokes of digits: pieces of ink that are dark and thick enough, dust left out."""
+    """The strokes of digits: ink as dark as half of its piece, without pieces that are too light."""
     from scipy import ndimage
 
     labels, count = ndimage.label(dark > 0, np.ones((3, 3)))
+    strokes = np.zeros(dark.shape, bool)
     if not count:
-        return np.zeros(dark.shape, bool)
-    numbers = np.arange(1, count + 1)
-    energies = ndimage.sum_labels(dark**2, labels, numbers)
-    levels = np.zeros(count + 1)
-    strongest = numbers[np.argsort(energies)[::-1][:200]]
-    for number in strongest:
-        levels[number] = np.percentile(dark[labels == number], 90)
-    levels[levels < LEAST_LEVEL * levels[strongest[0]]] = np.inf
-    levels[0] = np.inf
-    levels[levels == 0] = np.inf
-    return dark > STROKE * levels[labels]
+        return strokes
+    energies = ndimage.sum_labels(dark**2, labels, np.arange(1, count + 1))
+    boxes = ndimage.find_objects(labels)
+    strongest = np.argsort(-energies)[:MOST_PIECES]
+    least = 0.0
+    for index in strongest:
+        area = boxes[index]
+        piece = labels[area] == index + 1
+        level = np.percentile(dark[area][piece], 90)
+        # The first is the strongest.
+        least = least or LEAST_LEVEL * level
+        if level >= least:
+            strokes[area] |= piece & (dark[area] > STROKE * level)
+    return strokes
 
 
 class _Piece(NamedTuple):
@@ -247,8 +251,8 @@ def _grouped(labels: NDArray[np.int32]) -> list[list[_Piece]]:
         near = [group for group in groups if _belongs(piece, _box(group), tallest)]
         groups = [group for group in groups if group not in near]
         groups.append([piece] + [one for group in near for one in group])
-    sizes = [_box(group).size for group in groups]
-    return [g for g, size in zip(groups, sizes, strict=True) if size > LEAST_SIZE * max(sizes)]
+    tallest = max(_box(group).height for group in groups)
+    return [group for group in groups if _box(group).height > LEAST_HEIGHT * tallest]
 
 
 def _pieces(labels: NDArray[np.int32]) -> list[_Piece]:
@@ -307,7 +311,8 @@ def _cut(dark: Grey, labels: NDArray[np.int32], group: list[_Piece]) -> Digit:
     rows = slice(max(0, box.top - margin), box.bottom + margin)
     columns = slice(max(0, box.left - margin), box.right + margin)
     strokes = np.isin(labels[rows, columns], [piece.number for piece in group])
-    around = ndimage.binary_dilation(strokes, iterations=margin)
+    others = (labels[rows, columns] > 0) & ~strokes
+    around = ndimage.binary_dilation(strokes, iterations=margin) & ~others
     part = dark[rows, columns]
     level = np.percentile(part[strokes], 75)
     return Digit((rows, columns), np.clip(part / level, 0, 1) * around)

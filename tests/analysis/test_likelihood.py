@@ -55,8 +55,8 @@ def test_nll_is_the_integral_over_the_latent(latent_dim):
     log_px = images / 255 @ logits.T - np.logaddexp(0, logits).sum(1)
     log_pz = -0.5 * (grid.astype(float) ** 2 + np.log(2 * np.pi)).sum(1)
     mixture, log_mixture = mixture_of_two(latent_dim)
-    found = [likelihood.nll(vae, images, 2000, seed, mixture) for seed in range(8)]
-    bounds = [metrics.Evaluator(vae, seed, prior=mixture)(images).values for seed in range(8)]
+    found = [likelihood.nll(vae, images, 4000, seed, mixture) for seed in range(4)]
+    bounds = [metrics.Evaluator(vae, seed, prior=mixture)(images).values for seed in range(4)]
     cell = (axis[1] - axis[0]) ** latent_dim
     for nll, bound, log_prior in (
         ("nll", "loss_total", log_pz),
@@ -64,7 +64,7 @@ def test_nll_is_the_integral_over_the_latent(latent_dim):
     ):
         exact = -np.logaddexp.reduce(log_px + log_prior, axis=1) - np.log(cell)
         runs = np.stack([figures[nll] for figures in found])
-        error = runs.std(0, ddof=1).mean() / 8**0.5
+        error = runs.std(0, ddof=1).mean() / 4**0.5
         assert error < 0.05  # the check below is worth something
         assert abs((runs.mean(0) - exact).mean()) < 5 * error / 20**0.5 + 1e-3
         # Which the bound alone would not pass.
@@ -97,7 +97,7 @@ def test_nll_is_the_same_for_any_chunk_and_the_share_done_grows(vae):
     whole = likelihood.nll(vae, images, 23, 0, report_share=shares.append)
     assert list(whole) == ["nll"] and whole["nll"].dtype == np.float64
     assert shares == [pytest.approx(share) for share in (10 / 23, 20 / 23, 1)]
-    for chunk in (1, 4, 23):
+    for chunk in (4, 23):
         found = likelihood.nll(vae, images, 23, 0, chunk=chunk)
         np.testing.assert_array_equal(found["nll"], whole["nll"])
     assert not (likelihood.nll(vae, images, 23, 1)["nll"] == whole["nll"]).any()

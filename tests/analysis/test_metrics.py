@@ -126,6 +126,13 @@ def test_means_are_taken_in_float64():
     assert found == pytest.approx(float(np.float32(100.1)), rel=1e-9)
 
 
+def test_a_model_of_binary_images_is_evaluated_on_one_fixed_sample():
+    np.testing.assert_array_equal(metrics.as_evaluated(IMAGES, False, 3), IMAGES)
+    sample = metrics.as_evaluated(IMAGES, True, 3)
+    np.testing.assert_array_equal(sample, noise.bernoulli_sample(IMAGES, 3))
+    assert (sample != metrics.as_evaluated(IMAGES, True, 4)).any()
+
+
 def test_logits_become_the_nearest_grey_value():
     logits = tf.constant([[-40.0, 0.0, 40.0, np.log(1 / 254), np.log(1 / 509)]])
     # 255 sigmoid: 0, 127.5 (to even), 255, 1, 0.5 (to even).

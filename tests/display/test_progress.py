@@ -1,8 +1,8 @@
 """support/display/progress.py: what a person sees of a run, on a terminal and in a file."""
 
+import contextlib
 import io
 import re
-import sys
 import time
 
 import numpy as np
@@ -10,8 +10,6 @@ import pytest
 
 from support.datasets.types import Dataset, Split
 from support.display import progress
-
-EMPTY = np.zeros((0, 784), np.uint8), np.zeros(0, np.uint8)
 
 
 def dataset(**changes):
@@ -59,27 +57,26 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal of 100 columns in place of the standard output."""
+    """A terminal of 100 columns; `progress_on` puts it in place of the standard output."""
     import rich
 
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stdout", screen)
-    monkeypatch.setattr(rich, "_console", None)
     for name, value in (("TERM", "xterm"), ("COLUMNS", "100"), ("LINES", "30")):
         monkeypatch.setenv(name, value)
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-    yield screen
+    # The console that others may have made, for another terminal.
     monkeypatch.setattr(rich, "_console", None)
+    return Terminal()
 
 
-def shown(screen):
-    """The lines that were written, without what moves the cursor or sets colours."""
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "\n", screen.getvalue()).replace("\r", "\n")
-
-
-def bar_lines(screen):
-    return [line.strip() for line in shown(screen).splitlines() if "left:" in line]
+@contextlib.contextmanager
+def progress_on(screen, *args, **kwargs):
+    """Shows the progress of a run on a terminal."""
+    with (
+        contextlib.redirect_stdout(screen),
+        progress.Progress(*args, **kwargs) as bar,
+    ):
+        yield bar
 
 
 def text_of(screen):
@@ -87,9 +84,14 @@ def text_of(screen):
     return " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).split())
 
 
+def cleared(screen):
+    screen.seek(0)
+    screen.truncate()
+
+
 def test_a_terminal_shows_epoch_loss_and_what_is_left(terminal, clock):
     """Three epochs of 20 steps; ten steps took 5 seconds: 5 more in the epoch, 25 in the run."""
-    with progress.Progress(3, 20, 100, done=0, shown=True) as bar:
+    with progress_on(terminal, 3, 20, 100, done=0, shown=True) as bar:
         clock[0] += 5
         bar.update(10, 123.456)
         text = text_of(terminal)
@@ -98,8 +100,7 @@ def test_a_terminal_shows_epoch_loss_and_what_is_left(terminal, clock):
         # Half of twelve cells are filled.
         filled = terminal.getvalue().split("Epoch 1/3")[-1]
         assert filled.count("━") + filled.count("╸") + filled.count("╺") == 12
-        terminal.seek(0)
-        terminal.truncate()
+        cleared(terminal)
         clock[0] += 15
         bar.update(40, 99.0)
         text = text_of(terminal)
@@ -111,10 +112,9 @@ def test_a_terminal_shows_epoch_loss_and_what_is_left(terminal, clock):
 def test_the_bar_fills_as_the_epoch_does(terminal, clock):
     """Its coloured part: none of the steps before counts, and at the end of an epoch it is full."""
     cells = {}
-    with progress.Progress(3, 20, 100, done=0, shown=True) as bar:
+    with progress_on(terminal, 3, 20, 100, done=0, shown=True) as bar:
         for done in (5, 20, 30):
-            terminal.seek(0)
-            terminal.truncate()
+            cleared(terminal)
             clock[0] += 1
             bar.update(done, 1.0)
             # The part in green, code 32.
@@ -124,7 +124,7 @@ def test_the_bar_fills_as_the_epoch_does(terminal, clock):
 
 
 def test_a_run_that_continues_reckons_with_its_own_steps(terminal, clock):
-    with progress.Progress(3, 20, 100, done=30, shown=True) as bar:
+    with progress_on(terminal, 3, 20, 100, done=30, shown=True) as bar:
         clock[0] += 8
         bar.update(34, 1.0)
         # Two seconds a step: 6 left in the epoch, 26 in the run.
@@ -132,7 +132,7 @@ def test_a_run_that_continues_reckons_with_its_own_steps(terminal, clock):
 
 
 def test_the_line_of_an_epoch_takes_the_place_of_the_bar(terminal, clock):
-    with progress.Progress(2, 20, 100, done=0, shown=True) as bar:
+    with progress_on(terminal, 2, 20, 100, done=0, shown=True) as bar:
         clock[0] += 4
         bar.update(20, 50.0)
         bar.end_epoch({"loss_total": 60.128}, {"loss_total": 55.5})
@@ -163,7 +163,7 @@ def test_a_file_gets_one_line_an_epoch_and_no_bar(capsys, clock):
 
 
 def test_workers_that_are_not_the_chief_show_nothing(terminal, clock):
-    with progress.Progress(1, 20, 100, done=0, shown=False) as bar:
+    with progress_on(terminal, 1, 20, 100, done=0, shown=False) as bar:
         clock[0] += 1
         bar.update(20, 50.0)
         bar.end_epoch({"loss_total": 60.0}, {"loss_total": 55.0})

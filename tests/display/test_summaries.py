@@ -12,7 +12,7 @@ from tensorboard.backend.event_processing.event_file_loader import EventFileLoad
 
 from support.display import summaries
 from support.display.summaries import RunningMeans, Summaries
-from support.errors import UserError
+from support.errors import OtherRunError, UserError
 from tests.helpers import TAGS, files_in, points
 from tests.storage.examples import RECORD
 
@@ -33,12 +33,13 @@ def test_the_elbo_and_its_terms_come_first_in_this_order():
 def test_a_free_folder_is_claimed_by_one_run(tmp_path):
     log = str(tmp_path / "log")
     summaries.require_free(log, None, False)
+    (tmp_path / "log").mkdir()
     summaries.claim(log, "1")
     assert json.loads((tmp_path / "log" / "owner.json").read_text()) == {"run_id": "1"}
     assert (tmp_path / "log" / "train").is_dir() and (tmp_path / "log" / "val").is_dir()
     summaries.require_free(log, "1", False)
     for run_id in ("2", None):
-        with pytest.raises(UserError, match=f"^{log} holds the event files of another run$"):
+        with pytest.raises(OtherRunError, match=f"^{log} holds the event files of another run$"):
             summaries.require_free(log, run_id, False)
         summaries.require_free(log, run_id, True)
 
@@ -57,7 +58,7 @@ def test_event_files_of_an_unknown_run_are_never_touched(tmp_path, owner, overwr
     else:
         path.write_text("[" * 100_000 if owner == "nested" else owner)
     before = files_in(tmp_path)
-    with pytest.raises(UserError, match=f"^{tmp_path} holds event files of an unknown run$"):
+    with pytest.raises(OtherRunError, match=f"^{tmp_path} holds event files of an unknown run$"):
         summaries.require_free(str(tmp_path), "1", overwrite)
     assert files_in(tmp_path) == before
 
@@ -74,7 +75,9 @@ def test_event_files_are_found_in_folders_of_any_name(tmp_path):
         (log / part / "events.out.tfevents.1.x").touch()
     (log / "train" / "notes").touch()
     found = summaries.event_files(str(log))
-    assert sorted(found) == [str(log / part / "events.out.tfevents.1.x") for part in ("train", "val")]
+    assert sorted(found) == [
+        str(log / part / "events.out.tfevents.1.x") for part in ("train", "val")
+    ]
 
 
 def test_clearing_removes_event_files_and_the_owner_last(tmp_path, monkeypatch):
@@ -131,6 +134,7 @@ def test_means_continue_from_a_save():
 
 @pytest.fixture
 def log(tmp_path):
+    (tmp_path / "log").mkdir()
     summaries.claim(str(tmp_path / "log"), RECORD.run_id)
     return tmp_path / "log"
 
@@ -232,6 +236,18 @@ def test_events_survive_a_power_cut_once_they_are_flushed(log, monkeypatch):
     for part in ("train", "val"):
         (path,) = (log / part).iterdir()
         assert synced.index(str(path)) < synced.index(str(log / part))
+
+
+def test_events_before_the_start_are_written_after_it(log):
+    """A run that replaces another one has no folder of its own before its first save."""
+    with Summaries(str(log)) as writer:
+        writer.scalars("train", 5, {"loss_total": 1.0})
+        writer.scalars("val", 6, {"RMSE": 2.0})
+        assert not list((log / "train").iterdir())
+        writer.start(0, RECORD)
+        writer.scalars("train", 10, {"loss_total": 3.0})
+    assert points(log / "train")["loss_total"] == [(5, 1.0), (10, 3.0)]
+    assert points(log / "val")["RMSE"] == [(6, 2.0)]
 
 
 def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):

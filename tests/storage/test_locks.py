@@ -1,7 +1,9 @@
 """support/storage/locks.py: one process a folder, and the same folder until the end."""
 
+import errno
 import shutil
 
+import filelock
 import pytest
 
 from support.errors import UserError
@@ -35,6 +37,29 @@ def test_a_folder_that_cannot_be_written_is_refused_before_it_is_locked(tmp_path
     with pytest.raises(UserError, match="cannot be written"):
         locks.acquire(str(tmp_path / "file" / "x"), NAME)
     locks.require_held()
+
+
+def test_a_link_in_place_of_the_lock_file_is_not_followed(tmp_path, locks):
+    (tmp_path / "target").write_text("mine")
+    (tmp_path / NAME).symlink_to(tmp_path / "target")
+    with pytest.raises(UserError, match=f"{NAME} is a symbolic link, expected a lock file"):
+        locks.acquire(str(tmp_path), NAME)
+    assert (tmp_path / "target").read_text() == "mine"
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP])
+def test_a_file_system_without_locks_costs_one_notice(tmp_path, locks, monkeypatch, capsys, number):
+    def refused(*_, **__):
+        raise OSError(number, "no locks")
+
+    monkeypatch.setattr(filelock, "FileLock", refused)
+    locks.acquire(str(tmp_path), NAME)
+    said = capsys.readouterr().err
+    assert said.startswith("Notice: ") and said.count("\n") == 1
+    locks.require_held()
+    number = errno.EIO
+    with pytest.raises(OSError, match="no locks"):
+        locks.acquire(str(tmp_path), NAME)
 
 
 def test_a_folder_that_stays_is_held(tmp_path, locks):

@@ -1,14 +1,15 @@
 """support/storage/run_folder.py: which run a folder holds, and who may write into it."""
 
 import dataclasses
+import os
 
 import numpy as np
 import pytest
 
 from support.display import summaries
-from support.errors import UserError
+from support.errors import OtherRunError, UserError
 from support.records import DatasetRecord
-from support.storage import weights_file
+from support.storage import weights, weights_file
 from support.storage.run_folder import Identity, RunFolder, identity_of, require_same
 from tests.helpers import files_in
 from tests.storage.examples import FINISHED, RECORD, new_vae
@@ -26,9 +27,9 @@ def opened(places, identity=WANTED, **settings):
     return RunFolder(*places, identity, **settings)
 
 
-def begun(places, step=10, **changes):
+def begun(places, step=10):
     """Leaves an unfinished run in the folders."""
-    record = dataclasses.replace(RECORD, step=step, **changes)
+    record = dataclasses.replace(RECORD, step=step)
     with opened(places) as folder:
         summaries.claim(places[1], RECORD.run_id)
         folder.saves.write(new_vae(), record, TRAINING)
@@ -70,7 +71,7 @@ def test_the_same_settings_are_the_same_run():
     ],
 )
 def test_another_setting_is_refused_by_its_name_and_both_values(wanted, says):
-    with pytest.raises(UserError, match=f"^w holds another run, with {says}$"):
+    with pytest.raises(OtherRunError, match=f"^w holds another run, with {says}$"):
         require_same(RECORD, wanted, "w")
 
 
@@ -156,6 +157,8 @@ def test_what_a_killed_run_left_half_written_is_swept(places, tmp_path):
     begun(places)
     for place in ("weights", "weights/checkpoint", "log"):
         (tmp_path / place / ".writing-x").mkdir()
+        (tmp_path / place / ".writing-x" / "lock").touch()
+        (tmp_path / place / ".writing-x" / "vae.keras").write_text("half")
     with opened(places):
         assert not list(tmp_path.rglob(".writing-*"))
 
@@ -167,17 +170,45 @@ def test_a_worker_that_is_not_the_chief_takes_no_locks_and_creates_nothing(place
         assert not (tmp_path / "weightsx").exists()
 
 
-def test_overwriting_clears_both_folders_and_continuing_neither(places, tmp_path):
+def test_an_earlier_run_is_what_overwrite_is_to_replace(places):
+    assert not opened(places, overwrite=True).holds_earlier_run
     begun(places)
-    (tmp_path / "log" / "train" / "events.out.tfevents.1.x").write_text("ours")
-    with opened(places) as folder:
-        folder.clear()
-        assert weights_file.saved_steps(places[0]) == [10]
-    with opened(places, overwrite=True) as folder:
-        folder.clear()
+    assert opened(places, overwrite=True).holds_earlier_run
+    assert not opened(places).holds_earlier_run
+    finished(places)
+    assert opened(places, overwrite=True).holds_earlier_run
+
+
+def test_a_finished_run_says_so_and_drops_what_a_kill_left(places, capsys):
+    begun(places)
+    save = weights_file.save_path(places[0], 10)
+    with open(save, "rb") as file:
+        content = file.read()
+    finished(places)
+    os.mkdir(os.path.dirname(save))
+    with open(save, "wb") as file:
+        file.write(content)
+    opened(places).report_finished()
+    said = capsys.readouterr().out
+    assert "holds this run, finished after 2 epochs" in said and "nothing to do" in said
     assert weights_file.saved_steps(places[0]) == []
-    assert not (tmp_path / "log" / "owner.json").exists()
-    assert not list((tmp_path / "log" / "train").iterdir())
+    assert weights.read_record(places[0]).finished
+
+
+def test_a_save_in_the_place_of_finished_weights_is_refused(places):
+    """Or the reverse: somebody has renamed a file."""
+    begun(places)
+    save, done = weights_file.save_path(places[0], 10), weights_file.finished_path(places[0])
+    os.rename(save, done)
+    with pytest.raises(UserError, match=f"^{done} is a save of an unfinished run: move .* to {save}"):
+        opened(places)
+    os.rename(done, save)
+    finished(places)
+    save = weights_file.save_path(places[0], RECORD.step)
+    os.makedirs(os.path.dirname(save))
+    os.rename(done, save)
+    with pytest.raises(UserError, match=f"holds finished weights: move the file to {done}"):
+        opened(places)
 
 
 def test_the_newest_save_is_read_with_what_continues_it(places):
@@ -192,17 +223,22 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
     source = str(tmp_path / "source"), str(tmp_path / "source_log")
     begun(source)
     folder = opened(places)
-    found = folder.given_weights(source[0])
-    assert found.record.step == 10 and len(found.encoder) == 6
+    assert folder.given is None and folder.architecture is None
+    folder.start_from(source[0])
+    assert folder.given.record.step == 10 and len(folder.given.encoder) == 6
+    assert folder.architecture == RECORD.architecture
     other = Identity(DatasetRecord("mnist", "1"), {"latent_dim": 3}, {})
     with pytest.raises(UserError, match="has latent_dim 2 where this run has 3"):
-        opened(places, other).given_weights(source[0])
+        opened(places, other).start_from(source[0])
     # A run that continues never looks at them again.
     begun(places)
-    assert opened(places).given_weights(str(tmp_path / "source")) is None
-    assert opened(places).given_weights(str(tmp_path / "nowhere")) is None
+    continued = opened(places)
+    continued.start_from(str(tmp_path / "nowhere"))
+    assert continued.given is None and continued.architecture == RECORD.architecture
     inside = tmp_path / "link"
     inside.symlink_to(places[0])
     for where in (places[0], f"{places[0]}/checkpoint", str(inside)):
         with pytest.raises(UserError, match="where the new run goes: choose another"):
-            opened(places).given_weights(where)
+            opened(places).start_from(where)
+    # A folder whose name begins alike is another one.
+    assert opened((f"{source[0]}_2", places[1] + "2")).start_from(source[0]) is None

@@ -6,6 +6,7 @@ import os
 import numpy as np
 import pytest
 
+from support import files
 from support.errors import UserError
 from support.storage import weights, weights_file
 from support.storage.locks import FolderLocks
@@ -78,7 +79,7 @@ def test_foreign_files_among_the_saves_stay(saves, folder):
     finish(saves)
     assert (folder / "checkpoint" / "notes.txt").read_text() == "mine"
     save(saves, 10)
-    saves.clear()
+    saves.remove_earlier_run()
     assert steps(folder) == [] and not (folder / "vae.keras").exists()
     assert (folder / "checkpoint" / "notes.txt").read_text() == "mine"
 
@@ -100,7 +101,7 @@ def test_older_saves_are_removed_after_the_new_one_is_there(saves, folder, monke
     assert [name for name, _ in seen] == ["step-000000020.keras", "step-000000030.keras"]
 
 
-def test_what_makes_a_run_finished_is_cleared_first_then_its_saves_the_newest_first(
+def test_what_makes_a_run_finished_is_removed_first_then_its_saves_the_newest_first(
     saves, folder, monkeypatch
 ):
     """A kill in between leaves an unfinished run or none, never an older state as the newest."""
@@ -109,9 +110,34 @@ def test_what_makes_a_run_finished_is_cleared_first_then_its_saves_the_newest_fi
         save(saves, step)
     remove, seen = os.remove, []
     monkeypatch.setattr(os, "remove", lambda path: (seen.append(os.path.basename(path)), remove(path)))
-    saves.clear()
+    saves.remove_earlier_run()
     assert seen == ["vae.keras", "step-000000020.keras", "step-000000010.keras"]
-    saves.clear()  # of nothing
+    saves.remove_earlier_run()  # of which nothing is left
+
+
+def test_the_first_save_of_a_new_run_outlives_the_earlier_run(saves, folder):
+    finish(saves)
+    for step in (10, 20):
+        save(saves, step)
+    saves.remove_earlier_run(kept_step=10)
+    assert steps(folder) == [10] and not (folder / "vae.keras").exists()
+
+
+def test_what_another_process_has_open_is_left_to_the_next_save(saves, folder, monkeypatch):
+    save(saves, 10)
+    save(saves, 20)
+    monkeypatch.setattr(files, "PATIENCE_SECONDS", 0)
+    remove = os.remove
+
+    def held(path):
+        raise PermissionError
+
+    monkeypatch.setattr(os, "remove", held)
+    save(saves, 30)
+    assert steps(folder) == [10, 20, 30]
+    monkeypatch.setattr(os, "remove", remove)
+    save(saves, 40)
+    assert steps(folder) == [30, 40]
 
 
 def test_nothing_is_written_into_a_folder_that_was_replaced(saves, folder):

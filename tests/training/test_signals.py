@@ -8,10 +8,10 @@ import pytest
 from support.errors import Interrupted
 from support.training.signals import Signals
 
-BOTH = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+EACH = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 
 
-@BOTH
+@EACH
 def test_the_first_signal_is_remembered_and_the_second_gives_up_saving(signum):
     with Signals() as signals:
         assert signals.received is None

@@ -15,7 +15,7 @@ import train
 from support import noise
 from support.training import optimizer as optimizers
 from support.training import steps
-from support.training.distribution import Workers
+from support.training.workers import Workers
 from tests.helpers import ROOT
 
 BATCH, SEED, SIZE, LATENT = 10, 5, 12, 6
@@ -176,7 +176,7 @@ import numpy as np
 import tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
-from support.training.distribution import Workers
+from support.training.workers import Workers
 from tests.training import test_steps
 workers = Workers(tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]))
 assert workers.replicas == 2
@@ -205,7 +205,7 @@ def test_two_devices_that_share_each_batch_compute_what_one_does(trained, tmp_pa
 
 def test_a_call_of_the_default_network_is_bounded():
     vae = model.VAE()
-    size = steps.steps_per_call(vae, 100, 2)
+    size = steps.most_steps_per_call(vae, 100, 2)
     assert 20 <= size <= 550
     # Inputs of 64 MiB: two images (grey and float) and the noise.
     assert size * 100 * (2 * 784 + 2 * 128) * 4 <= 64 * 2**20
@@ -232,4 +232,4 @@ def test_a_call_of_the_default_network_is_bounded():
 )
 def test_a_call_has_so_many_steps(hidden, latent, batch, samples, expected):
     """A function of sizes alone: the same on every machine, so that bits may follow from it."""
-    assert steps.steps_per_call(model.VAE(hidden, latent), batch, samples) == expected
+    assert steps.most_steps_per_call(model.VAE(hidden, latent), batch, samples) == expected

@@ -179,6 +179,8 @@ def _sorted(listing: Listing, where: str, stack: contextlib.ExitStack) -> Sorted
 
 def _kind_of(entry: Entry) -> str:
     """Returns the name of a file's format, `NPZ`, `ARCHIVE`, or nothing."""
+    if entry.size == 0:
+        return ""
     try:
         if archives.is_zip(entry):
             names = archives.zip_names(entry)

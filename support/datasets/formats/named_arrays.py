@@ -117,23 +117,23 @@ def assemble(
     if check:
         family = next(iter(images.values())).family
         check([array for array in found if array.family == family])
+    images, label_arrays = _with_training(images, label_arrays, where)
     notices = []
     if surplus:
         notices.append(f"not used: {listed([_name(array) for array in surplus])}")
-    read_labels: dict[str, NDArray] = {}
-    sources = {}
-    for part, array in images.items():
-        beside = label_arrays.get(part)
-        count = array.header.shape[0]
-        if beside is not None:
-            count = _count(array, beside)
-            raw = read_whole(beside.entry, beside.header)
-            read_labels[part], notice = labels.one_each(raw, count, _name(beside))
-            if notice:
-                notices.append(notice)
-        sources[part] = _source(array, count)
+    sources = {
+        part: _source(array, _count(array, label_arrays.get(part)))
+        for part, array in images.items()
+    }
     transposed = turned([_path(array) for array in images.values()])
     result = arrays.read(sources, transposed)
+    read_labels: dict[str, NDArray] = {}
+    for part, array in label_arrays.items():
+        raw = read_whole(array.entry, array.header)
+        count = sources[part].images or 0
+        read_labels[part], notice = labels.one_each(raw, count, _name(array))
+        if notice:
+            notices.append(notice)
     for part, mask in result.kept.items():
         if part in read_labels:
             read_labels[part] = read_labels[part][mask]
@@ -213,15 +213,29 @@ def _by_part(
         into.update(_parts_of(of_kind))
     if not images:
         raise UserError(f"{where} holds labels and images in different places: {_listed(found)}")
+    used = [id(array) for array in (*images.values(), *label_arrays.values())]
+    return images, label_arrays, [array for array in found if id(array) not in used]
+
+
+def _with_training(
+    images: dict[str, NamedArray], label_arrays: dict[str, NamedArray], where: str
+) -> tuple[dict[str, NamedArray], dict[str, NamedArray]]:
+    """Makes the largest part the training images, where none are called so.
+
+    Raises:
+        UserError: there are labels of training images, but no such images.
+    """
     if TRAIN not in images:
-        # What is all there is, whatever it is called.
+        if TRAIN in label_arrays:
+            raise UserError(
+                f"{where} has labels of training images, {_name(label_arrays[TRAIN])}, but no such "
+                f"images: {_listed([*images.values(), *label_arrays.values()])}"
+            )
         largest = max(images, key=lambda part: images[part].header.shape[0])
         images = {TRAIN: images.pop(largest), **images}
         if largest in label_arrays:
             label_arrays[TRAIN] = label_arrays.pop(largest)
-    label_arrays = {part: array for part, array in label_arrays.items() if part in images}
-    used = [id(array) for array in (*images.values(), *label_arrays.values())]
-    return images, label_arrays, [array for array in found if id(array) not in used]
+    return images, {part: array for part, array in label_arrays.items() if part in images}
 
 
 def _named(array: NamedArray) -> roles.Named:
@@ -259,13 +273,16 @@ def _parts_of(found: list[NamedArray]) -> dict[str, NamedArray]:
     return dict(zip(places, ordered, strict=False))
 
 
-def _count(images: NamedArray, beside: NamedArray) -> int:
+def _count(images: NamedArray, beside: NamedArray | None) -> int:
     """Returns how many images there are, by their labels where the images come last, as in MATLAB.
 
     Raises:
         UserError: the shapes do not go together.
     """
-    shape, label_shape = images.header.shape, beside.header.shape
+    shape = images.header.shape
+    if beside is None:
+        return shape[0]
+    label_shape = beside.header.shape
     if labels.can_be(label_shape, shape[0]):
         return shape[0]
     if labels.can_be(label_shape, shape[-1]) and arrays.layout_of(shape[:-1]):

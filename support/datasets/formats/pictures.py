@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from support import files
 from support.datasets import bar, labels, preprocessing, roles
 from support.datasets.entries import Entry, printable
 from support.datasets.formats import named_arrays
@@ -39,6 +38,8 @@ MOST_PIXELS_IN_ALL = 10_000_000_000
 FEW, FEW_SHARE = 5, 0.01
 # ITU-R 601, as Pillow has them.
 GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])
+# Of pixels, for an image that becomes 20x20.
+ENOUGH = 800
 # A drawing whose grey values differ less is of one colour.
 ONE_COLOUR = 0.1
 
@@ -262,7 +263,8 @@ def _opened(entry: Entry) -> Iterator[Image.Image]:
             if picture.width * picture.height > MOST_PIXELS:
                 raise ValueError(f"more than {MOST_PIXELS // 10**6} million pixels")
             yield picture
-    except (*files.DAMAGE, UserError, Image.DecompressionBombError) as error:
+    except Exception as error:
+        # Pillow's readers raise whatever their parsing of a damaged file runs into.
         if isinstance(error, Image.UnidentifiedImageError):
             raise ValueError("no picture, or a damaged one") from error
         raise ValueError(str(error) or type(error).__name__) from error
@@ -301,18 +303,27 @@ def _grey(picture: Image.Image) -> tuple[NDArray[np.float64], bool]:
         ValueError: pixels that are not finite.
     """
     if picture.mode.startswith(("I", "F")):
-        values = np.asarray(picture, float)
+        values = np.asarray(_smaller(picture.convert("F")), float)
         if not np.isfinite(values).all():
             raise ValueError("pixels that are not finite")
         white = next((most for most in (1, 255, 65535) if values.max() <= most), values.max())
         return np.clip(values / white, 0, 1), False
     if picture.has_transparency_data:
-        return _without_transparency(np.asarray(picture.convert("RGBA"), float) / 255), True
+        colours = np.asarray(_smaller(picture.convert("RGBA")), float)
+        return _without_transparency(colours / 255), True
     coloured = False
     if picture.mode not in ("1", "L"):
-        colours = np.asarray(picture.convert("RGB"))
-        coloured = bool(np.ptp(colours, axis=2).any())
-    return np.asarray(picture.convert("L"), float) / 255, coloured
+        channels = np.asarray(_smaller(picture.convert("RGB")))
+        coloured = bool(np.ptp(channels, axis=2).any())
+    return np.asarray(_smaller(picture.convert("L")), float) / 255, coloured
+
+
+def _smaller(picture: Image.Image) -> Image.Image:
+    """Returns a picture with sides of about `ENOUGH` at most, which is more than is needed."""
+    factor = max(picture.size) // ENOUGH
+    if factor > 1:
+        return picture.reduce(factor)
+    return picture
 
 
 def _without_transparency(colours: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -1,4 +1,4 @@
-"""support/training/distribution.py: workers on one machine, and TensorFlow's errors as one line.
+"""support/training/workers.py: workers on one machine, and TensorFlow's errors as one line.
 
 Several workers as processes are in tests/slow/test_workers.py.
 """
@@ -10,9 +10,9 @@ import pytest
 import tensorflow as tf
 
 from support.errors import UserError
-from support.training import distribution
-from support.training.cluster import Address, Cluster
-from support.training.distribution import Workers
+from support.training import workers as workers_module
+from support.training.rendezvous import Address, Cluster
+from support.training.workers import Workers
 
 CLUSTER = Cluster((Address("a", 1), Address("b", 1)), 0)
 
@@ -73,21 +73,21 @@ def test_numbers_that_differ_from_the_chiefs_are_refused_on_every_worker():
     "strategy, mirrored", [("auto", False), ("one", False), ("mirrored", True)]
 )
 def test_the_strategy_is_what_the_flag_says(strategy, mirrored):
-    with distribution.join(strategy, None, 1.0) as workers:
+    with workers_module.join(strategy, None, 1.0) as workers:
         assert isinstance(workers.strategy, tf.distribute.MirroredStrategy) == mirrored
         assert workers.chief
 
 
 @contextlib.contextmanager
 def explained(cluster):
-    with distribution._explained(cluster):
+    with workers_module._explained(cluster):
         yield
 
 
 def test_a_lack_of_memory_is_one_line():
     with (
         pytest.raises(UserError, match="out of memory: try a smaller --batch"),
-        distribution.join("one", None, 1.0),
+        workers_module.join("one", None, 1.0),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM")
 

@@ -1,4 +1,4 @@
-"""support/training/cluster.py: what TF_CONFIG says, and the greeting, between threads."""
+"""support/training/rendezvous.py: what TF_CONFIG says, and the greeting, between threads."""
 
 import contextlib
 import json
@@ -10,8 +10,8 @@ import time
 import pytest
 
 from support.errors import UserError
-from support.training import cluster
-from support.training.cluster import Address, Cluster
+from support.training import rendezvous
+from support.training.rendezvous import Address, Cluster
 
 
 def free_addresses(count=2):
@@ -35,6 +35,10 @@ def free_addresses(count=2):
         '{"cluster": {"worker": ["a:99999"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["a:65536"]}, "task": {"type": "worker", "index": 0}}',
         '{"cluster": {"worker": ["[::1]:2222"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a b:1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a: 1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": [":1"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1", "a:1"]}, "task": {"type": "worker", "index": 0}}',
         "null",
         "3",
         '"worker"',
@@ -56,7 +60,7 @@ def free_addresses(count=2):
 def test_a_tf_config_that_describes_no_worker_is_refused(text, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UserError, match=r"^TF_CONFIG cannot be used .*: expected \{"):
-        cluster.from_environment("auto")
+        rendezvous.from_environment("auto")
 
 
 def test_tf_config_is_read_where_the_strategy_asks_for_it(monkeypatch):
@@ -64,14 +68,14 @@ def test_tf_config_is_read_where_the_strategy_asks_for_it(monkeypatch):
     monkeypatch.setenv("TF_CONFIG", json.dumps(content))
     expected = Cluster((Address("a", 1), Address("b", 65535)), 1)
     for strategy in ("auto", "multi_worker"):
-        assert cluster.from_environment(strategy) == expected
+        assert rendezvous.from_environment(strategy) == expected
     assert str(expected.addresses[0]) == "a:1"
     for strategy in ("one", "mirrored"):
-        assert cluster.from_environment(strategy) is None
+        assert rendezvous.from_environment(strategy) is None
     monkeypatch.delenv("TF_CONFIG")
-    assert cluster.from_environment("auto") is None
+    assert rendezvous.from_environment("auto") is None
     with pytest.raises(UserError, match="multi_worker needs the environment variable TF_CONFIG"):
-        cluster.from_environment("multi_worker")
+        rendezvous.from_environment("multi_worker")
 
 
 def greeted(clusters, timeout):
@@ -80,7 +84,7 @@ def greeted(clusters, timeout):
 
     def one(number, its_cluster):
         try:
-            cluster.greet(its_cluster, timeout)
+            rendezvous.greet(its_cluster, timeout)
             errors[number] = ""
         except UserError as error:
             errors[number] = str(error)
@@ -131,7 +135,7 @@ def test_visitors_that_say_nothing_or_hang_up_do_not_keep_a_worker(capfd):
     thread = threading.Thread(target=visit)
     thread.start()
     with pytest.raises(UserError, match="did not all come in time"):
-        cluster.greet(Cluster(addresses, 0), 2)
+        rendezvous.greet(Cluster(addresses, 0), 2)
     thread.join()
     assert len(visitors) == 2
     for visitor in visitors:
@@ -143,4 +147,4 @@ def test_a_port_that_is_in_use_is_named():
     with contextlib.closing(socket.create_server(("", 0))) as listener:
         address = Address("127.0.0.1", listener.getsockname()[1])
         with pytest.raises(UserError, match=f"TF_CONFIG: {address} is no free port"):
-            cluster.greet(Cluster((address, Address("127.0.0.1", 1)), 0), 1)
+            rendezvous.greet(Cluster((address, Address("127.0.0.1", 1)), 0), 1)
