@@ -179,9 +179,11 @@ class TestSet(NamedTuple):
         """Why figures on these images cannot be compared with others; empty: they can."""
         if self.is_partial:
             return f"these are only the {len(self.images)} test images in this repository"
-        if self.dataset.sha256 != self.trained_on.sha256:
-            return f"these weights were trained on {self.trained_on.name}"
-        return ""
+        if self.dataset.sha256 == self.trained_on.sha256:
+            return ""
+        if self.dataset.name == self.trained_on.name:
+            return f"these weights were trained on other {self.trained_on.name} images"
+        return f"these weights were trained on {self.trained_on.name}"
 
     @property
     def title(self) -> str:
@@ -230,7 +232,7 @@ def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) ->
         if dataset.sha256 != trained_on.sha256:
             raise UserError(
                 f"{data_dir or name} holds other images than the {name} data that these weights "
-                f"were trained on: give the path of those with --data_dir, or add --dataset "
+                "were trained on: give the path of those with --data_dir, or add --dataset "
                 f"{dataset.name} to evaluate on these"
             )
     return dataset

@@ -540,7 +540,7 @@ def load_data(args: argparse.Namespace) -> data.Dataset:
     """Loads the data set that the flags name."""
     path = cli.data_dir(args, args.dataset)
     with cli.explained("--data_dir: " if path else f"--dataset {args.dataset}: "):
-        return data.load(args.dataset, path, args.limit)
+        return data.load(args.dataset, path, args.limit, args.transpose)
 
 
 def open_folder(

@@ -139,7 +139,7 @@ def training_images(args: argparse.Namespace) -> NDArray[np.uint8]:
 
 def validation_images(args: argparse.Namespace) -> NDArray[np.float32]:
     """Returns the validation images, float32 (n, 784) in [0, 1]."""
-    return common.load_data(args).validation.images / np.float32(255)
+    return common.load_data(args).validation.images.astype(np.float32) / np.float32(255)
 
 
 if __name__ == "__main__":

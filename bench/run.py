@@ -1,4 +1,4 @@
-"""Measures speed: training beside the machine's limit and other frameworks, and users' waits.
+"""Measures training speed beside the machine's limit and other frameworks, and start-up times.
 
     pip install -r bench/requirements.txt                  # PyTorch and JAX; skipped where absent
     python -m bench.run --data_dir ~/mnist                 # half an hour on two idle cores

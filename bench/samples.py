@@ -97,7 +97,7 @@ def main(args: argparse.Namespace) -> None:
             row = f"{folder}: {name}"
             figures[row] = judged(classifier, images, real)
             if folder == args.folders[0]:
-                shown[chart_title(f"z of {name}", figures[row])] = images[:SHOWN]
+                shown[chart_title(f"z from {name}", figures[row])] = images[:SHOWN]
         if prior:
             by_class = generated(vae, prior, args, labels=tuple(range(CLASSES)))
             tables[folder] = confusion(classifier, by_class)

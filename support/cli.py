@@ -150,6 +150,12 @@ def add_data_flags(parser: argparse.ArgumentParser, auto: str) -> argparse._Argu
         help="a file, folder or archive with the images (default: the environment variable "
         "MNIST_DIR for MNIST, otherwise a download)",
     )
+    group.add_argument(
+        "--transpose",
+        action=argparse.BooleanOptionalAction,
+        help="exchange rows and columns of the images (default: of EMNIST's files, in which they "
+        "lie on their sides)",
+    )
     return group
 
 

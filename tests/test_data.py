@@ -5,8 +5,9 @@ import pytest
 
 import data
 from support.datasets import download
+from support.datasets.entries import Listing, in_memory
 from support.errors import UserError
-from tests.datasets.samples import arrays, write_idx
+from tests.datasets.samples import IDX_FILES, arrays, idx, write_idx
 
 
 def flat(images):
@@ -66,7 +67,9 @@ def test_without_test_images_a_seventh_of_each_class_is_set_aside(tmp_path):
     np.testing.assert_array_equal(again.test.images, loaded.test.images)
     together = np.concatenate([split.images for split in loaded[2:5]])
     assert len(np.unique(together, axis=0)) == 700
-    by_image = {image.tobytes(): label for image, label in zip(content["x_train"], labels)}
+    by_image = {
+        image.tobytes(): label for image, label in zip(content["x_train"], labels, strict=True)
+    }
     for split in loaded[2:5]:
         for image, label in zip(split.images, split.labels, strict=True):
             assert by_image[image.tobytes()] == label
@@ -163,6 +166,16 @@ def test_without_mnist_auto_falls_back_and_mnist_does_not(monkeypatch):
     for name in ("mnist", "fashion_mnist"):
         with pytest.raises(UserError, match="no network"):
             data.load(name)
+
+
+def test_a_download_is_read_from_memory(monkeypatch):
+    content = arrays()
+    files = [in_memory(name, idx(content[key])) for key, name in IDX_FILES.items()]
+    found = download.Download(Listing(files, []), ("the download was not kept",))
+    monkeypatch.setattr(download, "fetch", {"kmnist": found}.get)
+    loaded = data.load("kmnist")
+    np.testing.assert_array_equal(loaded.test.images, flat(content["x_test"]))
+    assert loaded.notices == ("the download was not kept",) and loaded.description == ()
 
 
 def test_the_first_test_images_of_mnist():

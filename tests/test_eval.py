@@ -464,6 +464,10 @@ def test_weights_of_other_data_say_where_to_look(copy, tmp_path, capsys):
         write_members(copy / "vae.keras", members, dataset={"name": name, "sha256": "0" * 64})
         assert eval_script.main(argv) == 2
         assert says in last_line(capsys.readouterr().err)
+    # Figures on other images of the same name cannot be compared either.
+    assert eval_script.main([*argv, "--dataset", "digits"]) == 0
+    marked = "NOT COMPARABLE: these weights were trained on other digits images.\n"
+    assert marked in capsys.readouterr().out
 
 
 def test_figures_that_are_not_finite_cost_one_line(copy, tmp_path, capsys):

@@ -1,30 +1,254 @@
-"""train.py: a run, its rest after an interruption, what it refuses, what it leaves on disk."""
+"""train.py: a run against a plain one, its rest after an interruption, flags, what it refuses."""
 
+import dataclasses
 import json
 import os
 import shutil
 import signal
 
+import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
+import data
 import model
 import train as script
-from support import cli, curves, evaluation, prior, weights, window
+from support import noise, records
+from support.analysis import fitted_prior, metrics
+from support.storage import weights, weights_file
+from support.storage.run_folder import RunFolder
+from support.training import augmentation, optimizer, schedule, steps
 from tests.helpers import (
+    OFFLINE,
     SMALL,
     STEPS,
+    TAGS,
     arrays_of,
     files_in,
     folders,
+    interrupted,
     last_line,
     points,
     same_run,
-    stop_after,
     train,
 )
+from tests.training.test_config import CONFIG
 
-TAGS = {"objective", *model.TERMS}
+TERMS = {"objective", *model.TERMS}
+DIGITS = data.load("digits", limit=240)
+
+
+def parsed(*argv):
+    return script.parser().parse_args(list(argv))
+
+
+def recipe(images, *argv):
+    """The part of a configuration that depends on the number of images and on the run's length."""
+    return script.default_recipe(parsed(*argv), images)
+
+
+def test_batch_rate_and_distortion_follow_the_length_of_the_run():
+    assert recipe(55_000) == (100, 100, pytest.approx(0.003), 0.8, "last")
+    assert recipe(55_000, "--epoch", "1") == (
+        1,
+        50,
+        pytest.approx(0.003 * 100**0.25 / 2**0.5),
+        0.0,
+        "last",
+    )
+    assert recipe(55_000, "--epoch", "2")[1] == 50 and recipe(55_000, "--epoch", "3")[1] == 100
+    assert recipe(55_000, "--epoch", "2").elastic == 0 < recipe(55_000, "--epoch", "3").elastic
+    found = recipe(55_000, "--epoch", "16", "--batch", "400")
+    assert found == (16, 400, pytest.approx(0.003 * 2.5**0.5 * 2), 0.8, "last")
+
+
+def test_flags_that_are_given_stay_as_they_are():
+    argv = ["--epochs", "7", "--batch_size", "9", "--lr", "0.5", "--elastic", "0", "--keep", "last"]
+    for images in (55_000, 500):
+        assert recipe(images, *argv) == (7, 9, 0.5, 0.0, "last")
+    assert recipe(55_000, "--epoch", "2", "--elastic", "0.25").elastic == 0.25
+
+
+def test_few_images_make_ten_thousand_steps_and_keep_the_best_epoch():
+    found = recipe(9_999)
+    assert found.epochs == 102 and found.batch_size == 100 and found.keep == "best"
+    assert recipe(10_000)[:2] == (100, 100) and recipe(10_000).keep == "last"
+    # A batch is a tenth of the images at most.
+    assert recipe(240)[:2] == (10_000 // 10, 24)
+    assert recipe(7)[:2] == (1429, 1)
+    assert recipe(240, "--epoch", "5")[:2] == (5, 24)
+    assert recipe(55_000, "--patience", "3").keep == "best"
+
+
+def test_a_configuration_holds_every_flag_that_shapes_the_result():
+    argv = ["--seed", "5", "--limit", "240", "--hidden_units", "9", "8", "--latent_dim", "3"]
+    argv += ["--activation", "relu", "--epoch", "4", "--batch", "20", "--lr", "0.5"]
+    argv += ["--schedule", "constant", "--warmup_epochs", "2", "--beta_2", "0.9"]
+    argv += ["--weight_decay", "0.25", "--recon_loss", "l2", "--beta", "3"]
+    argv += ["--kl_warmup_epochs", "1.5", "--binarize", "dynamic", "--elbo_samples", "5"]
+    argv += ["--elastic", "0.75", "--keep", "best", "--patience", "6", "--load_weight_dir", "x"]
+    assert script.resolve(parsed(*argv), DIGITS) == dataclasses.replace(
+        CONFIG,
+        architecture=records.Architecture((9, 8), 3, "relu"),
+        training_images=240,
+        seed=5,
+        epochs=4,
+        batch_size=20,
+        limit=240,
+        learning_rate=0.5,
+        schedule="constant",
+        warmup_epochs=2.0,
+        beta_2=0.9,
+        weight_decay=0.25,
+        recon_loss="l2",
+        beta=3.0,
+        kl_warmup_epochs=1.5,
+        binarize="dynamic",
+        elbo_samples=5,
+        elastic=0.75,
+        keep="best",
+        patience=6,
+        warm_start=True,
+    )
+
+
+def test_the_defaults_are_those_of_the_published_figures():
+    found = script.resolve(parsed(), DIGITS._replace(train=data.Split(np.zeros(55_000), None)))
+    assert found == dataclasses.replace(
+        CONFIG,
+        architecture=records.Architecture((512, 256), 128, "silu"),
+        training_images=55_000,
+        seed=0,
+        epochs=100,
+        batch_size=100,
+        learning_rate=pytest.approx(0.003),
+    )
+
+
+@pytest.mark.parametrize(
+    "argv, says",
+    [
+        (["--batch", "0"], "--batch"),
+        (["--latent_dim", "-1"], "--latent_dim"),
+        (["--latent_dim", "8193"], "--latent_dim"),
+        (["--learning_rate", "nan"], "--learning_rate"),
+        (["--epoch", "1.5"], "--epoch"),
+        (["--elastic", "4.5"], "--elastic"),
+        (["--elbo_samples", "2000000"], "--elbo_samples"),
+        (["--latent", "5"], "did you mean --latent_dim?"),
+        (["--weight_deacy", "5"], "did you mean --weight_decay?"),
+        (["--warp", "1"], "did you mean --elastic?"),
+        (["--strategy", "multi_worker"], "needs the environment variable TF_CONFIG"),
+        (["--data_dir", "nowhere"], "--data_dir: nowhere does not exist"),
+        (["--dataset", "digits", "--limit", "1298"], "--limit"),
+        (["--dataset", "digits", "--limit", "240", "--batch", "500"], "only 240 training images"),
+        (["--dataset", "digits", "--hidden_units", *["8"] * 17], "expected 16 layers at most"),
+        (["--dataset", "digits", "--patience", "3", "--keep", "last"], "--patience cannot be"),
+        (["--dataset", "digits", "--load_weight_dir", "none"], "--load_weight_dir: none does not"),
+    ],
+)
+def test_wrong_flags_cost_one_line_and_create_nothing(tmp_path, monkeypatch, capsys, argv, says):
+    monkeypatch.chdir(tmp_path)
+    assert script.main(argv) == 2
+    captured = capsys.readouterr().err
+    assert captured.startswith("train.py: error: ") and says in captured
+    assert captured.count("\n") == 1 and not list(tmp_path.iterdir())
+
+
+# ------------------------------------------------------------------------------- one step's parts
+
+
+def training_step(**changes):
+    """A training step of a small run, and its configuration."""
+    config = dataclasses.replace(CONFIG, training_images=240, **changes)
+    keras.utils.set_random_seed(1)
+    vae = model.VAE(*config.architecture)
+    rate = schedule.LearningRate(
+        config.learning_rate,
+        config.schedule,
+        config.steps_in(config.warmup_epochs),
+        config.total_steps,
+    )
+    one = optimizer.adamw(vae.trainable_variables, rate, config.weight_decay, config.beta_2)
+    return script.TrainingStep(config, DIGITS.train.images, vae, one, rate), config
+
+
+INDICES = tf.constant(np.arange(60).reshape(3, 20), tf.int32)
+NUMBERS = tf.constant([6, 24, 47])
+GREY = DIGITS.train.images[:60].reshape(3, 20, 784) / np.float32(255)
+
+
+@pytest.mark.parametrize("samples", [1, 2, 5])
+def test_the_noise_of_a_step_comes_in_antithetic_pairs(samples):
+    step, config = training_step(elbo_samples=samples, elastic=0.0)
+    images, drawn = step.inputs(INDICES, NUMBERS)
+    np.testing.assert_allclose(images, GREY, rtol=1e-6)
+    assert drawn.shape == (3, samples, 20, 2)
+    half = -(-samples // 2)
+    for number, noise_of_step in zip(NUMBERS, drawn.numpy(), strict=True):
+        expected = noise.normal([half, 20, 2], config.seed, noise.TRAINING, number)
+        np.testing.assert_array_equal(noise_of_step[:half], expected)
+        np.testing.assert_array_equal(noise_of_step[half:], -noise_of_step[: samples - half])
+
+
+def test_fewer_images_are_distorted_as_the_learning_rate_falls():
+    """Of 48 steps: 4 of warm-up, then down; nearly all at step 6, half at 24, hardly any at 47."""
+    step, config = training_step(elastic=0.8)
+    shares = [float(step.distorted_share(tf.constant(number))) for number in (1, 4, 6, 24, 47)]
+    np.testing.assert_allclose(shares, [0.5, 1, 42 / 44, 24 / 44, 1 / 44], rtol=1e-5)
+    images, _ = step.inputs(INDICES, NUMBERS)
+    expected = augmentation.elastic(tf.constant(GREY), 0.8, tf.constant(shares[2:]), 3, NUMBERS)
+    np.testing.assert_allclose(images, expected, atol=1e-6)
+    distorted = (np.abs(images - GREY) > 1e-6).any(axis=-1).sum(axis=1)
+    assert distorted[0] > 15 and 5 <= distorted[1] <= 16 and distorted[2] <= 3
+
+
+def test_without_distortion_and_binarization_images_are_as_they_are():
+    step, _ = training_step(elastic=0.0)
+    np.testing.assert_allclose(step.inputs(INDICES, NUMBERS)[0], GREY, rtol=1e-6)
+
+
+def test_training_on_bernoulli_samples_sees_new_ones_in_each_step_of_distorted_images():
+    step, config = training_step(elastic=0.0, binarize="dynamic")
+    same = tf.constant(np.tile(np.arange(20), (3, 1)), tf.int32)
+    images, _ = step.inputs(same, NUMBERS)
+    assert set(np.unique(images)) == {0, 1} and (images[0] != images[1]).numpy().any()
+    expected = augmentation.bernoulli(tf.gather(GREY[0], same), config.seed, NUMBERS)
+    np.testing.assert_array_equal(images, expected)
+    both, _ = training_step(elastic=4.0, binarize="dynamic")
+    found, _ = both.inputs(same, NUMBERS)
+    assert set(np.unique(found)) == {0, 1} and (found[0] != images[0]).numpy().any()
+
+
+@pytest.mark.parametrize("recon_loss, beta", [("bce", 1.0), ("bce", 0.5), ("l2", 2.0)])
+def test_the_weight_of_the_kl_term_rises_to_beta_within_its_warm_up(recon_loss, beta):
+    """Half an epoch of 12 steps: a sixth of beta at the first step, all of it from the sixth on."""
+    step, _ = training_step(recon_loss=recon_loss, beta=beta)
+    drawn = tf.zeros([2, 20, 2])
+    for number, share in ((0, 1 / 6), (2, 0.5), (5, 1.0), (40, 1.0)):
+        terms, gradients = step.gradients(tf.constant(GREY[0]), drawn, tf.constant(number))
+        means = {name: float(tf.reduce_mean(values)) for name, values in terms.items()}
+        expected = means[f"loss_{recon_loss}"] + share * beta * means["loss_KLD"]
+        assert means["objective"] == pytest.approx(expected, rel=1e-5)
+        assert len(gradients) == len(step.vae.trainable_variables)
+
+
+def test_an_update_counts_a_step_and_decays_kernels_alone():
+    step, config = training_step()
+    before = [variable.numpy() for variable in step.vae.trainable_variables]
+    step.vae.trainable_variables[1].assign(np.ones(6))
+    before[1] = np.ones(6)
+    assert int(step.done.numpy()) == 0
+    step.update([tf.zeros(value.shape) for value in before])
+    assert int(step.done.numpy()) == 1
+    rate = 0.004 / 4  # the first of four steps of warm-up
+    for variable, value in zip(step.vae.trainable_variables, before, strict=True):
+        kept = 1 - rate * config.weight_decay if value.ndim == 2 else 1.0
+        np.testing.assert_allclose(variable.numpy(), kept * value, rtol=1e-6)
+
+
+# ------------------------------------------------------------------------------------ a whole run
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +261,8 @@ def whole(tmp_path_factory):
 
 def test_a_run_writes_curves_and_one_file(whole):
     trained, validated = points(whole / "log" / "train"), points(whole / "log" / "val")
-    assert set(trained) == TAGS | {"learning_rate"} and set(validated) == TAGS | {"active_units"}
+    assert set(trained) == TERMS | {"learning_rate"} and set(validated) == TERMS | {"active_units"}
+    assert {*trained, *validated} == set(TAGS)
     assert [step for step, _ in trained["loss_bce"]] == list(range(5, 3 * STEPS + 1, 5))
     assert [step for step, _ in validated["RMSE"]] == [STEPS, 2 * STEPS, 3 * STEPS]
     assert trained["loss_total"][-1][1] < trained["loss_total"][0][1]
@@ -46,67 +271,151 @@ def test_a_run_writes_curves_and_one_file(whole):
         np.testing.assert_allclose(total, bce + kld, rtol=1e-5)
     names = {path.name for path in (whole / "weights").iterdir()}
     assert names == {"vae.keras", ".weights.lock"}
-    run = weights.read_run(str(whole / "weights"))
-    assert run["dataset"]["name"] == "digits" and run["epochs_done"] == 3
-    assert run["step"] == 3 * STEPS and len(run["posterior"]["mu_std"]) == 4
-    assert "/" not in json.dumps(run)  # no paths
+    record = weights.read_record(str(whole / "weights"))
+    assert record.dataset.name == "digits" and record.epochs_done == 3
+    assert record.step == 3 * STEPS and len(record.posterior.mu_std) == 4
+    assert record.kept_epoch == 3
+    assert "/" not in json.dumps(record.to_json())  # no paths
 
 
-def test_digits_form_before_ones_eyes(whole):
-    """The same images and the same draws, at the first and the last epoch."""
-    import tensorflow as tf
+class Reference:
+    """The run `whole` once more, written plainly: NumPy and eager TensorFlow, step by step."""
+
+    def __init__(self):
+        keras.utils.set_random_seed(0)
+        self.vae = model.VAE((32, 16), 4, "silu")
+        self.variables = self.vae.trainable_variables
+        self.first = [np.zeros(variable.shape) for variable in self.variables]
+        self.second = [np.zeros(variable.shape) for variable in self.variables]
+        self.peak = 0.003 * (100 / 3) ** 0.25 * (20 / 100) ** 0.5
+        self.gradients = tf.function(self.loss_and_gradients, autograph=False)
+
+    def rate(self, step):
+        """Up over a tenth of 36 steps, 3, then down to 0."""
+        return self.peak * min(1, (step + 1) / 3, (36 - step) / 33)
+
+    def images(self, indices, step):
+        images = DIGITS.train.images[indices] / np.float32(255)
+        uniform = noise.uniform([20, 33], 0, noise.ELASTIC, step)
+        share = self.rate(step) / self.peak
+        return augmentation.distorted(tf.constant(images), 0.8, share, uniform)
+
+    def loss_and_gradients(self, images, drawn, beta):
+        with tf.GradientTape() as tape:
+            mu, log_var = self.vae.encode(images)
+            bce = 0.0
+            for one in (drawn, -drawn):
+                logits = self.vae.decode(mu + tf.exp(log_var / 2) * one)
+                crossed = tf.nn.softplus(logits) - images * logits
+                bce += 0.5 * tf.reduce_mean(tf.reduce_sum(crossed, axis=1))
+            kld = tf.exp(log_var) + mu**2 - 1 - log_var
+            kld = 0.5 * tf.reduce_mean(tf.reduce_sum(kld, axis=1))
+            objective = bce + beta * kld
+        return {"objective": objective, "loss_bce": bce, "loss_KLD": kld}, tape.gradient(
+            objective, self.variables
+        )
+
+    def step(self, indices, step):
+        drawn = noise.normal([1, 20, 4], 0, noise.TRAINING, step)[0]
+        beta = tf.constant(min(1, (step + 1) / 6), tf.float32)
+        terms, gradients = self.gradients(self.images(indices, step), drawn, beta)
+        self.adamw(gradients, self.rate(step), step + 1)
+        return {name: float(value) for name, value in terms.items()}
+
+    def adamw(self, gradients, rate, t):
+        for i, (variable, gradient) in enumerate(zip(self.variables, gradients, strict=True)):
+            gradient, value = gradient.numpy().astype(float), variable.numpy().astype(float)
+            self.first[i] = 0.9 * self.first[i] + 0.1 * gradient
+            self.second[i] = 0.99 * self.second[i] + 0.01 * gradient**2
+            decay = 0.1 * value if value.ndim == 2 else 0.0
+            correction = (1 - 0.99**t) ** 0.5 / (1 - 0.9**t)
+            update = correction * self.first[i] / (self.second[i] ** 0.5 + 1e-7)
+            variable.assign(value - rate * (update + decay))
+
+
+def test_a_run_is_the_algorithm_written_plainly(whole):
+    """Batches, distortion, noise, warm-ups, schedule, AdamW: whichever is left out or altered, the
+    losses of some step differ by more than the float additions."""
+    reference, losses = Reference(), []
+    for epoch in range(3):
+        order = np.random.default_rng([0, epoch]).permutation(240).reshape(12, 20)
+        for indices in order:
+            losses.append(reference.step(indices, len(losses)))
+    curves = points(whole / "log" / "train")
+    for name in ("objective", "loss_bce", "loss_KLD"):
+        means = np.array([one[name] for one in losses[:35]]).reshape(7, 5).mean(axis=1)
+        found = np.array(curves[name])[:, 1]
+        np.testing.assert_allclose(found, means, rtol=2e-4, atol=2e-4, err_msg=name)
+    rates = [step_rate for _, step_rate in curves["learning_rate"]]
+    np.testing.assert_allclose(rates, [reference.rate(step) for step in range(4, 36, 5)], rtol=1e-5)
+    trained, _ = weights.load(str(whole / "weights"))
+    for variable, other in zip(trained.trainable_variables, reference.variables, strict=True):
+        np.testing.assert_allclose(variable.numpy(), other.numpy(), rtol=1e-2, atol=2e-4)
+
+
+def test_validation_is_on_the_validation_images_with_the_weights_of_the_epoch(whole):
+    """Recomputed from the finished weights, in NumPy."""
+    vae, _ = weights.load(str(whole / "weights"))
+    x = DIGITS.validation.images / np.float32(255)
+    mu, log_var = (part.numpy() for part in vae.encode(x))
+    z = mu + np.exp(log_var / 2) * noise.normal(mu.shape, 0, noise.EVALUATION, 0)
+    logits = vae.decode(z).numpy().astype(float)
+    bce = (np.logaddexp(0, logits) - x * logits).sum(1).mean()
+    kld = 0.5 * (np.exp(log_var) + mu**2 - 1 - log_var).sum(1).mean()
+    rmse = np.sqrt(np.mean((1 / (1 + np.exp(-logits)) - x) ** 2, axis=1)).mean()
+    last = {name: curve[-1][1] for name, curve in points(whole / "log" / "val").items()}
+    expected = {"loss_bce": bce, "loss_KLD": kld, "loss_total": bce + kld, "RMSE": rmse}
+    for name, value in (expected | {"objective": bce + kld}).items():
+        assert last[name] == pytest.approx(value, rel=1e-4), name
+    assert last["active_units"] == np.sum(mu.var(axis=0) > 0.01)
+
+
+def test_the_record_and_the_prior_of_a_finished_run_fit_its_weights(whole):
+    """The posterior and the prior of the training images, recomputed from what was saved."""
+    vae, record = weights.load(str(whole / "weights"))
+    encoded = metrics.encode(vae, DIGITS.train.images)
+    assert metrics.posterior(*encoded) == record.posterior
+    validation = metrics.encode(vae, DIGITS.validation.images)
+    arrays, prior_record = fitted_prior.fit(encoded, DIGITS.train.labels, validation, 0)
+    assert record.prior == prior_record and record.prior.gain > 0
+    for array, saved in zip(arrays, weights.read(str(whole / "weights")).prior, strict=True):
+        np.testing.assert_array_equal(array, saved)
+
+
+def test_the_same_validation_images_are_pictured_at_the_first_and_the_last_epoch(whole):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     accumulator = EventAccumulator(str(whole / "log" / "val"))
     accumulator.Reload()
-    names = {"reconstructions": 8, "prior_draws": 4}
-    assert set(accumulator.Tags()["images"]) == {curves.tag(name) for name in names}
+    names = {"others/reconstructions": 8, "others/prior_samples": 4}
+    assert set(accumulator.Tags()["images"]) == set(names)
     for name, rows in names.items():
-        events = accumulator.Images(curves.tag(name))
+        events = accumulator.Images(name)
         assert [event.step for event in events] == [STEPS, 3 * STEPS]
         first, last = (
             tf.io.decode_png(event.encoded_image_string).numpy()[..., 0] for event in events
         )
-        assert first.shape == (rows * 31, 310) and (first != last).any()
-        if name == "reconstructions":  # the originals stay
-            np.testing.assert_array_equal(first[:28], last[:28])
+        side = first.shape[1] // 10
+        assert first.shape == (rows * side, 10 * side) and (first != last).any()
+        if name == "others/reconstructions":
+            for picture in (first, last):
+                images = 255 - DIGITS.validation.images[:10].reshape(10, 28, 28)
+                for column in range(10):
+                    left = column * side
+                    np.testing.assert_array_equal(picture[:28, left : left + 28], images[column])
 
 
-def test_a_flag_of_the_parser_is_recorded_compared_and_shown(tmp_path, monkeypatch, capsys):
-    """One statement of each fact: a new flag needs no second place."""
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    build = script.add_training_flags
-
-    def with_another(parser):
-        build(parser)
-        parser.add_argument("--surprise", type=cli.integer(1, 9), default=3, help="of the test")
-
-    monkeypatch.setattr(script, "add_training_flags", with_another)
-    assert train(tmp_path, "--epoch", "1", "--surprise", "7") == 0
-    assert weights.read_run(str(tmp_path / "weights"))["training"]["surprise"] == 7
-    assert train(tmp_path, "--epoch", "1", "--surprise", "8") == 2
-    assert "surprise 7 where this one has 8" in last_line(capsys.readouterr().err)
-    assert train(tmp_path, "--epoch", "1", "--surprise", "10") == 2
-    assert "from 1 to 9" in last_line(capsys.readouterr().err)
-    accumulator = EventAccumulator(str(tmp_path / "log" / "train"))
-    accumulator.Reload()
-    (text,) = accumulator.Tensors("configuration")
-    assert "| surprise | 7 |" in text.tensor_proto.string_val[0].decode()
+# ------------------------------------------------------------------------------------ interrupted
 
 
 @pytest.mark.parametrize(
     "signum, code",
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_interrupted_anywhere_it_continues_to_the_same_bits(
-    whole, tmp_path, monkeypatch, capsys, signum, code
-):
-    """A signal after 5, then after 17 steps, in windows of other lengths each time."""
-    for size, stop in ((5, 5), (3, 17)):
-        with monkeypatch.context() as patch:
-            patch.setattr(window, "size", lambda *_, size=size: size)
-            patch.setattr(window, "compiled", stop_after(stop, signum))
+def test_interrupted_anywhere_it_continues_to_the_same_bits(whole, tmp_path, capsys, signum, code):
+    """A signal after 5, then after 17 steps, with other numbers of steps a call each time."""
+    for steps_per_call, stop in ((5, 5), (3, 17)):
+        with interrupted(stop, steps_per_call, signum):
             assert train(tmp_path, "--epoch", "3") == code
         line = last_line(capsys.readouterr().err)
         assert line.startswith("train.py: interrupted; saved in")
@@ -118,12 +427,9 @@ def test_interrupted_anywhere_it_continues_to_the_same_bits(
 
 def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path, capsys):
     """As after SIGKILL, and with the newest save damaged: it gives way to the one before."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(window, "compiled", stop_after(30))
-        patch.setattr(window, "size", lambda *_: 6)
+    with interrupted(30, 6):
         assert train(tmp_path, "--epoch", "3", "--save_every", "0") == 143
-    steps = weights.steps(str(tmp_path / "weights"))
-    assert steps == [24, 30]  # the newest two
+    assert weights_file.saved_steps(str(tmp_path / "weights")) == [24, 30]  # the newest two
     newest = tmp_path / "weights" / "checkpoint" / "step-000000030.keras"
     content = bytearray(newest.read_bytes())
     content[len(content) // 2] ^= 1
@@ -131,66 +437,92 @@ def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path
     capsys.readouterr()
     assert train(tmp_path, "--epoch", "3") == 0
     captured = capsys.readouterr()
-    assert (
-        "step-000000030.keras" in captured.err and captured.err.count("taking the save before") == 1
-    )
+    assert "step-000000030.keras" in captured.err
+    assert captured.err.count("the save before it is used") == 1
     assert "Continuing at step 24, after 2 of 3 epochs." in captured.out
     same_run(whole, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "objective",
-    [["--binarize", "dynamic"], pytest.param(["--recon_loss", "l2"], marks=pytest.mark.slow)],
+    "objective", [["--binarize", "dynamic"], ["--recon_loss", "l2"], ["--elbo_samples", "3"]]
 )
-def test_every_objective_continues_to_the_same_bits(tmp_path, monkeypatch, objective):
+def test_every_objective_continues_to_the_same_bits(tmp_path, objective):
     argv = ["--epoch", "2", *objective]
     assert train(tmp_path / "whole", *argv) == 0
-    with monkeypatch.context() as patch:
-        patch.setattr(window, "compiled", stop_after(7))
-        patch.setattr(window, "size", lambda *_: 7)
+    with interrupted(7, 7):
         assert train(tmp_path / "parts", *argv) == 143
     assert train(tmp_path / "parts", *argv) == 0
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
-def test_a_run_whose_last_step_is_saved_only_finishes(whole, tmp_path, monkeypatch, capsys):
-    """As after a kill between the last save and vae.keras."""
-    from support import run_folder
+def test_a_signal_while_the_prior_is_fitted_leaves_a_run_to_finish(
+    whole, tmp_path, monkeypatch, capsys
+):
+    """As a kill between the last save and vae.keras."""
+    fit = fitted_prior.fit
 
-    with monkeypatch.context() as patch:
-        patch.setattr(run_folder.RunFolder, "finish", lambda *_: None)
-        assert train(tmp_path, "--epoch", "3") == 0
-    assert not (tmp_path / "weights" / "vae.keras").exists()
-    assert train(tmp_path, "--epoch", "3") == 0
-    assert "Epoch" not in capsys.readouterr().out.split("Continuing")[1]
-    same_run(whole, tmp_path)
-
-
-def test_a_signal_while_the_prior_is_fitted_leaves_a_run_to_finish(whole, tmp_path, monkeypatch):
-    fit = prior.fit
-
-    def interrupted(*args):
-        *given, between = args
-
-        def signalled():
+    def signalled(*args, before_each_class):
+        def before():
             os.kill(os.getpid(), signal.SIGTERM)
-            between()
+            before_each_class()
 
-        return fit(*given, signalled)
+        return fit(*args, before_each_class=before)
 
     with monkeypatch.context() as patch:
-        patch.setattr(prior, "fit", interrupted)
+        patch.setattr(fitted_prior, "fit", signalled)
         assert train(tmp_path, "--epoch", "3") == 143
     assert not (tmp_path / "weights" / "vae.keras").exists()
+    capsys.readouterr()
     assert train(tmp_path, "--epoch", "3") == 0
+    assert "Epoch" not in capsys.readouterr().out.split("Continuing at step 36")[1]
     same_run(whole, tmp_path)
 
 
-def test_a_run_without_a_use_for_a_fitted_prior_says_why(tmp_path):
+# ----------------------------------------------------------------------------------- other endings
+
+
+@pytest.fixture
+def calls(monkeypatch):
+    """What the loop asks for the size of a call with, and how many steps each call has."""
+    asked, sizes, call = [], [], steps.CompiledSteps.__call__
+
+    def most(vae, batch_size, samples):
+        asked.append((batch_size, samples))
+        return 7
+
+    def counted(self, indices):
+        sizes.append(indices.shape)
+        return call(self, indices)
+
+    monkeypatch.setattr(steps, "most_steps_per_call", most)
+    monkeypatch.setattr(steps.CompiledSteps, "__call__", counted)
+    return asked, sizes
+
+
+def test_the_objective_is_what_the_flags_say_and_a_run_may_have_no_prior(tmp_path, capsys, calls):
     """With such a weight of the KL term nothing is active."""
-    assert train(tmp_path, "--epoch", "1", "--beta", "1000") == 0
-    run, arrays = weights.read(str(tmp_path / "weights"))
-    assert "no latent dimension is active" in run["prior"]["why"] and "prior" not in arrays
+    flags = ["--recon_loss", "l2", "--beta", "1000", "--log_every", "1", "--elbo_samples", "3"]
+    assert train(tmp_path, "--epoch", "1", *flags) == 0
+    # The first call compiles; then the twelve steps of the epoch come in calls of seven at most.
+    assert calls == ([(20, 3)], [(0, 20), (7, 20), (5, 20)])
+    risen = np.minimum(1, np.arange(1, STEPS + 1) / (STEPS // 2))
+    for part, beta in (("train", 1000 * risen), ("val", 1000)):
+        found = {name: np.array(c)[:, 1] for name, c in points(tmp_path / "log" / part).items()}
+        expected = found["loss_l2"] + beta * found["loss_KLD"]
+        np.testing.assert_allclose(found["objective"], expected, rtol=1e-5)
+    read = weights.read(str(tmp_path / "weights"))
+    assert "no latent dimension is active" in read.record.prior.reason and read.prior is None
+    assert "There is no fitted prior: no latent dimension is active." in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
+    argv = ["--epoch", "3", "--learning_rate", "1e6", "--schedule", "constant"]
+    assert train(tmp_path, *argv, "--warmup_epochs", "0", "--elastic", "0") == 3
+    line = last_line(capsys.readouterr().err)
+    assert "no longer finite at step" in line and "the save of step 0 is in" in line
+    assert weights_file.saved_steps(str(tmp_path / "weights")) == [0]
 
 
 def test_finished_says_so_and_changes_nothing(trained, capsys):
@@ -198,16 +530,18 @@ def test_finished_says_so_and_changes_nothing(trained, capsys):
     assert train(trained.parent, "--epoch", "2") == 0
     said = capsys.readouterr().out
     assert "nothing to do" in said and f"eval.py --load_weight_dir {trained}" in said
+    assert f"tensorboard --logdir {trained.parent / 'log'}" in said
     assert files_in(trained.parent) == before
 
 
 @pytest.mark.parametrize(
     "argv, says",
     [
-        (["--epoch", "2", "--latent_dim", "5"], "latent_dim 4 where this one has 5"),
-        (["--epoch", "2", "--seed", "9"], "seed 0 where this one has 9"),
-        (["--epoch", "2", "--limit", "100"], "limit 240 where this one has 100"),
-        (["--epoch", "4"], "epoch 2 where this one has 4"),
+        (["--epoch", "2", "--latent_dim", "5"], "latent_dim 4 where this run has 5"),
+        (["--epoch", "2", "--seed", "9"], "seed 0 where this run has 9"),
+        (["--epoch", "2", "--limit", "100"], "limit 240 where this run has 100"),
+        (["--epoch", "2", "--beta_2", "0.999"], "beta_2 0.99 where this run has 0.999"),
+        (["--epoch", "4"], "epochs 2 where this run has 4"),
     ],
 )
 def test_another_configuration_is_refused(trained, capsys, argv, says):
@@ -227,10 +561,11 @@ def test_overwrite_removes_only_our_files(copy, trained, capsys):
     argv = [*SMALL, "--save_weight_dir", str(copy), "--log_dir", str(copy.parent / "log")]
     argv += ["--epoch", "1", "--seed", "3"]
     assert script.main(argv) == 2
+    assert "seed 0 where this run has 3" in last_line(capsys.readouterr().err)
     assert script.main([*argv, "--overwrite"]) == 0
     assert (copy / "notes.txt").read_text() == "mine"
     assert (copy.parent / "log" / "train" / "mine.txt").read_text() == "mine"
-    assert weights.read_run(str(copy))["training"]["seed"] == 3
+    assert weights.read_record(str(copy)).training["seed"] == 3
     curve = points(copy.parent / "log" / "val")["loss_total"]
     assert [step for step, _ in curve] == [STEPS]
 
@@ -246,151 +581,87 @@ def test_a_log_folder_belongs_to_one_run(trained, tmp_path, capsys):
     foreign.write_text("mine")
     for overwrite in ([], ["--overwrite"]):
         assert train(tmp_path, "--epoch", "1", *overwrite) == 2
-        assert "nobody knows which run" in last_line(capsys.readouterr().err)
+        assert "event files of an unknown run" in last_line(capsys.readouterr().err)
     assert foreign.read_text() == "mine"
 
 
-def test_warm_start(trained, tmp_path, capsys):
-    """Given weights, a new run: with a rate of nearly nothing it ends where it began."""
-    bare = ["--dataset", "digits", "--limit", "240", "--batch", "20", "--epoch", "1"]
-    bare += ["--load_weight_dir", str(tmp_path / "source"), "--learning_rate", "1e-12"]
-    shutil.copytree(trained, tmp_path / "source")
-    assert script.main([*bare, *folders(tmp_path), "--latent_dim", "5"]) == 2
-    assert "source holds another run, with latent_dim 4 where this one has 5" in last_line(
-        capsys.readouterr().err
-    )
-    inside = ["--save_weight_dir", str(tmp_path / "source"), "--overwrite"]
-    assert script.main([*bare, *inside]) == 2
-    assert "where the new run goes" in last_line(capsys.readouterr().err)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(window, "compiled", stop_after(6))
-        patch.setattr(window, "size", lambda *_: 6)
-        assert script.main([*bare, *folders(tmp_path)]) == 143
-    shutil.rmtree(tmp_path / "source")  # a resume never reads it again
-    assert script.main([*bare, *folders(tmp_path)]) == 0
-    for value, expected in zip(arrays_of(tmp_path / "weights"), arrays_of(trained), strict=True):
-        np.testing.assert_allclose(value, expected, atol=1e-9)
-    run, source = (weights.read_run(str(f)) for f in (tmp_path / "weights", trained))
-    assert run["source"] == {"run_id": source["run_id"], "step": source["step"]}
-    assert run["run_id"] != source["run_id"]
-    cold = [flag for flag in bare if flag not in ("--load_weight_dir", str(tmp_path / "source"))]
-    assert script.main([*cold, *folders(tmp_path), "--hidden_units", "32", "16"]) == 2
-
-
-def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
-    argv = ["--epoch", "3", "--learning_rate", "1e6", "--schedule", "constant"]
-    assert train(tmp_path, *argv, "--warmup_epochs", "0") == 3
-    line = last_line(capsys.readouterr().err)
-    assert "no longer finite at step" in line and "the save of step 0 is in" in line
-    assert weights.steps(str(tmp_path / "weights")) == [0]
-
-
-def test_weights_that_blow_up_in_the_last_step_are_never_written(tmp_path, monkeypatch, capsys):
-    """The loss of that step is still finite: it is of the weights before."""
-    update = script.update
-
-    def ruinous(optimizer, gradients, variables):
-        update(optimizer, gradients, variables)
-        variables[0].assign(variables[0] * np.inf)
-
-    monkeypatch.setattr(script, "update", ruinous)
-    monkeypatch.setattr(window, "size", lambda *_: 1)
-    assert train(tmp_path, "--epoch", "1", "--limit", "20") == 3
-    assert "no longer finite at step 1" in last_line(capsys.readouterr().err)
-    assert weights.steps(str(tmp_path / "weights")) == [0]
-
-
 def test_a_second_run_on_the_same_folders_is_refused(copy, tmp_path, capsys):
-    from support import run_folder
-
     for folder, log in ((copy, tmp_path / "l"), (tmp_path / "w", tmp_path / "log")):
-        with run_folder.RunFolder(str(folder), str(log), {}, overwrite=True):
+        identity = CONFIG.identity(DIGITS, typed=())
+        with RunFolder(str(folder), str(log), identity, overwrite=True):
             other = tmp_path / "other"
             pair = (folder, other) if folder == copy else (other, log)
             argv = ["--save_weight_dir", str(pair[0]), "--log_dir", str(pair[1])]
             assert script.main([*SMALL, *argv, "--epoch", "3", "--overwrite"]) == 2
             assert "in use by another run" in last_line(capsys.readouterr().err)
-    assert weights.read_run(str(copy))["epochs_done"] == 2
+    assert weights.read_record(str(copy)).epochs_done == 2
 
 
-@pytest.mark.parametrize("recon_loss, beta", [("l2", 1.0), ("bce", 0.5)])
-def test_the_objective_is_what_the_flags_say(tmp_path, recon_loss, beta):
-    flags = ["--recon_loss", recon_loss, "--beta", str(beta), "--kl_warmup_epochs", "0.5"]
-    assert train(tmp_path, "--epoch", "1", "--log_every", "1", *flags) == 0
-    risen = np.minimum(1, np.arange(1, STEPS + 1) / (STEPS // 2))
-    for part, weight in (("train", beta * risen), ("val", beta)):
-        found = {name: np.array(c)[:, 1] for name, c in points(tmp_path / "log" / part).items()}
-        expected = found[f"loss_{recon_loss}"] + weight * found["loss_KLD"]
-        np.testing.assert_allclose(found["objective"], expected, rtol=1e-5)
+def test_a_folder_that_cannot_be_written(tmp_path, capsys):
+    """A file stands where a folder should be made: refused for root as well."""
+    (tmp_path / "file").write_text("mine")
+    place = str(tmp_path / "file" / "out")
+    for flag in ("--save_weight_dir", "--log_dir"):
+        argv = ["--save_weight_dir", str(tmp_path / "w"), "--log_dir", str(tmp_path / "l")]
+        assert script.main([*SMALL, *argv, flag, place]) == 2
+        assert f"{place} cannot be written" in last_line(capsys.readouterr().err)
+    assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_the_record_of_a_finished_run_fits_its_weights(whole):
-    """The posterior of the training images, recomputed from what was saved."""
-    import data
-
-    vae, run = weights.load(str(whole / "weights"))
-    images = data.load("digits", limit=240).train.images
-    assert evaluation.posterior(*evaluation.encoded(vae, images)) == run["posterior"]
-
-
-def test_a_posterior_that_no_reader_would_accept_is_never_finished(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(evaluation, "posterior", lambda *_: {"KLD": [float("inf")]})
-    assert train(tmp_path, "--epoch", "1") == 3
-    assert "no longer finite" in last_line(capsys.readouterr().err)
-    assert not (tmp_path / "weights" / "vae.keras").exists()
-
-
-def test_batch_rate_and_warps_follow_the_length_unless_they_are_given():
-    assert script.recipe(100) == (100, pytest.approx(0.003), 0.8)
-    assert script.recipe(1) == (50, pytest.approx(0.003 * 100**0.25 / 2**0.5), 0.0)
-    assert script.recipe(16, batch=400) == (400, pytest.approx(0.003 * 2.5**0.5 * 2), 0.8)
-    assert script.recipe(100, 7, 0.5, warp=0.0) == (7, 0.5, 0.0)
-    assert script.recipe(2, warp=0.25)[2] == 0.25
-
-
-def test_more_images_a_batch_than_there_are(tmp_path, capsys):
-    assert train(tmp_path, "--batch", "500") == 2
-    assert "--batch 500: there are only 240 training images" in capsys.readouterr().err
-    assert train(tmp_path, "--hidden_units", *["8"] * 17) == 2
-    assert "--hidden_units: 16 layers at most" in capsys.readouterr().err
-    assert not (tmp_path / "weights").exists()
+def test_a_new_run_starts_from_given_weights(trained, tmp_path, capsys):
+    """With a rate of nearly nothing it ends where it began."""
+    bare = ["--dataset", "digits", "--limit", "240", "--batch", "20", "--epoch", "1"]
+    bare += ["--load_weight_dir", str(tmp_path / "source"), "--learning_rate", "1e-12"]
+    shutil.copytree(trained, tmp_path / "source")
+    assert script.main([*bare, *folders(tmp_path), "--latent_dim", "5"]) == 2
+    line = last_line(capsys.readouterr().err)
+    assert "--load_weight_dir: " in line and "has latent_dim 4 where this run has 5" in line
+    inside = ["--save_weight_dir", str(tmp_path / "source"), "--overwrite"]
+    assert script.main([*bare, *inside]) == 2
+    assert "where the new run goes" in last_line(capsys.readouterr().err)
+    assert script.main([*bare, *folders(tmp_path)]) == 0
+    # A run that is there never reads them again.
+    shutil.rmtree(tmp_path / "source")
+    assert script.main([*bare, *folders(tmp_path)]) == 0
+    assert "nothing to do" in capsys.readouterr().out
+    for value, expected in zip(arrays_of(tmp_path / "weights"), arrays_of(trained), strict=True):
+        np.testing.assert_allclose(value, expected, atol=1e-9)
+    record, source = (weights.read_record(str(f)) for f in (tmp_path / "weights", trained))
+    assert record.source == records.Source(source.run_id, source.step)
+    assert record.run_id != source.run_id
+    cold = [flag for flag in bare if flag not in ("--load_weight_dir", str(tmp_path / "source"))]
+    assert script.main([*cold, *folders(tmp_path), "--hidden_units", "32", "16"]) == 2
 
 
 def test_a_fallback_has_folders_of_its_own(tmp_path, monkeypatch, capsys):
-    from tests.helpers import OFFLINE
-
     monkeypatch.chdir(tmp_path)
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
     argv = [flag for flag in SMALL if flag not in ("--dataset", "digits")]
     assert script.main([*argv, "--epoch", "1"]) == 0
-    assert capsys.readouterr().out.count("THIS IS NOT MNIST") == 2
-    assert {path.name for path in tmp_path.iterdir()} == {"weight_train_digits", "log_digits"}
+    captured = capsys.readouterr()
+    assert captured.out.count("THIS IS NOT MNIST") == 2
+    assert captured.out.count("Epoch 1/1") == 1 and "images/s" in captured.out
+    left = {path.name for path in tmp_path.iterdir()} - {"keras"}
+    assert left == {"weight_train_digits", "log_digits"}
 
 
-def test_a_clock_that_was_set_back_hides_no_points(whole, tmp_path, monkeypatch):
-    """Loaders read event files in the order of their names, which begin with the time."""
-    import time
-
-    with monkeypatch.context() as patch:
-        patch.setattr(window, "compiled", stop_after(17))
-        patch.setattr(window, "size", lambda *_: 17)
-        assert train(tmp_path, "--epoch", "3") == 143
-    now = time.time
-    monkeypatch.setattr(time, "time", lambda: now() - 86_400)
-    assert train(tmp_path, "--epoch", "3") == 0
-    same_run(whole, tmp_path)
+def test_mnist_never_falls_back(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for name, value in OFFLINE.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
+    assert script.main(["--dataset", "mnist"]) == 2
+    captured = capsys.readouterr()
+    assert captured.err.count("\n") == 1 and captured.err.startswith("train.py: error: --dataset")
+    assert {path.name for path in tmp_path.iterdir()} <= {"keras"}
 
 
-@pytest.mark.parametrize("kind", ["pipe", "folder", "nested"])
-def test_an_owner_file_that_is_none_is_refused(whole, tmp_path, capsys, kind):
-    owner = tmp_path / "log" / "owner.json"
-    owner.parent.mkdir()
-    {
-        "pipe": lambda: os.mkfifo(owner),
-        "folder": owner.mkdir,
-        "nested": lambda: owner.write_text("[" * 100_000),
-    }[kind]()
-    assert train(tmp_path, "--epoch", "1") == 2
-    assert "nobody knows which run" in last_line(capsys.readouterr().err)
+def test_a_path_that_needs_quotes_is_quoted_in_the_next_commands():
+    args = parsed("--data_dir", "my data", "--save_weight_dir", "w")
+    folder = RunFolder("my weights", "log", CONFIG.identity(DIGITS, typed=()))
+    commands = script.next_commands(args, folder).splitlines()
+    assert commands[0] == "Next: python eval.py --load_weight_dir 'my weights' --data_dir 'my data'"
+    assert commands[1].strip() == "python eval_genresult.py --load_weight_dir 'my weights'"
+    assert commands[2].strip() == "tensorboard --logdir log"

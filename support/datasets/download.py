@@ -190,11 +190,12 @@ def _keep(mirror: Mirror, name: str, content: bytes) -> str:
     try:
         files.make_folder(os.path.dirname(path))
         files.write_whole(path, lambda written: pathlib.Path(written).write_bytes(content))
-    except OSError as error:
+    except (OSError, UserError) as error:
         folder = printable(os.path.dirname(path))
+        reason = getattr(error, "strerror", None) or printable(str(error))
         return (
-            f"the download was used but not kept: {folder} cannot be written "
-            f"({error.strerror or error}); KERAS_HOME names another folder"
+            f"the download was used but not kept: {folder} cannot be written ({reason}); "
+            "KERAS_HOME names another folder"
         )
     return ""
 
@@ -220,7 +221,9 @@ class _Transfer:
 
     def run(self) -> None:
         try:
-            with urllib.request.urlopen(self.url, timeout=SECONDS, context=_context()) as response:
+            # Twice the time after which `_wait_for` gives up, with a better message.
+            timeout, context = 2 * SECONDS, _context()
+            with urllib.request.urlopen(self.url, timeout=timeout, context=context) as response:
                 self.length = response.length
                 self.answered.set()
                 self.content = self._all_of(response.read1)

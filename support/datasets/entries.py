@@ -83,6 +83,21 @@ class Entry:
         except zlib.error:
             return b""
 
+    def stored(self, most: int) -> bytes:
+        """Returns the file as it is stored.
+
+        Raises:
+            UserError: it cannot be read, or has more than `most` bytes.
+        """
+        if self.size <= HEAD_BYTES:
+            # All of it was read to see what it is.
+            return self.stored_head
+        with reading(self.where), self.open_stored() as file:
+            content = file.read(most + 1)
+        if len(content) > most:
+            raise UserError(f"{self.where} has more than {most:,} bytes")
+        return content
+
     def open(self) -> IO[bytes]:
         """Opens the content for reading from its start."""
         file = self.open_stored()
@@ -152,7 +167,8 @@ def of_file(path: str, name: str = "") -> Entry:
 
 def is_stray(name: str) -> bool:
     """Whether a file or folder of this name was left by a file manager or is hidden."""
-    return name.startswith(".") or name.lower() in STRAY_NAMES
+    hidden = name.startswith(".") and name not in (".", "..")
+    return hidden or name.lower() in STRAY_NAMES
 
 
 def in_folder(folder: str, depth: int = MOST_DEPTH) -> Listing:

@@ -26,6 +26,8 @@ SHADOW, DARKEST = 2.5, 0.5
 TOLERATED_NOISE = 0.04
 # Below this difference from its paper, nothing is ink.
 LEAST_DARKNESS = 0.1
+# Paper is at least this bright.
+DARKEST_PAPER = 0.02
 # Pixels a side of the small copies that decide on the whole picture.
 OVERVIEW, COARSE = 96, 60
 # What makes a bright area a sheet on a table: its share of the picture, how much of its rectangle
@@ -67,7 +69,7 @@ def as_grey(colours: Grey) -> Grey:
     return projected - min(0, np.minimum(weights, 0).sum() / np.abs(weights).sum())
 
 
-def shrink(grey: Grey, side: int) -> Grey:
+def shrink(grey: NDArray[np.floating], side: int) -> Grey:
     """Returns a copy of at most about `side` pixels a side; each pixel is a mean."""
     step = max(1, -(-max(grey.shape) // side))
     step = min(step, *grey.shape)
@@ -79,17 +81,12 @@ def shrink(grey: Grey, side: int) -> Grey:
 def _deviation(small: Grey) -> Grey:
     """How far each pixel is from the level around it.
 
-    The level is smooth light, a polynomial of the second degree, and on top of it the median over
-    half the picture, which follows the edges of shadows, and which ink does not move.
+    The level is the median over half the picture, which follows gradients and the edges of shadows,
+    and which ink does not move.
     """
     from scipy import ndimage
 
-    rows, columns = np.meshgrid(*(np.linspace(-1, 1, n) for n in small.shape), indexing="ij")
-    powers = [rows**i * columns**j for i in range(3) for j in range(3 - i)]
-    terms = np.stack([power.ravel() for power in powers], 1)
-    light = terms @ np.linalg.lstsq(terms, small.ravel(), rcond=None)[0]
-    rest = small - light.reshape(small.shape)
-    return rest - ndimage.median_filter(rest, max(3, min(small.shape) // 2), mode="nearest")
+    return small - ndimage.median_filter(small, max(3, min(small.shape) // 2), mode="reflect")
 
 
 def is_light_on_dark(grey: Grey) -> bool:
@@ -205,6 +202,8 @@ def darkness(grey: Grey) -> Grey:
     """
     from scipy import ndimage
 
+    if np.ptp(grey) < DARKEST_PAPER:
+        raise ValueError("the page is of one colour")
     if is_light_on_dark(grey):
         grey = 1 - grey
     sigma = _smoothing(grey)
@@ -226,7 +225,7 @@ def _against_paper(grey: Grey, widest: float) -> tuple[Grey, float]:
         grey: dark ink on light paper.
         widest: of strokes, pixels.
     """
-    dark = np.clip(1 - grey / np.maximum(paper_level(grey, widest), 0.02), 0, 1)
+    dark = np.clip(1 - grey / np.maximum(paper_level(grey, widest), DARKEST_PAPER), 0, 1)
     # Noise lifts the paper level above the mean of the paper.
     middle = np.median(dark)
     noise = np.median(np.abs(dark - middle))

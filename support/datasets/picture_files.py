@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import TYPE_CHECKING, BinaryIO, NoReturn
+from typing import IO, TYPE_CHECKING, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 # Not EPS, which starts Ghostscript, and nothing that hardly anybody has a digit in.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM")
 MOST_BYTES, MOST_PIXELS = 200_000_000, 50_000_000
+TOO_LARGE = f"more than {MOST_PIXELS // 10**6} million pixels: save it smaller"
 # A progressive JPEG is decoded once for each scan; usual are ten.
 MOST_SCANS, MOST_SCANNED = 64, 1_000_000_000
 # Pixels of the longer side of what is worked on.
@@ -53,8 +54,10 @@ UNREAD = (
 )
 # RAW formats that begin as TIFF does.
 RAW_ENDINGS = (".dng", ".nef", ".arw", ".pef", ".srw")
-PICTURE_ENDINGS = (".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp")
-PICTURE_ENDINGS += (".avif", ".pgm", ".ppm", ".pbm", ".heic", ".heif", ".pdf")
+PICTURE_ENDINGS: tuple[str, ...] = (
+    *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"),
+    *(".pgm", ".ppm", ".pbm", ".heic", ".heif", ".pdf"),
+)
 
 
 class NotAPicture(ValueError):  # noqa: N818, a stray file is no error
@@ -90,7 +93,9 @@ def read(path: str) -> Grey:
             _refuse_unidentified(start, path)
         except _Refused:
             raise
-        except (*files.DAMAGE, Image.DecompressionBombError) as error:
+        except Image.DecompressionBombError:
+            raise _Refused(TOO_LARGE) from None
+        except files.DAMAGE as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
             raise ValueError(f"damaged or truncated ({reason:.150}): {EXPORT} again") from error
 
@@ -120,7 +125,7 @@ def _refuse_unidentified(start: bytes, path: str) -> NoReturn:
     raise _Refused(f"no format that is read, whatever its name says ({found}): {EXPORT}")
 
 
-def _refuse_large(picture: Image.Image, file: BinaryIO) -> None:
+def _refuse_large(picture: Image.Image, file: IO[bytes]) -> None:
     """Refuses what would take too much memory or time to decode.
 
     Args:
@@ -131,7 +136,7 @@ def _refuse_large(picture: Image.Image, file: BinaryIO) -> None:
     if not pixels:
         raise _Refused("it has no pixels")
     if pixels > MOST_PIXELS:
-        raise _Refused(f"more than {MOST_PIXELS // 10**6} million pixels: save it smaller")
+        raise _Refused(TOO_LARGE)
     where = file.tell()
     if file.seek(0, 2) > MOST_BYTES:
         raise _Refused(f"more than {MOST_BYTES // 10**6} MB: save it as JPEG or PNG")
@@ -191,8 +196,8 @@ def _on_ground(values: Grey) -> Grey:
     """
     colours, opacity = values[..., :3], values[..., 3:]
     if opacity.mean() > 0.5:
-        ground = np.median(colours[opacity[..., 0] > 0.5], axis=0)
+        ground: NDArray | np.float64 = np.median(colours[opacity[..., 0] > 0.5], axis=0)
     else:
         mean = (colours * opacity).sum() / max(3 * opacity.sum(), 1e-6)
-        ground = float(mean < 0.5)
+        ground = np.float64(mean < 0.5)
     return colours * opacity + ground * (1 - opacity)

@@ -9,7 +9,7 @@ moved so that the centre of mass lies in the middle of 28x28 (LeCun, Cortes and 
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from support.datasets.types import SIDE
 
@@ -61,7 +61,7 @@ def if_preprocessed(grey: NDArray[np.floating]) -> NDArray[np.uint8] | None:
         return None
     if np.abs(centre_of_mass(ink) - SIDE / 2).max() > CENTRED:
         return None
-    return np.uint8(np.rint(255 * ink))
+    return np.rint(255 * ink).astype(np.uint8)
 
 
 def _from_border(grey: NDArray[np.floating]) -> NDArray[np.floating]:
@@ -84,11 +84,12 @@ def from_ink(ink: NDArray[np.floating]) -> NDArray[np.uint8]:
     box = _box(np.where(ink < FAINTEST, 0, ink), ink > INK)
     box = _thickened(box)
     height, width = np.maximum(1, np.rint(INK_SIDE * np.array(box.shape) / max(box.shape)))
-    scaled = Image.fromarray(np.uint8(np.rint(255 * box))).resize((int(width), int(height)))
-    if not np.max(scaled):
+    picture = Image.fromarray(np.rint(255 * box).astype(np.uint8))
+    scaled = np.asarray(picture.resize((int(width), int(height))), float)
+    if not scaled.max():
         raise ValueError("there is nothing but dust")
-    scaled = np.asarray(scaled, float) / np.max(scaled)
-    return centre_by_mass(np.uint8(np.rint(255 * scaled)), SIDE / 2)
+    brightest = np.rint(255 * (scaled / scaled.max())).astype(np.uint8)
+    return centre_by_mass(brightest, SIDE / 2)
 
 
 def _box(ink: NDArray[np.floating], inside: NDArray[np.bool_]) -> NDArray[np.floating]:
@@ -115,7 +116,7 @@ def _thickened(box: NDArray[np.floating]) -> NDArray[np.floating]:
     return _box(thick, thick > INK)
 
 
-def centre_by_mass(image: NDArray[np.uint8], middle: ArrayLike) -> NDArray[np.uint8]:
+def centre_by_mass(image: NDArray[np.uint8], middle: float | NDArray) -> NDArray[np.uint8]:
     """Returns an image in 28x28 with its centre of mass at `middle`, as far as it fits.
 
     Args:

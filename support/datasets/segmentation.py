@@ -25,13 +25,17 @@ LINE_COVER, SLOPE_LENGTH = 0.4, 0.15
 LINE_LEVEL = 1.6
 # A frame, as shares of the page: its least size; and of its own size: how thick its lines are at
 # most, how far its sides lie off the straight, how much of each is seen, how high its content is.
-FRAME_SIZE, FRAME_THICKNESS, FRAME_BAND, FRAME_COVER, FRAME_CONTENT = 0.08, 0.12, 0.12, 0.7, 0.3
+FRAME_SIZE, FRAME_THICKNESS, FRAME_BAND, FRAME_COVER, FRAME_CONTENT = 0.08, 0.2, 0.12, 0.7, 0.3
 # A lower height, darkness or thickness than these shares of the largest digit's is no digit's.
 LEAST_HEIGHT, LEAST_LEVEL, LEAST_THICKNESS = 0.4, 0.35, 0.4
 # Pieces of a digit, as shares of the tallest piece's height: below, it is dust; below, it is no
 # digit of its own; how far beside the rest it may be, and how far above or below.
 LEAST_PART, PART, GAP_BESIDE, GAP_ABOVE = 0.12, 0.45, 0.15, 0.25
+# How wide a crack down the middle of a digit may be, and how wide the digit.
+CRACK, WIDEST_DIGIT = 0.05, 0.8
 MOST_PIECES = 500
+# What is thinner than this share of a digit's strokes is a hair that lies across it.
+HAIR = 0.35
 # Ink darker than this share of a digit's own level is stroke.
 STROKE = 0.45
 
@@ -60,11 +64,11 @@ def digits(dark: Grey) -> list[Digit]:
     from scipy import ndimage
 
     ink = dark > LEAST_DARKNESS
-    for printed_lines in (page_lines, frame_lines):
-        kept = ink & ~_lighter(printed_lines(ink), dark)
-        # A page of lines alone: the lines may be what was written.
-        if kept.any():
-            ink = kept
+    printed = [_lighter(lines, dark) for lines in (page_lines(ink), frame_lines(ink))]
+    kept = ink & ~printed[0] & ~printed[1]
+    # On a page of lines alone, the lines may be what was written.
+    if kept.any():
+        ink = kept
     dark = np.where(ink, dark, 0)
     strokes, count = ndimage.label(_strokes(dark), np.ones((3, 3)))
     if not count:
@@ -182,7 +186,7 @@ def _frame_lines(piece: Mask) -> Mask:
     from scipy import ndimage
 
     lines = np.zeros(piece.shape, bool)
-    most = max(3, round(FRAME_THICKNESS * min(piece.shape)))
+    most = max(5, round(FRAME_THICKNESS * min(piece.shape)))
     for view, found in ((piece, lines), (piece.T, lines.T)):
         height, width = view.shape
         flat = _thin(view, most)
@@ -198,7 +202,7 @@ def _frame_lines(piece: Mask) -> Mask:
 
 
 def _strokes(dark: Grey) -> Mask:
-    """The strokes of digits: ink as dark as half of its piece, without pieces that are too light."""
+    """The strokes of digits: the darker ink of each piece, without pieces that are too light."""
     from scipy import ndimage
 
     labels, count = ndimage.label(dark > 0, np.ones((3, 3)))
@@ -285,8 +289,11 @@ def _belongs(piece: _Piece, box: _Piece, tallest: int) -> bool:
     if piece.height < PART * tallest <= box.height and not overlap:
         # Too small for a digit of its own: the bar of a 5, the end of a broken stroke.
         return max(down, across) < GAP_BESIDE * tallest
-    # As large as a digit: beside each other, two digits; above each other, one that is broken.
-    return overlap and down < GAP_ABOVE * tallest
+    if overlap:
+        return down < GAP_ABOVE * tallest
+    # As large as digits and beside each other: two of them, or halves of one in a broken scan.
+    together = max(piece.right, box.right) - min(piece.left, box.left)
+    return across < CRACK * tallest and down < 0 and together < WIDEST_DIGIT * tallest
 
 
 def _in_reading_order(groups: list[list[_Piece]]) -> list[list[_Piece]]:
@@ -307,12 +314,30 @@ def _cut(dark: Grey, labels: NDArray[np.int32], group: list[_Piece]) -> Digit:
     from scipy import ndimage
 
     box = _box(group)
-    margin = 2 + round(max(piece.thickness for piece in group) / 4)
+    thickness = max(piece.thickness for piece in group)
+    margin = 2 + round(thickness / 4)
     rows = slice(max(0, box.top - margin), box.bottom + margin)
     columns = slice(max(0, box.left - margin), box.right + margin)
     strokes = np.isin(labels[rows, columns], [piece.number for piece in group])
     others = (labels[rows, columns] > 0) & ~strokes
+    strokes = _without_hairs(strokes, thickness)
     around = ndimage.binary_dilation(strokes, iterations=margin) & ~others
     part = dark[rows, columns]
     level = np.percentile(part[strokes], 75)
     return Digit((rows, columns), np.clip(part / level, 0, 1) * around)
+
+
+def _without_hairs(strokes: Mask, thickness: float) -> Mask:
+    """Removes hairs that cross a digit: what is much thinner than its strokes and leads away."""
+    from scipy import ndimage
+
+    radius = round(HAIR * thickness / 2)
+    if radius < 1:
+        return strokes
+    rows, columns = np.ogrid[-radius : radius + 1, -radius : radius + 1]
+    disc = rows**2 + columns**2 <= radius**2 + 1
+    padded = np.pad(strokes, radius)
+    thick = ndimage.binary_opening(padded, disc)[radius:-radius, radius:-radius]
+    if not thick.any():
+        return strokes
+    return strokes & (ndimage.distance_transform_edt(~thick) <= 2 * radius)

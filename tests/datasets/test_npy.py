@@ -43,7 +43,12 @@ def test_names_of_keys(tmp_path, keys):
 
 def test_one_part_under_usual_names(tmp_path):
     content = arrays(train=133, test=2)
-    for images, labels in (("images", "labels"), ("data", "target"), ("X", "y"), ("arr_0", "arr_1")):
+    for images, labels in (
+        ("images", "labels"),
+        ("data", "target"),
+        ("X", "y"),
+        ("arr_0", "arr_1"),
+    ):
         loaded = load(tmp_path / "mine.npz", **{images: content[X], labels: content[Y]})
         assert len(loaded.test.images) > 9 and loaded.test.labels is not None
 
@@ -224,22 +229,33 @@ REFUSED = {
     "latents": ({"x_train": npy(np.zeros((9, 2)))}, r"no images but .*\(9, 2\) float64"),
     "complex": ({"x_train": npy(np.zeros((9, 28, 28), complex))}, "no images but .*complex128"),
     "five axes": ({"x_train": npy(np.zeros((20, 2, 5, 28, 28)))}, r"shape \(2, 5, 28, 28\)"),
-    "terabytes": (changed(x_train=promise((10**9, 28, 28)), y_train=promise((10**9,))), "more than 4 GB"),
+    "terabytes": (
+        changed(x_train=promise((10**9, 28, 28)), y_train=promise((10**9,))),
+        "more than 4 GB",
+    ),
     "gigabytes": ({"x_train": promise((10**6, 28, 28), "<i8")}, "more than 4 GB: save the images"),
     "too many": ({"x_train": promise((2 * 10**6, 28, 28))}, "expected 1,000,000 at most"),
-    "many large": ({"x_train": promise((500_000, 32, 32))}, "500,000 images of 32x32: expected 200"),
+    "many large": (
+        {"x_train": promise((500_000, 32, 32))},
+        "500,000 images of 32x32: expected 200",
+    ),
     "negative shape": (changed(x_train=promise((-1, 28, 28))), "no array has it"),
     "huge shape": (changed(x_train=promise((2**70, 28, 28))), "no array has it"),
     "short": (changed(x_train=promise((121, 28, 28))), "x_train.npy is truncated"),
     "short, fortran": (changed(x_train=promise((121, 28, 28), fortran=True)), "is truncated"),
     "long": (changed(y_train=npy(arrays()[Y]) + b"\0"), "longer than its header"),
     "negative": (changed(x_train=npy(np.full((121, 28, 28), -5))), "pixels from -5 to 255"),
-    "standardized": (changed(x_train=npy(np.linspace(-0.4, 2.8, 121 * 784).reshape(121, 28, 28))),
-                     "undo what was done"),
+    "standardized": (
+        changed(x_train=npy(np.linspace(-0.4, 2.8, 121 * 784).reshape(121, 28, 28))),
+        "undo what was done",
+    ),
     "not finite": (changed(x_train=npy(np.full((121, 28, 28), np.nan))), "not a number"),
     "half a label": (changed(y_train=npy(np.full(121, 0.5))), "the label 0.5"),
     "too few labels": (changed(y_train=npy(np.zeros(9, np.uint8))), r"labels of shape \(9,\)"),
-    "too many classes": ({"x": npy(np.zeros((300, 784))), "y": npy(np.arange(300))}, "300 different"),
+    "too many classes": (
+        {"x": npy(np.zeros((300, 784))), "y": npy(np.arange(300))},
+        "300 different",
+    ),
     "deep header": ({"x": b"\x93NUMPY\x01\x00" + b"\x10\x27" + b"(" * 10_000}, "cannot be read"),
 }
 
@@ -265,5 +281,5 @@ def test_a_flipped_bit_is_damage(tmp_path):
     content = bytearray((tmp_path / "mine.npz").read_bytes())
     content[5000] ^= 1
     (tmp_path / "mine.npz").write_bytes(content)
-    with pytest.raises(UserError, match="is damaged .*CRC"):
+    with pytest.raises(UserError, match=r"is damaged .*CRC"):
         data.load("auto", str(tmp_path / "mine.npz"))

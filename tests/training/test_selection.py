@@ -74,6 +74,7 @@ def test_what_a_save_keeps_continues_to_the_same_choice(variables):
 OVERSHOOTING = ["--epoch", "6", "--learning_rate", "0.1", "--schedule", "constant"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_keeps_the_same_epoch_to_the_same_bits(tmp_path, capsys):
     flags = [*OVERSHOOTING, "--keep", "best"]
     assert train(tmp_path / "whole", *flags) == 0

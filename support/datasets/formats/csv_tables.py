@@ -98,7 +98,10 @@ def layout_of(entry: Entry) -> Layout | None:
         others = columns - (index is not None) - 1
     if not _is_square(others):
         return None
-    label_is_text = label is not None and any(not _is_number(row[label]) for row in rows)
+    label_is_text = False
+    if label is not None:
+        texts = sum(not _is_number(row[label]) for row in rows)
+        label_is_text = texts > (0 if header else len(rows) / 2)
     pixels = [column for column in range(columns) if column not in (index, label)]
     return Layout(separator, columns, trailing, header, label, label_is_text, pixels)
 
@@ -163,21 +166,22 @@ def _likely_label(rows: list[list[bytes]], index: int | None) -> int:
     first = 0 if index != 0 else 1
     best, most = first, 0
     for column in (first, len(rows[0]) - 1):
-        values = {row[column] for row in rows}
-        texts = any(not _is_number(value) for value in values)
-        gaps = not texts and not _without_gaps(values)
-        score = len(values) - 1
-        if gaps:
+        values = [row[column] for row in rows]
+        texts = sum(not _is_number(value) for value in values)
+        if texts > len(values) / 2:
+            return column
+        # One word among numbers is a mistake, of which the reader of lines tells.
+        numbers = {value for value in values if _is_number(value)}
+        score = len(numbers) - 1
+        if not _without_gaps(numbers):
             score = 0
-        if texts:
-            score += 1000
         if score > most:
             best, most = column, score
     return best
 
 
 def _without_gaps(values: set[bytes]) -> bool:
-    numbers = sorted({float(value.replace(b",", b".")) for value in values})
+    numbers = sorted({float(value.replace(b",", b".")) for value in values}) or [0.5]
     gaps = [after - before for before, after in itertools.pairwise(numbers)]
     # In few lines a class may be missing.
     return numbers[-1] < 256 and all(gap <= 3 for gap in gaps) and all(n == int(n) for n in numbers)
@@ -274,7 +278,8 @@ class Table:
                 found.append(np.array(texts))
             elif label is not None:
                 found.append(numbers[:, label])
-            yield numbers[:, contiguous]
+            if len(numbers):
+                yield numbers[:, contiguous]
         if label is not None and found:
             self.labels = np.concatenate(found)
 

@@ -119,8 +119,11 @@ def assemble(
         check([array for array in found if array.family == family])
     images, label_arrays = _with_training(images, label_arrays, where)
     notices = []
-    if surplus:
-        notices.append(f"not used: {listed([_name(array) for array in surplus])}")
+    used_names = {_name(array) for array in (*images.values(), *label_arrays.values())}
+    # torchvision leaves the downloads beside what it unpacked.
+    unused = [name for name in map(_name, surplus) if name.removesuffix(".gz") not in used_names]
+    if unused:
+        notices.append(f"not used: {listed(unused)}")
     sources = {
         part: _source(array, _count(array, label_arrays.get(part)))
         for part, array in images.items()

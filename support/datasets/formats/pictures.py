@@ -255,11 +255,8 @@ def _opened(entry: Entry) -> Iterator[Image.Image]:
     from PIL import Image
 
     try:
-        if entry.size > MOST_BYTES:
-            raise ValueError(f"more than {MOST_BYTES // 10**6} MB")
-        with entry.open_stored() as file:
-            content = io.BytesIO(file.read(MOST_BYTES + 1))
-        with Image.open(content, formats=PILLOW_FORMATS) as picture:
+        content = entry.stored(MOST_BYTES)
+        with Image.open(io.BytesIO(content), formats=PILLOW_FORMATS) as picture:
             if picture.width * picture.height > MOST_PIXELS:
                 raise ValueError(f"more than {MOST_PIXELS // 10**6} million pixels")
             yield picture

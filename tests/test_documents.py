@@ -1,0 +1,89 @@
+"""The documents: code blocks of the README run, and its commands are those of CI."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+
+from tests.helpers import ROOT
+
+
+def text_of(*path):
+    with open(os.path.join(ROOT, *path), encoding="utf-8") as file:
+        return file.read()
+
+
+BLOCKS = re.findall(r"```python\n(.*?)```", text_of("README.md"), re.DOTALL)
+# Code that needs this repository, and code that takes the weights elsewhere.
+HERE = [block for block in BLOCKS if "from support" in block or "import data" in block]
+ELSEWHERE = [block for block in BLOCKS if block not in HERE]
+
+
+def run_block(code, folder, **environment):
+    clean = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=folder,
+        env=clean | environment,
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
+def test_the_readme_has_code_for_both():
+    assert HERE and ELSEWHERE
+
+
+@pytest.mark.parametrize("block", range(len(HERE)))
+def test_code_that_uses_this_repository_runs(block):
+    printed = run_block(HERE[block], ROOT)
+    assert "(10, 128)" in printed and "(10, 784)" in printed
+
+
+@pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=pytest.mark.slow), "numpy"])
+@pytest.mark.parametrize("block", range(len(ELSEWHERE)))
+def test_code_that_takes_the_weights_runs_without_this_repository(tmp_path, block, backend):
+    (tmp_path / "better_weight").mkdir()
+    shutil.copy(os.path.join(ROOT, "better_weight", "vae.keras"), tmp_path / "better_weight")
+    printed = run_block(ELSEWHERE[block], tmp_path, KERAS_BACKEND=backend)
+    assert "(10, 128)" in printed and "(10, 784)" in printed
+
+
+def test_ci_gives_the_readmes_test_command():
+    command = re.search(r"^.*-m pytest.*$", text_of("README.md"), re.MULTILINE)[0]
+    command = re.search(r"\S*python\S* -m pytest.*", command)[0].strip(" `")
+    assert "slow" not in command
+    assert command in text_of(".ci", "run")
+
+
+def test_every_file_that_the_readme_links_to_exists():
+    links = re.findall(r"\]\(([^)#]+)", text_of("README.md"))
+    local = [link for link in links if not re.match(r"\w+:", link)]
+    assert len(local) > 3
+    for link in local:
+        assert os.path.exists(os.path.join(ROOT, link)), link
+
+
+def test_flags_that_the_documents_name_exist():
+    """In commands of the README: a flag that was renamed would be found by its reader."""
+    import eval as eval_script
+    import eval_genresult
+    import train
+
+    parsers = {"train": train, "eval": eval_script, "eval_genresult": eval_genresult}
+    commands = re.findall(r"python (\w+)\.py([^\n`|]*)", text_of("README.md"))
+    named = [
+        (script, flag)
+        for script, rest in commands
+        if script in parsers
+        for flag in re.findall(r"--\w+", rest.partition("#")[0])
+    ]
+    assert len(named) > 5
+    for script, flag in named:
+        assert flag == "--help" or flag in parsers[script].parser()._option_string_actions, flag

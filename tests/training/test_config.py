@@ -1,0 +1,65 @@
+"""support/training/config.py: what follows from the settings of a run, and what is recorded."""
+
+import dataclasses
+
+import pytest
+
+from support.datasets.types import Dataset
+from support.records import Architecture, DatasetRecord
+from support.storage.run_folder import Identity
+from support.training.config import Config, dataset_record
+
+CONFIG = Config(
+    architecture=Architecture((6, 5), 2, "tanh"),
+    training_images=245,
+    seed=3,
+    epochs=4,
+    batch_size=20,
+    limit=None,
+    learning_rate=0.004,
+    schedule="linear",
+    warmup_epochs=1.0,
+    beta_2=0.99,
+    weight_decay=0.1,
+    recon_loss="bce",
+    beta=1.0,
+    kl_warmup_epochs=0.5,
+    binarize="none",
+    elbo_samples=2,
+    elastic=0.8,
+    keep="last",
+    patience=None,
+    warm_start=False,
+)
+DATASET = Dataset("custom", "beef", None, None, None, class_names=("cat", "dog"))
+
+
+def test_an_epoch_has_whole_batches_only():
+    assert CONFIG.steps_per_epoch == 12 and CONFIG.total_steps == 48
+    assert dataclasses.replace(CONFIG, batch_size=245).total_steps == 4
+
+
+@pytest.mark.parametrize("epochs, steps", [(0, 0), (0.5, 6), (1.0, 12), (0.04, 0), (0.05, 1)])
+def test_epochs_are_counted_in_steps(epochs, steps):
+    assert CONFIG.steps_in(epochs) == steps
+
+
+def test_every_setting_is_recorded_but_for_what_is_recorded_elsewhere():
+    settings = CONFIG.settings()
+    names = {field.name for field in dataclasses.fields(Config)}
+    assert settings.keys() == names - {"architecture", "training_images"}
+    assert settings["epochs"] == 4 and settings["limit"] is None and settings["elastic"] == 0.8
+
+
+def test_a_run_is_identified_by_its_data_its_network_and_its_settings():
+    record = DatasetRecord("custom", "beef", ("cat", "dog"))
+    assert dataset_record(DATASET) == record
+    network = {"hidden_units": (6, 5), "latent_dim": 2, "activation": "tanh"}
+    expected = Identity(record, network, CONFIG.settings())
+    assert CONFIG.identity(DATASET, typed=()) == expected
+
+
+def test_of_the_network_of_given_weights_only_what_was_typed_must_agree():
+    warm = dataclasses.replace(CONFIG, warm_start=True)
+    assert warm.identity(DATASET, typed={"epochs"}).architecture == {}
+    assert warm.identity(DATASET, typed={"latent_dim"}).architecture == {"latent_dim": 2}
