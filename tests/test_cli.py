@@ -182,12 +182,12 @@ def test_a_script_runs_in_a_thread_where_python_handles_no_signals():
 
 
 def test_an_error_of_one_kind_alone_is_explained():
-    with pytest.raises(OtherRunError, match="^another; and so$"):
-        with cli.explained(after="; and so", error_type=OtherRunError):
-            raise OtherRunError("another")
-    with pytest.raises(UserError, match="^some$"):
-        with cli.explained(after="; and so", error_type=OtherRunError):
-            raise UserError("some")
+    explained = cli.explained(after="; and so", error_type=OtherRunError)
+    with pytest.raises(OtherRunError, match=r"^another; and so$"), explained:
+        raise OtherRunError("another")
+    explained = cli.explained(after="; and so", error_type=OtherRunError)
+    with pytest.raises(UserError, match=r"^some$"), explained:
+        raise UserError("some")
 
 
 def test_an_error_can_be_told_by_the_flag_it_is_about():
@@ -240,7 +240,9 @@ def toy_process(body, *redirections):
 def test_closed_streams_do_not_stop_a_script(tmp_path, closed):
     """What is printed goes nowhere, and no file that is opened takes the place of a stream."""
     path = tmp_path / "written"
-    body = f"(print('said'), print('said', file=sys.stderr), open({str(path)!r}, 'w').write('x'))[3:]"
+    body = (
+        f"(print('said'), print('said', file=sys.stderr), open({str(path)!r}, 'w').write('x'))[3:]"
+    )
     run = toy_process(body, *(f"{stream}>&-" for stream in closed))
     assert path.read_text() == "x"
     assert "Traceback" not in run.stderr

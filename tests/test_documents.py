@@ -70,6 +70,19 @@ def test_every_file_that_the_readme_links_to_exists():
         assert os.path.exists(os.path.join(ROOT, link)), link
 
 
+def test_every_test_that_the_table_of_faults_names_exists():
+    text = text_of("tests", "README.md")
+    named = set(re.findall(r"\btest_\w+\b(?!\.py)", text))
+    written = set()
+    for folder, _, names in os.walk(os.path.join(ROOT, "tests")):
+        for name in names:
+            if name.endswith(".py"):
+                path = os.path.relpath(os.path.join(folder, name), ROOT)
+                written.update(re.findall(r"def (test_\w+)", text_of(path)))
+    assert len(named) > 30
+    assert named - written == set()
+
+
 def test_flags_that_the_documents_name_exist():
     """In commands of the README: a flag that was renamed would be found by its reader."""
     import eval as eval_script

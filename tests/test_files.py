@@ -81,15 +81,16 @@ def test_sync_reaches_the_disk_for_files_and_folders(tmp_path, monkeypatch):
 
 
 def test_a_file_system_that_cannot_sync_folders_costs_one_notice(tmp_path, monkeypatch, capsys):
+    answers = [*files.CANNOT_SYNC, errno.EIO]
+
     def refused(descriptor):
-        raise OSError(error, "no sync")
+        raise OSError(answers.pop(0), "no sync")
 
     files._say_once.cache_clear()
     monkeypatch.setattr(os, "fsync", refused)
-    for error in files.CANNOT_SYNC:
+    for _ in files.CANNOT_SYNC:
         files.sync_folder(str(tmp_path))
     assert capsys.readouterr().err.count("Notice: folders cannot be synced") == 1
-    error = errno.EIO
     with pytest.raises(OSError, match="no sync"):
         files.sync_folder(str(tmp_path))
     files._say_once.cache_clear()
@@ -170,7 +171,7 @@ def test_json_goes_to_a_file_and_back(tmp_path):
         assert files.read_json(file, path) == {"name": "ü", "values": [1.5, None]}
     with open(path, encoding="utf-8") as file:
         assert file.read().count("\n") > 2  # a person can read it
-    with pytest.raises(ValueError, match="not JSON compliant|Out of range"):
+    with pytest.raises(ValueError, match=r"not JSON compliant|Out of range"):
         files.write_json(path, {"value": float("nan")})
     with files.open_regular(path) as file:
         assert files.read_json(file, path)["name"] == "ü"
@@ -187,7 +188,9 @@ def test_json_goes_to_a_file_and_back(tmp_path):
     ],
 )
 def test_what_is_no_json_object_is_one_line(content, says):
-    with pytest.raises(UserError, match=f"^a.json is damaged or not what it should be .*{says}|{says}"):
+    with pytest.raises(
+        UserError, match=f"^a.json is damaged or not what it should be .*{says}|{says}"
+    ):
         files.read_json(io.BytesIO(content), "a.json")
 
 
@@ -215,21 +218,21 @@ def test_a_folder_that_cannot_be_is_one_line(tmp_path):
 
 
 def test_a_write_that_fails_says_why():
-    with pytest.raises(UserError, match=r"^here cannot be written \(No space left on device\): "):
-        with files.disk_errors("here"):
-            raise OSError(28, "a paragraph of h5py's")
-    with pytest.raises(UserError, match=r"cannot be written \(can't write\)"):
-        with files.disk_errors("here", also=(RuntimeError,)):
-            raise RuntimeError("can't write")
+    says = r"^here cannot be written \(No space left on device\): "
+    with pytest.raises(UserError, match=says), files.disk_errors("here"):
+        raise OSError(28, "a paragraph of h5py's")
+    also = files.disk_errors("here", also=(RuntimeError,))
+    with pytest.raises(UserError, match=r"cannot be written \(can't write\)"), also:
+        raise RuntimeError("can't write")
     with pytest.raises(RuntimeError), files.disk_errors("here"):
         raise RuntimeError
 
 
 @pytest.mark.parametrize("error", files.DAMAGE)
 def test_whatever_readers_raise_for_a_damaged_file_is_one_line(error):
-    with pytest.raises(UserError, match=r"^a.npz is damaged or not what it should be \(.+\): restore"):
-        with files.damage("a.npz"):
-            raise error()
+    says = r"^a.npz is damaged or not what it should be \(.+\): restore"
+    with pytest.raises(UserError, match=says), files.damage("a.npz"):
+        raise error()
     with pytest.raises(UserError, match="of another kind"), files.damage("a.npz"):
         raise UserError("of another kind")
     with pytest.raises(ZeroDivisionError), files.damage("a.npz"):
@@ -247,7 +250,7 @@ def test_what_is_no_regular_file_is_one_line(tmp_path, kind):
         "device": lambda: path.symlink_to("/dev/zero"),
     }[kind]()
     opened = len(os.listdir("/proc/self/fd"))
-    with pytest.raises(UserError, match="not a regular file|cannot be read"):
+    with pytest.raises(UserError, match=r"not a regular file|cannot be read"):
         files.open_regular(str(path))
     assert len(os.listdir("/proc/self/fd")) == opened
     with pytest.raises(UserError, match="cannot be read"):
@@ -297,7 +300,7 @@ def test_arrays_are_read_as_they_were_written(save, compressed):
 
 
 def test_a_compressed_array_is_refused_where_it_should_be_stored():
-    with pytest.raises(UserError, match="x.npy is compressed or encrypted"):
+    with pytest.raises(UserError, match=r"x.npy is compressed or encrypted"):
         read(npz(save=np.savez_compressed))
 
 
@@ -305,7 +308,7 @@ def test_a_compression_that_numpy_does_not_write_is_refused():
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_LZMA) as archive:
         archive.writestr("x.npy", b"")
-    with pytest.raises(UserError, match="x.npy is compressed"):
+    with pytest.raises(UserError, match=r"x.npy is compressed"):
         read(content, compressed=True, names=("x",))
 
 
@@ -324,7 +327,9 @@ def test_arrays_that_are_missing_or_too_many_are_refused(names):
 
 
 def test_arrays_that_are_not_accepted_are_refused_before_they_are_read():
-    with pytest.raises(UserError, match=r"^a.npz: the array x is damaged .*shape \(2, 3\).*float32"):
+    with pytest.raises(
+        UserError, match=r"^a.npz: the array x is damaged .*shape \(2, 3\).*float32"
+    ):
         read(npz(), lambda shape, dtype: False)
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 import subprocess
 import sys
 
@@ -167,7 +168,7 @@ sys.exit(code)
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_help_and_wrong_flags_import_nothing_heavy(script):
+def test_help_shows_every_default_and_imports_nothing_heavy(script):
     run = subprocess.run(
         [sys.executable, "-c", LIGHT.format(script=script, heavy=HEAVY)],
         cwd=ROOT,
@@ -177,3 +178,7 @@ def test_help_and_wrong_flags_import_nothing_heavy(script):
     )
     assert run.returncode == 0, run.stderr
     assert "usage: " in run.stdout
+    options = re.split(r"\n  (?=--)", run.stdout)[1:]
+    assert len(options) >= 5
+    for option in options:
+        assert "(default: " in " ".join(option.split()), option

@@ -180,7 +180,9 @@ def test_a_wrong_value_inside_is_refused_by_the_name_of_its_key(key, inner, wron
     if wrong in INNER_VALID.get(inner, ()):
         RunRecord.from_json(content)
         return
-    with pytest.raises(ValueError, match=rf"(?s)run.json: unexpected {key}: .*({INNER[key, inner]})"):
+    with pytest.raises(
+        ValueError, match=rf"(?s)run.json: unexpected {key}: .*({INNER[key, inner]})"
+    ):
         RunRecord.from_json(content)
 
 
@@ -215,7 +217,7 @@ def test_a_wrong_value_inside_is_refused_by_the_name_of_its_key(key, inner, wron
 def test_values_just_out_of_range_are_refused(change):
     content = copy.deepcopy(as_stored(RECORD))
     change(content)
-    with pytest.raises(ValueError, match="^run.json: unexpected "):
+    with pytest.raises(ValueError, match=r"^run.json: unexpected "):
         RunRecord.from_json(content)
 
 

@@ -50,7 +50,7 @@ def test_modules_are_hidden_from_imports_and_come_back(monkeypatch):
         import json  # was imported before: it stays
 
         assert json.loads("1") == 1
-    import wave  # noqa: F811
+    import wave
 
     assert wave.open
 

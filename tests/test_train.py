@@ -30,6 +30,7 @@ from tests.helpers import (
     interrupted,
     last_line,
     points,
+    run_script,
     same_run,
     train,
 )
@@ -194,7 +195,7 @@ def test_the_noise_of_a_step_comes_in_antithetic_pairs(samples):
 
 def test_fewer_images_are_distorted_as_the_learning_rate_falls():
     """Of 48 steps: 4 of warm-up, then down; nearly all at step 6, half at 24, hardly any at 47."""
-    step, config = training_step(elastic=0.8)
+    step, _ = training_step(elastic=0.8)
     shares = [float(step.distorted_share(tf.constant(number))) for number in (1, 4, 6, 24, 47)]
     np.testing.assert_allclose(shares, [0.5, 1, 42 / 44, 24 / 44, 1 / 44], rtol=1e-5)
     images, _ = step.inputs(INDICES, NUMBERS)
@@ -647,15 +648,33 @@ def test_a_fallback_has_folders_of_its_own(tmp_path, monkeypatch, capsys):
     assert left == {"weight_train_digits", "log_digits"}
 
 
-def test_mnist_never_falls_back(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    for name, value in OFFLINE.items():
-        monkeypatch.setenv(name, value)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    assert script.main(["--dataset", "mnist"]) == 2
-    captured = capsys.readouterr()
-    assert captured.err.count("\n") == 1 and captured.err.startswith("train.py: error: --dataset")
+def test_mnist_never_falls_back(tmp_path):
+    """As a process."""
+    environment = {**OFFLINE, "KERAS_HOME": str(tmp_path / "keras")}
+    run = run_script("train.py", "--dataset", "mnist", cwd=tmp_path, **environment)
+    assert run.returncode == 2
+    assert run.stderr.count("\n") == 1 and run.stderr.startswith("train.py: error: --dataset mnist")
     assert {path.name for path in tmp_path.iterdir()} <= {"keras"}
+
+
+@pytest.mark.slow
+def test_the_whole_way_on_the_digits_of_scikit_learn(tmp_path):
+    """Without network and without MNIST: train, evaluate and generate, each as a process."""
+    environment = {**OFFLINE, "KERAS_HOME": str(tmp_path / "keras")}
+    trained = run_script("train.py", "--epoch", "2", cwd=tmp_path, **environment)
+    assert trained.returncode == 0, trained.stderr
+    assert trained.stdout.count("THIS IS NOT MNIST") == 2  # at the start and beside the results
+    lines = [line for line in trained.stdout.splitlines() if line.startswith("Epoch ")]
+    assert len(lines) == 2 and "images/s" in lines[0]
+    assert trained.stderr == ""
+    folder = ["--load_weight_dir", "weight_train_digits"]
+    evaluated = run_script("eval.py", *folder, cwd=tmp_path, **environment)
+    assert evaluated.returncode == 0, evaluated.stderr
+    assert "300 test images of digits" in evaluated.stdout and evaluated.stderr == ""
+    generated = run_script("eval_genresult.py", *folder, cwd=tmp_path)
+    assert generated.returncode == 0 and generated.stderr == ""
+    expected = {"metrics.json", "reconstructions.png", "generated.png", "generated.npz"}
+    assert expected <= {path.name for path in (tmp_path / "result").iterdir()}
 
 
 def test_a_path_that_needs_quotes_is_quoted_in_the_next_commands():

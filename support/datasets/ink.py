@@ -22,6 +22,8 @@ WIDEST_STROKE = 0.35
 # What is wider than this many of the thickest strokes is shadow; what is darker than this share of
 # the darkest ink is surely stroke.
 SHADOW, DARKEST = 2.5, 0.5
+# Edges of a scan are at most this share of the picture, and darker than this share of the paper.
+EDGE, EDGE_DARKNESS = 0.1, 0.4
 # Noise above this share of white would be taken for ink, and is smoothed away.
 TOLERATED_NOISE = 0.04
 # Below this difference from its paper, nothing is ink.
@@ -29,7 +31,7 @@ LEAST_DARKNESS = 0.1
 # Paper is at least this bright.
 DARKEST_PAPER = 0.02
 # Pixels a side of the small copies that decide on the whole picture.
-OVERVIEW, COARSE = 96, 60
+OVERVIEW, COARSE = 96, 50
 # What makes a bright area a sheet on a table: its share of the picture, how much of its rectangle
 # it fills, how much of it is paper, how much of the picture's border is table.
 SHEET_AREA, SHEET_FILLS, SHEET_PAPER, TABLE_BORDER = 0.06, 0.85, 0.6, 0.55
@@ -86,12 +88,24 @@ def _deviation(small: Grey) -> Grey:
     """
     from scipy import ndimage
 
-    return small - ndimage.median_filter(small, max(3, min(small.shape) // 2), mode="reflect")
+    return small - ndimage.median_filter(small, max(3, min(small.shape) // 2), mode="nearest")
 
 
 def is_light_on_dark(grey: Grey) -> bool:
     """Whether small things in a picture are brighter than what is around them."""
     return bool((_deviation(shrink(grey, COARSE)) ** 3).sum() > 0)
+
+
+def without_dark_edges(grey: Grey) -> Grey:
+    """Cuts off the dark edges of a scan: rows and columns at the border without any paper."""
+    paper = np.median(grey)
+    cuts = []
+    for lines in (grey, grey[::-1], grey.T, grey.T[::-1]):
+        most = int(EDGE * len(lines))
+        dark = np.percentile(lines[:most], 90, axis=1) < EDGE_DARKNESS * paper
+        cuts.append(int(np.flatnonzero(dark)[-1]) + 1 if dark.any() else 0)
+    top, bottom, left, right = cuts
+    return grey[top : len(grey) - bottom, left : grey.shape[1] - right]
 
 
 def sheet(grey: Grey) -> Sheet:

@@ -207,7 +207,10 @@ def test_where_the_standard_normal_is_as_good_it_stays():
         (lambda mu, log_var, labels: (1e4 * mu, log_var, labels), "z reaches beyond 900"),
         (lambda mu, log_var, labels: (mu, log_var + 400, labels), "z reaches beyond 900"),
         (lambda mu, log_var, labels: (np.nan * mu + mu, log_var, labels), "no latent dimension"),
-        (lambda mu, log_var, labels: (0 * mu, 0 * log_var, labels), "no latent dimension is active"),
+        (
+            lambda mu, log_var, labels: (0 * mu, 0 * log_var, labels),
+            "no latent dimension is active",
+        ),
         (
             lambda mu, log_var, labels: (mu, log_var, 5 * (np.arange(40) == 3).astype(np.uint8)),
             "only one training image has the label 5",

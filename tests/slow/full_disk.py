@@ -16,7 +16,8 @@ import sys
 import tempfile
 from unittest import mock
 
-from support import weights, window
+from support.storage import weights
+from support.training import steps
 from tests.helpers import last_line, lost_by_rerun, quietly
 
 ARGV = ("--epoch", "2", "--save_every", "0")
@@ -37,7 +38,7 @@ def main(argv=None):
 def soak(work, disks, seed=0):
     """Runs on `disks` small disks below `work`; returns how many were lost."""
     draw, lost, filled = random.Random(seed), 0, 0
-    with mock.patch.object(window, "size", lambda *_: 6):
+    with mock.patch.object(steps, "most_steps_per_call", lambda *_: 6):
         quietly(work / "whole", *ARGV)
         for number in range(disks):
             disk = work / f"disk{number}"
@@ -62,7 +63,7 @@ def on(disk, whole):
         return code, f"ended with {code}: {printed}"
     if code == 2 and "cannot be written" not in last_line(printed):
         return code, f"says: {last_line(printed)}"
-    weights.read_run(str(disk / "weights"))
+    weights.read_record(str(disk / "weights"))
     subprocess.run(["mount", "-o", "remount,size=30m", disk], check=True)
     return code, lost_by_rerun(disk, whole, *ARGV)
 

@@ -23,17 +23,21 @@ import shutil
 import sys
 import tempfile
 import time
-from unittest import mock
 
 import numpy as np
 
-import data
-from support import weights, window
-from tests.helpers import SMALL, files_in, last_line, run_script, stop_after, train
+from support.storage import weights_file
+from tests.helpers import SMALL, files_in, interrupted, last_line, run_script, train
 
 KINDS = ("npz", "idx", "weights", "save", "owner")
 # Damaged in a run that goes on.
 IN_PROGRESS = ("save", "owner")
+IDX_FILES = (
+    "train-images-idx3-ubyte",
+    "train-labels-idx1-ubyte",
+    "t10k-images-idx3-ubyte",
+    "t10k-labels-idx1-ubyte",
+)
 SLOWEST_SECONDS = 120
 MEMORY_LIMIT = 2 * 2**30
 
@@ -106,19 +110,18 @@ def originals(kind, folder):
     if kind == "npz":
         np.savez_compressed(os.path.join(folder, "mnist.npz"), **arrays)
     elif kind == "idx":
-        for name, array in zip(data.IDX_FILES, arrays.values(), strict=True):
+        for name, array in zip(IDX_FILES, arrays.values(), strict=True):
             header = np.array([2048 + array.ndim, *array.shape], ">u4").tobytes()
             with gzip.open(os.path.join(folder, f"{name}.gz"), "wb") as file:
                 file.write(header + array.tobytes())
     else:
-        interrupted = kind in IN_PROGRESS
+        in_progress = kind in IN_PROGRESS
         with (
             contextlib.redirect_stdout(io.StringIO()),
-            mock.patch.object(window, "compiled", stop_after(30 if interrupted else 10**9)),
-            mock.patch.object(window, "size", lambda *_: 6),
+            interrupted(steps=30 if in_progress else 10**9, steps_per_call=6),
         ):
             code = train(pathlib.Path(folder), "--epoch", "3", "--save_every", "0")
-        assert code == (143 if interrupted else 0)
+        assert code == (143 if in_progress else 0)
     return folder
 
 
@@ -147,9 +150,9 @@ def targets(folder, kind):
     """The files of one kind that may be damaged, and what they may be swapped with."""
     weights_dir = os.path.join(folder, "weights")
     if kind == "weights":
-        return [weights.finished(weights_dir)]
+        return [weights_file.finished_path(weights_dir)]
     if kind == "save":
-        return [weights.checkpoint(weights_dir, weights.steps(weights_dir)[-1])]
+        return [weights_file.save_path(weights_dir, weights_file.saved_steps(weights_dir)[-1])]
     if kind == "owner":
         return [os.path.join(folder, "log", "owner.json")]
     return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]

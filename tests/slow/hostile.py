@@ -25,11 +25,15 @@ import zipfile
 import numpy as np
 
 import data
-from support import UserError, curves, weights
-from tests.helpers import stop_after, train
+from support.display import summaries
+from support.errors import UserError
+from support.storage import weights, weights_file
+from tests.helpers import interrupted, train
+from tests.slow.fuzz import IDX_FILES
 
 SLOWEST_SECONDS = 20
 MEMORY_LIMIT = 200 * 2**20
+NPZ_KEYS = ("x_train", "y_train", "x_test", "y_test")
 KINDS = ("weights", "save", "owner", "npz", "idx", "gz", "weights zip", "save zip", "directory zip")
 
 
@@ -82,23 +86,18 @@ def originals(folder, kind):
     if kind in ("npz", "idx", "gz"):
         return data_files(folder, kind)
     if kind == "owner":
-        curves.claim(str(folder), "0123abcd")
-        return folder / curves.OWNER, lambda: curves.require_free(str(folder), "0123abcd", False)
+        summaries.claim(str(folder), "0123abcd")
+        path = folder / summaries.OWNER
+        return path, lambda: summaries.require_free(str(folder), "0123abcd", False)
     if kind.startswith("save"):
-        from support import window
-
-        compiled = window.compiled
-        window.compiled = stop_after(12)
-        try:
+        with interrupted(steps=12, steps_per_call=12):
             assert train(folder, "--epoch", "2") == 143
-        finally:
-            window.compiled = compiled
-        path = pathlib.Path(weights.checkpoint(str(folder / "weights"), 12))
+        path = pathlib.Path(weights_file.save_path(str(folder / "weights"), 12))
         with zipfile.ZipFile(path) as archive:
-            like = dict(np.load(io.BytesIO(archive.read(weights.TRAINING))))
+            like = dict(np.load(io.BytesIO(archive.read(weights_file.TRAINING))))
         return path, lambda: weights.read(str(path), training_like=like)
     assert train(folder, "--epoch", "1") == 0
-    path = folder / "weights" / weights.FINISHED
+    path = folder / "weights" / weights_file.FINISHED
     return path, lambda: weights.read(str(path))
 
 
@@ -109,13 +108,13 @@ def data_files(folder, kind):
     arrays = images[:110], labels[:110], images[110:], labels[110:]
     if kind == "npz":
         path = folder / "mnist.npz"
-        np.savez_compressed(path, **dict(zip(data.NPZ_KEYS, arrays, strict=True)))
+        np.savez_compressed(path, **dict(zip(NPZ_KEYS, arrays, strict=True)))
     else:
-        for name, array in zip(data.IDX_FILES, arrays, strict=True):
+        for name, array in zip(IDX_FILES, arrays, strict=True):
             content = np.array([2048 + array.ndim, *array.shape], ">u4").tobytes() + array.tobytes()
             path = folder / (name + ".gz" * (kind == "gz"))
             path.write_bytes(gzip.compress(content) if kind == "gz" else content)
-        path = folder / (data.IDX_FILES[0] + ".gz" * (kind == "gz"))
+        path = folder / (IDX_FILES[0] + ".gz" * (kind == "gz"))
     return path, lambda: data.load("auto", str(folder))
 
 
@@ -193,7 +192,7 @@ def honest(kind, found, expected):
         return found.sha256 != expected.sha256
     if kind not in ("weights zip", "save zip"):
         return False
-    arrays, before = ([*found[1]["encoder"], *found[1]["decoder"]] for found in (found, expected))
+    arrays, before = ([*one.encoder, *one.decoder] for one in (found, expected))
     return all(
         one.shape == other.shape and np.isfinite(one).all()
         for one, other in zip(arrays, before, strict=True)

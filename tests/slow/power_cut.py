@@ -18,7 +18,8 @@ import subprocess
 import sys
 import tempfile
 
-from support import UserError, weights
+from support.errors import UserError
+from support.storage import weights
 from tests.helpers import ROOT, SMALL, folders, lost_by_rerun, points
 
 CALLS = "openat,write,pwrite64,lseek,ftruncate,rename,renameat,renameat2,unlink,unlinkat,rmdir"
@@ -101,25 +102,12 @@ class Disk:
     def apply(self, call, arguments, result, result_path):
         """Applies one call; whether it may have changed what a power cut would leave."""
         if call == "openat":
-            path = decoded(result_path).decode()
-            if not path.startswith(self.base):
-                self.open.pop(int(result), None)
-                return False
-            new = path not in self.shown
-            if new:
-                self.shown[path] = {"now": bytearray(), "synced": b""}
-            elif "O_TRUNC" in arguments:
-                self.shown[path]["now"] = bytearray()
-            self.open[int(result)] = [path, self.shown[path], 0]
-            return new
-        if call in ("mkdir", "mkdirat"):
+            return self.apply_open(decoded(result_path).decode(), arguments, int(result))
+        if call in ("mkdir", "mkdirat", "unlink", "unlinkat", "rmdir"):
             path = self.path(arguments)
-            if path:
+            if path and call.startswith("mkdir"):
                 self.shown[path] = None
-            return bool(path)
-        if call in ("unlink", "unlinkat", "rmdir"):
-            path = self.path(arguments)
-            if path:
+            elif path:
                 del self.shown[path]
             return bool(path)
         if call.startswith("rename"):
@@ -130,33 +118,55 @@ class Disk:
         number = int(re.match(r"\d+", arguments)[0])
         if number not in self.open:
             return False
-        path, inode, offset = self.open[number]
+        if call in ("fsync", "fdatasync"):
+            self.apply_sync(number)
+            return True
+        self.apply_write(call, arguments, int(result), number)
+        return False
+
+    def apply_open(self, path, arguments, number):
+        """Opens a file; whether it is a new one."""
+        if not path.startswith(self.base):
+            self.open.pop(number, None)
+            return False
+        new = path not in self.shown
+        if new:
+            self.shown[path] = {"now": bytearray(), "synced": b""}
+        elif "O_TRUNC" in arguments:
+            self.shown[path]["now"] = bytearray()
+        self.open[number] = [path, self.shown[path], 0]
+        return new
+
+    def apply_write(self, call, arguments, result, number):
+        """Changes the contents of an open file, or where it is written next."""
+        _, inode, offset = self.open[number]
         if call == "close":
             del self.open[number]
         elif call == "lseek":
-            self.open[number][2] = int(result)
-        elif call in ("write", "pwrite64"):
-            content = decoded(re.search(r'"([^"]*)"', arguments)[1])[: int(result)]
+            self.open[number][2] = result
+        elif call == "ftruncate":
+            length = int(arguments.rpartition(",")[2])
+            inode["now"] = inode["now"][:length].ljust(length, b"\0")
+        else:
+            content = decoded(re.search(r'"([^"]*)"', arguments)[1])[:result]
             at = offset if call == "write" else int(arguments.rpartition(",")[2])
             missing = at - len(inode["now"])
             inode["now"][at : at + len(content)] = b"\0" * max(0, missing) + content
             if call == "write":
                 self.open[number][2] = at + len(content)
-        elif call == "ftruncate":
-            length = int(arguments.rpartition(",")[2])
-            inode["now"] = inode["now"][:length].ljust(length, b"\0")
-        elif inode is None:
-            for names in (self.kept, self.shown):
-                for name in [name for name in names if os.path.dirname(name) == path]:
-                    if name in self.shown:
-                        self.kept[name] = self.shown[name]
-                    else:
-                        self.kept.pop(name)
-            return True
-        else:
+
+    def apply_sync(self, number):
+        """Brings to disk the contents of a file, or the names in a folder."""
+        path, inode, _ = self.open[number]
+        if inode is not None:
             inode["synced"] = bytes(inode["now"])
-            return True
-        return False
+            return
+        for names in (self.kept, self.shown):
+            for name in [name for name in names if os.path.dirname(name) == path]:
+                if name in self.shown:
+                    self.kept[name] = self.shown[name]
+                else:
+                    self.kept.pop(name)
 
     def left(self, names):
         """What a power cut leaves: path -> content, or None for a folder."""
@@ -192,16 +202,16 @@ def judged(place, whole, disk):
             target.write_bytes(content)
     place.mkdir(exist_ok=True)
     try:
-        run = weights.read_run(str(place / "weights"))
+        record = weights.read_record(str(place / "weights"))
     except UserError as error:
         return f"no good save: {error}"
-    for part in ("train", "val") if run else ():
+    for part in ("train", "val") if record else ():
         expected = points(whole / "log" / part)
         found = points(place / "log" / part) if (place / "log" / part).is_dir() else {}
         for tag, curve in expected.items():
-            due = [point for point in curve if point[0] <= run["step"]]
-            if [point for point in found.get(tag, []) if point[0] <= run["step"]] != due:
-                return f"points of {part} {tag} up to step {run['step']} are missing"
+            due = [point for point in curve if point[0] <= record.step]
+            if [point for point in found.get(tag, []) if point[0] <= record.step] != due:
+                return f"points of {part} {tag} up to step {record.step} are missing"
     return lost_by_rerun(place, whole, *ARGV)
 
 

@@ -2,9 +2,10 @@
 
     python -m tests.slow.readers --evaluations 1000      # some minutes
 
-The run saves after each window; what it removes is set aside. Each evaluation reads the newest save
-as eval.py does and computes its figures. In the end every one of them must equal, to the last bit,
-the figures of the save of its step. Prints a total; exit code 1 where one differed.
+The run saves after each call of several steps; what it removes is set aside. Each evaluation reads
+the newest save as eval.py does and computes its figures. In the end every one of them must equal,
+to the last bit, the figures of the save of its step. Prints a total; exit code 1 where one
+differed.
 """
 
 import argparse
@@ -14,20 +15,21 @@ import sys
 import tempfile
 
 import data
-from support import weights
+import model
+from support.storage import weights, weights_file
 from tests.helpers import ROOT, SMALL, folders, wait_for
 
 IMAGES = data.load("digits").test.images[:50]
 # A run that sets its older saves aside instead of removing them.
 KEEPING = """
 import os, sys
-from support import run_folder, weights
+from support.storage import saves, weights_file
 aside = sys.argv.pop(1)
 def kept(self, steps):
     for step in steps:
-        path = weights.checkpoint(self.path, step)
+        path = weights_file.save_path(self.folder, step)
         os.rename(path, os.path.join(aside, os.path.basename(path)))
-run_folder.RunFolder._remove_saves = kept
+saves.Saves._remove = kept
 import train
 sys.exit(train.main(sys.argv[1:]))
 """
@@ -54,14 +56,14 @@ def compared(work, evaluations):
     process = subprocess.Popen(command, cwd=ROOT, **pipes)
     where = str(work / "weights")
     try:
-        wait_for(lambda: weights.steps(where)[-1:] > [0], process)
+        wait_for(lambda: weights_file.saved_steps(where)[-1:] > [0], process)
         seen = [evaluated(where) for _ in range(evaluations)]
         assert process.poll() is None, "the run ended before the evaluations"
     finally:
         process.kill()
         process.wait()
     of_saves = {}
-    for path in [*aside.iterdir(), *(work / "weights" / weights.CHECKPOINTS).glob("*.keras")]:
+    for path in [*aside.iterdir(), *(work / "weights" / weights_file.CHECKPOINTS).glob("*.keras")]:
         step, figures = evaluated(str(path))
         of_saves[step] = figures
     wrong = sum(of_saves.get(step) != figures for step, figures in seen)
@@ -72,16 +74,12 @@ def compared(work, evaluations):
 
 def evaluated(where):
     """The step and the figures of the newest save."""
-    from support import evaluation
-
-    vae, run = weights.load(where)
-    images = IMAGES
+    vae, record = weights.load(where)
+    images = data.to_float(IMAGES)
     # Without a graph: one for each model would be traced.
-    mu, log_var = vae.encode(data.pixels(images))
-    import model
-
-    terms = model.loss_terms(data.pixels(images), mu, log_var, vae.decode(mu))
-    return run["step"], evaluation.means({name: term.numpy() for name, term in terms.items()})
+    mu, log_var = vae.encode(images)
+    terms = model.loss_terms(images, mu, log_var, vae.decode(mu))
+    return record.step, {name: term.numpy().mean() for name, term in terms.items()}
 
 
 if __name__ == "__main__":

@@ -23,8 +23,7 @@ import urllib.request
 
 import numpy as np
 
-from support.curves import tag
-from tests.helpers import ROOT, arrays_of
+from tests.helpers import ROOT, TAGS, arrays_of
 
 PARTS = ("train", "val")
 
@@ -98,7 +97,7 @@ def seconds_to_first_point(folder, started):
 
     events = EventAccumulator(os.path.join(folder, "log", "val"))
     events.Reload()
-    return events.Scalars(tag("loss_total"))[0].wall_time - started
+    return events.Scalars(TAGS["loss_total"])[0].wall_time - started
 
 
 def stray_files(folder):

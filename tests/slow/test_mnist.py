@@ -10,17 +10,20 @@ import pytest
 import data
 import eval as eval_script
 from tests.helpers import ROOT
+from tests.slow.fuzz import IDX_FILES
+
+SHA256 = "5a4d4600f9ae243d0ab9ee1ff6d948035e6f85a423fdfacf899262ac3ca6f325"
 
 
 def test_real_mnist_in_both_formats(mnist_dir, tmp_path):
-    for name in data.IDX_FILES:
+    for name in IDX_FILES:
         os.symlink(os.path.join(mnist_dir, f"{name}.gz"), tmp_path / f"{name}.gz")
     loaded = data.load("mnist", mnist_dir)
     from_idx = data.load("mnist", str(tmp_path))
     for one, other in zip(loaded[2:5], from_idx[2:5], strict=True):
         np.testing.assert_array_equal(one.images, other.images)
         np.testing.assert_array_equal(one.labels, other.labels)
-    assert loaded.name == "mnist" and loaded.sha256 == data.MNIST_SHA256
+    assert loaded.name == "mnist" and loaded.sha256 == SHA256
     assert [len(split.images) for split in loaded[2:5]] == [55_000, 5_000, 10_000]
     assert loaded.train.labels[:5].tolist() == [5, 0, 4, 1, 9]
     assert loaded.test.labels[:5].tolist() == [7, 2, 1, 0, 4]

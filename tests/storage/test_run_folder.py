@@ -200,7 +200,9 @@ def test_a_save_in_the_place_of_finished_weights_is_refused(places):
     begun(places)
     save, done = weights_file.save_path(places[0], 10), weights_file.finished_path(places[0])
     os.rename(save, done)
-    with pytest.raises(UserError, match=f"^{done} is a save of an unfinished run: move .* to {save}"):
+    with pytest.raises(
+        UserError, match=f"^{done} is a save of an unfinished run: move .* to {save}"
+    ):
         opened(places)
     os.rename(done, save)
     finished(places)

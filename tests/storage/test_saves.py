@@ -109,7 +109,9 @@ def test_what_makes_a_run_finished_is_removed_first_then_its_saves_the_newest_fi
     for step in (10, 20):
         save(saves, step)
     remove, seen = os.remove, []
-    monkeypatch.setattr(os, "remove", lambda path: (seen.append(os.path.basename(path)), remove(path)))
+    monkeypatch.setattr(
+        os, "remove", lambda path: (seen.append(os.path.basename(path)), remove(path))
+    )
     saves.remove_earlier_run()
     assert seen == ["vae.keras", "step-000000020.keras", "step-000000010.keras"]
     saves.remove_earlier_run()  # of which nothing is left

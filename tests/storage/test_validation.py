@@ -1,4 +1,4 @@
-"""support/storage/validation.py: what of a damaged or hostile file is refused, and by which line."""
+"""support/storage/validation.py: what of a damaged or hostile file is refused, by which line."""
 
 import io
 import json

@@ -68,7 +68,7 @@ def test_the_newest_save_counts_until_a_finished_file_is_there(saves, tmp_path):
     assert weights.read_record(str(tmp_path)).step == 1
     # A finished file that is damaged is never passed over in silence.
     os.truncate(tmp_path / "vae.keras", 3000)
-    with pytest.raises(UserError, match="vae.keras is damaged"):
+    with pytest.raises(UserError, match=r"vae.keras is damaged"):
         weights.read(str(tmp_path))
 
 
@@ -83,7 +83,7 @@ def test_a_damaged_save_gives_way_to_the_one_before_with_a_notice(saves, tmp_pat
     assert capsys.readouterr().err == ""
     os.truncate(saves[1], 3000)
     os.truncate(saves[0], 3000)
-    with pytest.raises(UserError, match="step-000000001.keras is damaged"):
+    with pytest.raises(UserError, match=r"step-000000001.keras is damaged"):
         weights.read(str(tmp_path))
     assert capsys.readouterr().err.count("Notice") == 2
 

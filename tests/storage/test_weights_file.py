@@ -105,7 +105,7 @@ def test_a_disk_that_is_full_is_one_line(tmp_path, monkeypatch, error):
         raise error
 
     monkeypatch.setattr(files, "write_whole", full)
-    with pytest.raises(UserError, match="x.keras cannot be written"):
+    with pytest.raises(UserError, match=r"x.keras cannot be written"):
         weights_file.write(str(tmp_path / "x.keras"), new_vae(), RECORD)
 
 

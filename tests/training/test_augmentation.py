@@ -1,4 +1,4 @@
-"""support/training/augmentation.py: distortion beside SciPy's, samples, and what each depends on."""
+"""support/training/augmentation.py: distortion beside SciPy's, samples, what each depends on."""
 
 import itertools
 

@@ -400,7 +400,9 @@ def test_a_worker_that_is_not_the_chief_resumes_and_writes_nothing(folder, capsy
 def test_a_batch_that_workers_cannot_share_is_refused_before_anything_is_made(folder):
     workers = Workers()
     workers.replicas = 3
-    with pytest.raises(UserError, match="--batch 20 cannot be divided by the 3 devices"):
-        with played(folder, workers=workers):
-            pytest.fail("began")
+    with (
+        pytest.raises(UserError, match="--batch 20 cannot be divided by the 3 devices"),
+        played(folder, workers=workers),
+    ):
+        pytest.fail("began")
     assert saved(folder) == []

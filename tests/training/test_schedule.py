@@ -54,5 +54,7 @@ def test_steps_of_any_integer_type_give_the_same_rate():
     """Keras counts steps in int64 or int32, the curve in Python's own."""
     rate = LearningRate(0.02, "linear", 5, 60)
     for step in (0, 7, 59):
-        rates = {float(rate(given)) for given in (step, tf.constant(step), tf.constant(step, "int64"))}
+        rates = {
+            float(rate(given)) for given in (step, tf.constant(step), tf.constant(step, "int64"))
+        }
         assert len(rates) == 1

@@ -12,7 +12,7 @@ EACH = pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM, signal.
 
 
 @EACH
-def test_the_first_signal_is_remembered_and_the_second_gives_up_saving(signum):
+def test_a_second_signal_gives_up_saving(signum):
     with Signals() as signals:
         assert signals.received is None
         os.kill(os.getpid(), signum)
