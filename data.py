@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from support.datasets import download, formats, inspection, sklearn_digits
+from support import datasets, noise
 from support.datasets.types import PIXELS, SIDE, Contents, Dataset, Split
 from support.errors import UserError
 
@@ -63,7 +63,7 @@ def load(
             raise UserError(f"the data set digits does not use {data_dir}: leave out one of them")
         loaded = _digits()
     elif data_dir:
-        contents = formats.read(os.path.expanduser(data_dir), transpose)
+        contents = datasets.formats.read(os.path.expanduser(data_dir), transpose)
         loaded = _of_files(contents, dataset, data_dir)
     elif dataset == "custom":
         raise UserError("the data set custom has no download: --data_dir names your files")
@@ -86,7 +86,7 @@ def mnist_test_100(reason: str) -> Dataset:
     Args:
         reason: why not all; the data set's `fallback_reason`.
     """
-    contents = formats.read(FIRST_TEST_IMAGES)
+    contents = datasets.formats.read(FIRST_TEST_IMAGES)
     nothing = Split(np.zeros((0, PIXELS), np.uint8), np.zeros(0, np.uint8))
     return Dataset(
         "mnist",
@@ -108,7 +108,7 @@ def batches(images: int, batch: int, seed: int, epoch: int) -> NDArray[np.int32]
     Returns:
         int32 (steps, batch), indices into the training images.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(images).astype(np.int32)
+    order = noise.epoch_order(images, seed, epoch)
     steps = images // batch
     return order[: steps * batch].reshape(steps, batch)
 
@@ -122,10 +122,10 @@ def to_float(images: NDArray[np.uint8] | tf.Tensor) -> tf.Tensor:
 
 def _downloaded(name: str) -> Dataset:
     """A data set by name, from the cache or the network."""
-    download_ = download.fetch(name)
-    contents = formats.read_entries(download_.listing, name)
+    download = datasets.download.fetch(name)
+    contents = datasets.formats.read_entries(download.listing, name)
     loaded = _named_and_split(contents, name)
-    return loaded._replace(notices=download_.notices)
+    return loaded._replace(notices=download.notices)
 
 
 def _of_files(contents: Contents, wanted: str, data_dir: str) -> Dataset:
@@ -144,8 +144,8 @@ def _of_files(contents: Contents, wanted: str, data_dir: str) -> Dataset:
             f"these are not all {TRAIN_IMAGES:,} and {TEST_IMAGES:,} images of {wanted}: "
             "the data set is named custom"
         )
-    notices += inspection.notices(loaded, contents.transposed)
-    description = inspection.describe(contents, loaded)
+    notices += datasets.inspection.notices(loaded, contents.transposed)
+    description = datasets.inspection.describe(contents, loaded)
     return loaded._replace(description=description, notices=tuple(notices))
 
 
@@ -247,6 +247,6 @@ def _require_enough(train: Split, validation: Split, test: Split) -> None:
 
 def _digits() -> Dataset:
     """The digits of scikit-learn."""
-    images, labels = sklearn_digits.load()
-    train, validation, test = sklearn_digits.split(images, labels)
+    images, labels = datasets.sklearn_digits.load()
+    train, validation, test = datasets.sklearn_digits.split(images, labels)
     return Dataset("digits", _sha256(images, labels), train, validation, test)

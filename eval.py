@@ -23,14 +23,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 import data
-from support import analysis, cli, display, files, noise, records, startup, storage
-from support.datasets import photos
+from support import analysis, cli, datasets, display, files, noise, records, startup, storage
 from support.datasets.types import Dataset
 from support.errors import UserError
 
 if TYPE_CHECKING:
     from support.analysis.metrics import Figures
     from support.analysis.own_images import OwnImage
+    from support.datasets.photos import Digit
     from support.storage.validation import Weights
 
 # Every figure that the table may show, with its unit.
@@ -201,7 +201,7 @@ def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSe
     dataset = load_dataset(record.dataset, args)
     for line in (*dataset.description, *(f"Notice: {notice}" for notice in dataset.notices)):
         print(line)
-    images = as_trained_on(dataset.test.images, record, args.seed)
+    images = analysis.metrics.as_evaluated(dataset.test.images, record.binarized, args.seed)
     test_set = TestSet(dataset, images, record.dataset)
     if test_set.is_partial:
         if args.report:
@@ -214,7 +214,8 @@ def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) ->
     """Returns the data set; of MNIST, where it is not available, the images in this repository."""
     if args.dataset != "auto":
         with cli.explained(f"--dataset {args.dataset}: "):
-            return data.load(args.dataset, cli.data_dir(args, args.dataset))
+            path = cli.data_dir(args, args.dataset)
+            return data.load(args.dataset, path, transpose=args.transpose)
     name = trained_on.name
     data_dir = cli.data_dir(args, name)
     own_data = data_dir or name == "custom"
@@ -224,7 +225,8 @@ def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) ->
         # What a folder holds is known by its content, whatever it is expected to hold.
         known_by_content = data_dir and name in ("mnist", "custom")
         try:
-            dataset = data.load("auto" if known_by_content else name, data_dir)
+            wanted = "auto" if known_by_content else name
+            dataset = data.load(wanted, data_dir, transpose=args.transpose)
         except UserError as error:
             if data_dir or name != "mnist":
                 raise
@@ -236,13 +238,6 @@ def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) ->
                 f"{dataset.name} to evaluate on these"
             )
     return dataset
-
-
-def as_trained_on(
-    images: NDArray[np.uint8], record: records.RunRecord, seed: int
-) -> NDArray[np.uint8]:
-    """Returns images as the weights know them: a Bernoulli sample, where they trained on such."""
-    return noise.bernoulli_sample(images, seed) if record.binarized else images
 
 
 # The model ------------------------------------------------------------------------------------
@@ -277,6 +272,10 @@ class TrainedModel:
         """Whether the fitted prior knows several classes."""
         return self.prior is not None and len(self.prior.labels) > 1
 
+    def as_evaluated(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns images, uint8 (n, 784), as the model is evaluated on them."""
+        return analysis.metrics.as_evaluated(images, self.record.binarized, self.seed)
+
     def decode(self, mu: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Returns the images of z = mu: (..., latent_dim) -> uint8 (..., 784)."""
         return analysis.generation.decode(self.vae.decoder, mu)
@@ -296,7 +295,7 @@ def evaluate(model: TrainedModel, test_set: TestSet, args: argparse.Namespace) -
         )
     training = test_set.dataset.train
     if args.report and test_set.labels is not None and training.labels is not None:
-        images = as_trained_on(training.images, model.record, args.seed)
+        images = model.as_evaluated(training.images)
         mu, _ = analysis.metrics.encode(model.vae, images)
         predicted = display.report.classify_linearly(mu, training.labels, figures.mu)
         values["probe_accuracy"] = (predicted == test_set.labels).astype(float)
@@ -430,7 +429,7 @@ def draw_report(
 # Your own images ------------------------------------------------------------------------------
 
 
-def read_own_digits(args: argparse.Namespace) -> list[photos.Digit]:
+def read_own_digits(args: argparse.Namespace) -> "list[Digit]":
     """Reads the pictures of `--images` and prints what there is to say about them.
 
     Raises:
@@ -441,7 +440,7 @@ def read_own_digits(args: argparse.Namespace) -> list[photos.Digit]:
             raise UserError("--interpolate joins digits of your own: add --images FIRST SECOND")
         return []
     with cli.explained("--images: "):
-        pictures = photos.read(args.images)
+        pictures = datasets.photos.read(args.images)
     for notice in pictures.notices:
         print(f"Notice: {notice}")
     if args.interpolate and len(pictures.digits) < 2:
@@ -450,7 +449,7 @@ def read_own_digits(args: argparse.Namespace) -> list[photos.Digit]:
 
 
 def evaluate_own_digits(
-    model: TrainedModel, digits: Sequence[photos.Digit], test_elbo: NDArray[np.floating]
+    model: TrainedModel, digits: "Sequence[Digit]", test_elbo: NDArray[np.floating]
 ) -> "list[OwnImage]":
     """Returns the user's own digits with their figures.
 
@@ -462,7 +461,7 @@ def evaluate_own_digits(
     own = []
     for digit in digits:
         # One by one: the same picture has the same noise wherever it stands in the list.
-        seen = as_trained_on(digit.pixels[None], model.record, model.seed)
+        seen = model.as_evaluated(digit.pixels[None])
         figures = model.evaluate(seen)
         image = analysis.own_images.compare(digit, seen[0], figures, test_elbo)
         if model.classifies:

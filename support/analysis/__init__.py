@@ -1,4 +1,4 @@
-"""Metrics, likelihood, the fitted prior and samples of it: what trained weights are worth.
+"""Metrics, likelihood, the fitted prior and samples of it.
 
 Modules are imported at first use, so that a script can name them all at its top and still answer
 `--help` at once; __init__.pyi lists them.

@@ -1,4 +1,4 @@
-"""What weights are worth: every figure image by image.
+"""The figures of trained weights, image by image.
 
     figures = Evaluator(vae, seed=0)(images)          # images: uint8 (n, 784)
     figures.means()["loss_total"]                     # -ELBO, nats

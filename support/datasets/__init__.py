@@ -1,1 +1,9 @@
-"""File formats, downloads, scikit-learn's digits, and pictures of digits turned into 28x28."""
+"""File formats, downloads, scikit-learn's digits, and pictures of digits turned into 28x28.
+
+Modules are imported at first use, so that a script can name them all at its top and still answer
+`--help` at once; __init__.pyi lists them.
+"""
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,4 +1,4 @@
-"""Elastic distortion and Bernoulli samples of training images, drawn anew in each step.
+"""Elastic distortion and Bernoulli samples of training images, resampled at every step.
 
 What is random depends on (seed, step, position in the batch) alone: see support/noise.py.
 """

@@ -132,7 +132,7 @@ class Run:
         self.workers.wait()
 
     def _resume(self) -> None:
-        """Loads the newest save, whoever wrote it, and begins to write summaries."""
+        """Loads the newest save, whoever wrote it, and makes the log folder this run's own."""
         self._require_same_save()
         self._load()
         log_dir = self._folder.log_dir
@@ -147,7 +147,6 @@ class Run:
                 epochs = self._config.epochs
                 print(f"Continuing at step {self.step}, after {done:.4g} of {epochs} epochs.")
             summaries.claim(log_dir, self._record.run_id)
-        self._summaries.start(self.step, self._record)
 
     def _replace_earlier_run(self) -> None:
         """Replaces the earlier run by the first save of this one, as `--overwrite` asks.
@@ -209,8 +208,10 @@ class Run:
             steps_per_call: the most that one call takes.
         """
         if self._progress is None:
-            # From now on, when everything is compiled, time counts.
+            # Everything is compiled: from now on time counts, on the screen and in TensorBoard.
             self._progress = self._resources.enter_context(self._new_progress())
+            if not self._waits_to_replace:
+                self._summaries.start(self.step, self._record)
         for first in range(self.step % self._config.steps_per_epoch, len(batches), steps_per_call):
             yield batches[first : first + steps_per_call]
 

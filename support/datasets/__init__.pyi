@@ -1,0 +1,16 @@
+from . import archives as archives
+from . import arrays as arrays
+from . import bar as bar
+from . import download as download
+from . import entries as entries
+from . import formats as formats
+from . import ink as ink
+from . import inspection as inspection
+from . import labels as labels
+from . import photos as photos
+from . import picture_files as picture_files
+from . import preprocessing as preprocessing
+from . import roles as roles
+from . import segmentation as segmentation
+from . import sklearn_digits as sklearn_digits
+from . import types as types
