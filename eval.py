@@ -201,7 +201,7 @@ def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSe
     dataset = load_dataset(record.dataset, args)
     for line in (*dataset.description, *(f"Notice: {notice}" for notice in dataset.notices)):
         print(line)
-    images = analysis.metrics.as_evaluated(dataset.test.images, record.binarized, args.seed)
+    images = noise.as_evaluated(dataset.test.images, record.binarized, args.seed)
     test_set = TestSet(dataset, images, record.dataset)
     if test_set.is_partial:
         if args.report:
@@ -274,7 +274,7 @@ class TrainedModel:
 
     def as_evaluated(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns images, uint8 (n, 784), as the model is evaluated on them."""
-        return analysis.metrics.as_evaluated(images, self.record.binarized, self.seed)
+        return noise.as_evaluated(images, self.record.binarized, self.seed)
 
     def decode(self, mu: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Returns the images of z = mu: (..., latent_dim) -> uint8 (..., 784)."""

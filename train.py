@@ -506,7 +506,7 @@ def train(
 def evaluation_images(config: training.config.Config, split: data.Split) -> np.ndarray:
     """Returns the images of a split, uint8 (n, 784), as the model is evaluated on them."""
     binarized = config.binarize == "dynamic"
-    return analysis.metrics.as_evaluated(split.images, binarized, config.seed)
+    return noise.as_evaluated(split.images, binarized, config.seed)
 
 
 def fit_prior_and_finish(

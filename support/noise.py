@@ -80,6 +80,20 @@ def bernoulli_sample(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     return np.where(255 * drawn < images, np.uint8(255), np.uint8(0))
 
 
+def as_evaluated(images: NDArray[np.uint8], binarized: bool, seed: int) -> NDArray[np.uint8]:
+    """Returns images, uint8 (n, 784), as a model is evaluated on them.
+
+    Args:
+        images: grey.
+        binarized: whether the model was trained on Bernoulli samples of the grey values; then it
+            is evaluated on one fixed sample.
+        seed: of that sample.
+    """
+    if binarized:
+        return bernoulli_sample(images, seed)
+    return images
+
+
 def generator(seed: int) -> np.random.Generator:
     """Returns NumPy's generator of a seed, for a computation that draws in one fixed order."""
     return np.random.default_rng(seed)

@@ -26,6 +26,17 @@ def pytest_collection_modifyitems(items):
             item.add_marker("slow")
 
 
+@pytest.fixture(autouse=True)
+def no_process_is_left():
+    """Kills what a test has started and left running, as it does where it fails."""
+    yield
+    while helpers.STARTED:
+        process = helpers.STARTED.pop()
+        if process.poll() is None:
+            process.kill()
+            process.communicate()
+
+
 @pytest.fixture(scope="session")
 def mnist_dir():
     """The folder with real MNIST; skips the test where there is none."""

@@ -66,14 +66,19 @@ def lost_by_rerun(folder, whole, *argv):
     return ""
 
 
+# Processes that `start` has started; what a failed test leaves is killed by a fixture.
+STARTED = []
+
+
 def start(folder, *argv, **kwargs):
-    """Starts train.py as a process on `folder`."""
+    """Starts train.py as a process on `folder`; it is killed at the end of the test."""
     command = [sys.executable, os.path.join(ROOT, "train.py"), *argv, *folders(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-    return subprocess.Popen(command, **pipes, **kwargs)
+    STARTED.append(subprocess.Popen(command, **pipes, **kwargs))
+    return STARTED[-1]
 
 
-def wait_for(condition, process, seconds=120):
+def wait_for(condition, process, seconds=300):
     """Waits until `condition()` holds while the process lives."""
     deadline = time.monotonic() + seconds
     while not condition():

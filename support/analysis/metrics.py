@@ -96,20 +96,6 @@ class Evaluator:
         return found
 
 
-def as_evaluated(images: NDArray[np.uint8], binarized: bool, seed: int) -> NDArray[np.uint8]:
-    """Returns images, uint8 (n, 784), as a model is evaluated on them.
-
-    Args:
-        images: grey.
-        binarized: whether the model was trained on Bernoulli samples of the grey values; then it
-            is evaluated on one fixed sample.
-        seed: of that sample.
-    """
-    if binarized:
-        return noise.bernoulli_sample(images, seed)
-    return images
-
-
 def to_uint8(logits: tf.Tensor) -> tf.Tensor:
     """Returns logits as the pixels of images, uint8 of the same shape."""
     return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)

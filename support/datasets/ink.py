@@ -1,14 +1,12 @@
 """Separates ink from paper: where the sheet is, how bright its paper, and how dark the ink on it.
 
-    darkness = ink.darkness(ink.sheet(grey).grey)     # 0: paper, 1: black
+    darkness = ink.darkness(ink.sheet(grey))     # 0: paper, 1: black
 
 All sizes are shares of the picture's, since nobody knows how far the camera was. The functions take
 pictures of a few hundred to about a thousand pixels a side.
 """
 
 from __future__ import annotations
-
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,19 +39,6 @@ SHEET_TOUCHES = 0.05
 SHEET_CONTRAST, SHEET_EDGE = 0.2, 0.6
 
 
-class Sheet(NamedTuple):
-    """The part of a picture that is a sheet of paper.
-
-    Attributes:
-        grey: float (h, w); what is not on the sheet is filled with paper.
-        top, left: where in the picture it begins.
-    """
-
-    grey: Grey
-    top: int
-    left: int
-
-
 def as_grey(colours: Grey) -> Grey:
     """Turns colours, float (h, w, 3) in [0, 1], to the grey in which the ink differs most.
 
@@ -63,7 +48,8 @@ def as_grey(colours: Grey) -> Grey:
     deviations = [_deviation(shrink(channel, COARSE)) for channel in np.moveaxis(colours, 2, 0)]
     deviation = np.stack(deviations, 2).reshape(-1, 3)
     weights = np.linalg.eigh(deviation.T @ deviation)[1][:, -1]
-    weights = weights * np.sign(weights.sum())
+    if weights.sum() < 0:
+        weights = -weights
     if np.ptp(weights) < 0.4 * weights.max():
         # Ink without a colour to speak of.
         weights = np.array([0.299, 0.587, 0.114])
@@ -108,19 +94,24 @@ def without_dark_edges(grey: Grey) -> Grey:
     return grey[top : len(grey) - bottom, left : grey.shape[1] - right]
 
 
-def sheet(grey: Grey) -> Sheet:
-    """Finds a sheet of paper that lies on something darker; the whole picture if there is none."""
+def sheet(grey: Grey) -> Grey:
+    """Cuts out the sheet of paper that lies on something darker.
+
+    Returns:
+        float (h, w): the rectangle around the sheet; what in it is not on the sheet is filled with
+        the paper next to it. The whole picture if there is no such sheet.
+    """
     from scipy import ndimage
 
     small = ndimage.gaussian_filter(shrink(grey, OVERVIEW), 1)
     if np.ptp(small) < SHEET_CONTRAST:
-        return Sheet(grey, 0, 0)
+        return grey
     pieces, _ = ndimage.label(small > otsu(small))
     sizes = np.bincount(pieces.ravel())[1:]
     piece = pieces == 1 + np.argmax(sizes)
     whole, fills = _hull(piece)
     if not _is_sheet(small, piece, whole, fills):
-        return Sheet(grey, 0, 0)
+        return grey
     return _cut_out(grey, whole)
 
 
@@ -174,7 +165,7 @@ def _hull(piece: Mask) -> tuple[Mask, float]:
     return whole, float(whole.sum() / smallest)
 
 
-def _cut_out(grey: Grey, whole: Mask) -> Sheet:
+def _cut_out(grey: Grey, whole: Mask) -> Grey:
     """Cuts a sheet out of the picture and fills what is not on it with the paper next to it."""
     from scipy import ndimage
 
@@ -190,7 +181,7 @@ def _cut_out(grey: Grey, whole: Mask) -> Sheet:
     places = ndimage.distance_transform_edt(
         ~inside[area], return_distances=False, return_indices=True
     )
-    return Sheet(grey[area][tuple(places)], int(rows[0]), int(columns[0]))
+    return grey[area][tuple(places)]
 
 
 def otsu(values: Grey) -> float:

@@ -11,8 +11,7 @@ from support.datasets.types import SIDE, Contents, Dataset, Split
 MNIST_INK = 0.131
 BRIGHT = 0.5
 FEWEST_OF_A_CLASS = 10
-# A default run of train.py has 100 epochs in batches of 100; fewer images than this make fewer than
-# a tenth of MNIST's steps.
+# Fewer training images than this are worth a notice.
 FEW_IMAGES = 5_000
 MOST_CLASSES_SHOWN = 12
 SAMPLE = 2_000
@@ -154,6 +153,6 @@ def _about_numbers(dataset: Dataset) -> list[str]:
     if images >= FEW_IMAGES:
         return []
     return [
-        f"{images:,} training images are few: what counts is the number of steps, "
-        "images / --batch * --epoch; use some thousands at least"
+        f"{images:,} training images are few: expect blurred samples; what counts is the number "
+        "of steps, of which a run should have some thousands (the default does)"
     ]

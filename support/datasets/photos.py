@@ -136,7 +136,7 @@ def find(grey: Grey) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
     done = preprocessing.if_preprocessed(grey)
     if done is not None:
         return [(_resized(grey), done)]
-    page = ink.sheet(ink.without_dark_edges(_enlarged(grey))).grey
+    page = ink.sheet(ink.without_dark_edges(_enlarged(grey)))
     found = segmentation.digits(ink.darkness(page))
     return [(_crop(page, digit.area), preprocessing.from_ink(digit.ink)) for digit in found]
 

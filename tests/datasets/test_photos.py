@@ -60,10 +60,13 @@ def page_of(*placed, shape=(300, 500), side=120):
 
 @pytest.mark.parametrize("kind", list(photographs.KINDS))
 def test_a_photograph_becomes_the_digit_that_was_photographed(kind, tmp_path):
-    pictures = {f"{n}": photographs.render([digit], kind, seed=n) for n, digit in enumerate(DIGITS)}
+    written = DIGITS[[0, 2, 3, 5]]
+    pictures = {
+        f"{n}": photographs.render([digit], kind, seed=n) for n, digit in enumerate(written)
+    }
     found = read(tmp_path, **pictures)
     assert [digit.name for digit in found.digits] == [f"{name}.png" for name in pictures]
-    for digit, image in zip(found.digits, DIGITS, strict=True):
+    for digit, image in zip(found.digits, written, strict=True):
         assert digit.pixels.shape == (784,) and digit.pixels.dtype == np.uint8
         assert digit.crop.shape == (112, 112) and digit.crop.dtype == np.uint8
         assert likeness(digit, image) > LIKENESS.get(kind, 0.8)
@@ -108,8 +111,12 @@ def test_the_pieces_of_one_digit_stay_together(tmp_path):
     bar[60:75, 230:300] = bar[60:140, 200:215] = bar[125:140, 200:280] = 1
     bar[125:220, 270:285] = bar[205:220, 190:285] = 1
     bar[60:75, 215:230] = 0
-    found = read(tmp_path, across=on_paper(across), down=on_paper(down), bar=on_paper(bar))
-    assert [digit.name for digit in found.digits] == ["across.png", "down.png", "bar.png"]
+    beside = np.zeros((300, 500))
+    beside[60:220, 200:215] = beside[60:75, 225:290] = 1
+    pages = {"across": across, "down": down, "bar": bar, "beside": beside}
+    found = read(tmp_path, **{name: on_paper(page) for name, page in pages.items()})
+    assert [digit.name for digit in found.digits] == [f"{name}.png" for name in pages]
+    assert np.ptp(np.nonzero(found.digits[3].pixels.reshape(28, 28))[1]) > 8
     # The bar is there, as high as the top of the stroke from which it is apart.
     bar = np.flatnonzero((found.digits[2].pixels.reshape(28, 28)[4:7] > 100).any(0))
     assert np.diff(bar).max() >= 2 and np.ptp(bar) >= 10
@@ -120,6 +127,8 @@ def test_specks_neither_count_nor_shrink_the_digit(tmp_path):
     dusty = ink.copy()
     for row, column in ((15, 20), (280, 480), (20, 300), (150, 40)):
         dusty[row : row + 9, column : column + 9] = 1
+    # And a dash, far enough from the digit to be none of its strokes.
+    dusty[140:160, 50:110] = 1
     clean, found = (read(tmp_path, page=on_paper(one)) for one in (ink, dusty))
     assert len(found.digits) == 1 and not found.notices
     np.testing.assert_allclose(
@@ -267,10 +276,8 @@ def saved(array, form, **options):
 
 
 def many_scans():
-    """A progressive JPEG whose last scan is repeated: seconds each where pixels are many."""
-    content = saved(
-        np.tile(on_paper(page_of((DIGITS[0], (60, 100)))), (6, 4)), "jpeg", progressive=True
-    )
+    """A progressive JPEG whose last scan is repeated: on a large picture, each takes a second."""
+    content = saved(on_paper(page_of((DIGITS[0], (60, 100)))), "jpeg", progressive=True)
     last = content.rindex(b"\xff\xda")
     return content[:-2] + 2000 * content[last:-2] + content[-2:]
 

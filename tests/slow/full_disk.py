@@ -43,7 +43,7 @@ def soak(work, disks, seed=0):
         for number in range(disks):
             disk = work / f"disk{number}"
             disk.mkdir()
-            size = draw.randrange(4, 2400)
+            size = draw.randrange(4, 4800)
             subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}k", "x", disk], check=True)
             try:
                 code, complaint = on(disk, work / "whole")

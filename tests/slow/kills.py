@@ -96,7 +96,7 @@ def run(moment, folder, seconds=None, signum=signal.SIGKILL):
         printed = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
         process.send_signal(signum)
-        printed = process.communicate(timeout=60)
+        printed = process.communicate(timeout=300)
     return subprocess.CompletedProcess(command, process.returncode, *printed)
 
 

@@ -45,10 +45,10 @@ def one_line(stderr, says):
 
 @pytest.fixture
 def small_disk(tmp_path):
-    """A tmpfs of 3 MiB; needs root."""
+    """A tmpfs of 6 MiB; needs root."""
     folder = tmp_path / "disk"
     folder.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(folder)]
+    mount = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(folder)]
     if subprocess.run(mount, capture_output=True, check=False).returncode:
         pytest.skip("a tmpfs can't be mounted here (needs root)")
     yield folder
@@ -66,7 +66,7 @@ def test_a_full_disk_keeps_the_last_good_save(small_disk):
                 file.write(b"\0" * 4096)
         except OSError:
             pass
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 2
     one_line(stderr, "cannot be written")
     step = weights.read_record(str(small_disk / "weights")).step
@@ -75,7 +75,7 @@ def test_a_full_disk_keeps_the_last_good_save(small_disk):
     process = start(small_disk, *LONG)
     wait_for(lambda: saved(small_disk)[-1] > step, process)
     process.send_signal(signal.SIGTERM)
-    stdout, stderr = process.communicate(timeout=60)
+    stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 143 and f"Continuing at step {step}, after" in stdout
     one_line(stderr, "the same command continues the run")
 
@@ -121,7 +121,7 @@ def test_a_folder_deleted_under_the_run(tmp_path, deleted):
     wait_for(lambda: len(saved(tmp_path)) > 1, process)
     os.rename(tmp_path / deleted, tmp_path / "gone")
     shutil.rmtree(tmp_path / "gone")
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 2
     one_line(stderr, str(tmp_path / deleted))
     assert not (tmp_path / deleted / "vae.keras").exists()
@@ -134,7 +134,7 @@ def test_a_folder_made_anew_under_the_run_is_not_written(tmp_path):
     os.rename(tmp_path / "weights", tmp_path / "gone")
     (tmp_path / "weights").mkdir()
     (tmp_path / "weights" / ".weights.lock").touch()
-    _, stderr = process.communicate(timeout=120)
+    _, stderr = process.communicate(timeout=300)
     assert process.returncode == 2
     one_line(stderr, "was removed or replaced while this run used it")
     assert not saved(tmp_path)
@@ -145,7 +145,7 @@ def test_two_runs_on_one_folder_and_a_killed_ones_lock(tmp_path):
     first = start(tmp_path, *LONG)
     wait_for(lambda: len(saved(tmp_path)) > 1, first)
     second = start(tmp_path, *LONG)
-    _, stderr = second.communicate(timeout=120)
+    _, stderr = second.communicate(timeout=300)
     assert second.returncode == 2
     one_line(stderr, "in use by another run")
     first.kill()
@@ -154,7 +154,7 @@ def test_two_runs_on_one_folder_and_a_killed_ones_lock(tmp_path):
     step = saved(tmp_path)[-1]
     wait_for(lambda: saved(tmp_path)[-1] > step, third)
     third.send_signal(signal.SIGINT)
-    stdout, stderr = third.communicate(timeout=60)
+    stdout, stderr = third.communicate(timeout=300)
     assert third.returncode == 130 and "Continuing" in stdout
     one_line(stderr, "the same command continues the run")
     steps = [step for step, _ in points(tmp_path / "log" / "train")["loss_bce"]]

@@ -14,7 +14,7 @@ import time
 import numpy as np
 import pytest
 
-from tests.helpers import ROOT, SMALL, arrays_of, last_line, points, same_bits, train
+from tests.helpers import ROOT, SMALL, STARTED, arrays_of, last_line, points, same_bits, train
 
 RUN = [*SMALL, "--epoch", "6", "--save_every", "0"]
 
@@ -33,7 +33,7 @@ def worker(index, addresses, folder, *argv, weights="weights"):
     place.mkdir(parents=True, exist_ok=True)
     task = {"type": "worker", "index": index}
     folders = ["--save_weight_dir", folder / weights, "--log_dir", folder / "log"]
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, os.path.join(ROOT, "train.py"), *RUN, *map(str, folders), *argv],
         cwd=place,
         env={
@@ -44,9 +44,11 @@ def worker(index, addresses, folder, *argv, weights="weights"):
         stderr=subprocess.PIPE,
         text=True,
     )
+    STARTED.append(process)
+    return process
 
 
-def ended(processes, seconds=200):
+def ended(processes, seconds=600):
     """Waits for the processes; returns their exit codes and what they printed."""
     printed = [process.communicate(timeout=seconds) for process in processes]
     return [process.returncode for process in processes], printed
@@ -115,7 +117,7 @@ def test_a_killed_worker_ends_the_other_and_both_resume_to_the_same_bits(two, tm
     workers[killed].send_signal(signal.SIGKILL)
     killed_at = time.monotonic()
     survivor = workers[1 - killed]
-    _, stderr = survivor.communicate(timeout=100)
+    _, stderr = survivor.communicate(timeout=300)
     assert survivor.returncode == 2 and time.monotonic() - killed_at < 60
     assert "Traceback" not in stderr
     assert last_line(stderr).startswith(
@@ -194,7 +196,7 @@ def test_four_devices_compute_the_run_that_one_does(tmp_path):
         [sys.executable, "-c", FOUR_DEVICES, *SMALL, *argv, *map(str, folders)],
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=600,
         cwd=ROOT,
     )
     assert run.returncode == 0, run.stderr
