@@ -182,7 +182,8 @@ def parser() -> cli.Parser:
         type=cli.number(0, 4),
         metavar="PIXELS",
         help="elastic distortion of the training images: the largest displacement; fewer images "
-        "are distorted as the learning rate falls (default: 0.8; 0 for 1 or 2 epochs)",
+        "are distorted as the learning rate falls (default: 0.8; 0 for 1 or 2 epochs; 1.6 for "
+        "fewer than 10,000 images)",
     )
 
     group = flags.add_argument_group("devices and machines")
@@ -318,8 +319,10 @@ def default_recipe(args: argparse.Namespace, images: int) -> Recipe:
     if learning_rate is None:
         learning_rate = 3e-3 * (100 / epochs) ** 0.25 * (batch_size / 100) ** 0.5
     elastic = args.elastic
-    if elastic is None:
-        elastic = 0.0 if short else 0.8
+    if elastic is None and short:
+        elastic = 0.0
+    elif elastic is None:
+        elastic = 1.6 if small else 0.8
     keep = args.keep
     if keep is None:
         keep = "best" if small or args.patience else "last"

@@ -20,6 +20,9 @@ WIDEST_STROKE = 0.35
 # What is wider than this many of the thickest strokes is shadow; what is darker than this share of
 # the darkest ink is surely stroke.
 SHADOW, DARKEST = 2.5, 0.5
+# A picture is cropped to its ink where more than these shares of each side, and of all sides, are
+# so close to one level.
+CROPPED_SIDE, CROPPED_BORDER, CROPPED_LEVEL = 0.15, 0.5, 0.08
 # Edges of a scan are at most this share of the picture, and darker than this share of the paper.
 EDGE, EDGE_DARKNESS = 0.1, 0.4
 # Noise above this share of white would be taken for ink, and is smoothed away.
@@ -209,31 +212,54 @@ def darkness(grey: Grey) -> Grey:
 
     if np.ptp(grey) < DARKEST_PAPER:
         raise ValueError("the page is of one colour")
-    if is_light_on_dark(grey):
-        grey = 1 - grey
     sigma = _smoothing(grey)
-    smooth = ndimage.gaussian_filter(grey, sigma) if sigma else grey
-    widest = WIDEST_STROKE * min(grey.shape)
-    dark, noise = _against_paper(smooth, widest)
+    page = ndimage.gaussian_filter(grey, sigma) if sigma else grey
+    margin = _margin(page)
+    if margin:
+        page = np.pad(page, margin, constant_values=np.median(_border(page)))
+    if is_light_on_dark(page):
+        page = 1 - page
+    widest = WIDEST_STROKE * min(page.shape)
+    dark, noise = _against_paper(page, widest, margin)
     if dark.max() < max(LEAST_DARKNESS, 6 * noise):
         raise ValueError("the page is of one colour")
     # Now that the strokes are seen, soft shadows of a hand that are wider than they are told apart.
     widest = min(widest, SHADOW * _thickest_stroke(dark))
-    dark, noise = _against_paper(smooth, widest)
+    dark, noise = _against_paper(page, widest, margin)
     return np.where(dark < max(LEAST_DARKNESS / 2, 3 * noise), 0, dark)
 
 
-def _against_paper(grey: Grey, widest: float) -> tuple[Grey, float]:
+def _border(grey: Grey) -> Grey:
+    return np.concatenate([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+
+
+def _margin(grey: Grey) -> int:
+    """How many pixels of paper to add around a picture that is cropped to its ink, or 0.
+
+    Its border is paper of one level on all four sides, except where strokes touch it.
+    """
+    paper = np.median(_border(grey))
+    sides = grey[0], grey[-1], grey[:, 0], grey[:, -1]
+    shares = [np.mean(np.abs(side - paper) < CROPPED_LEVEL) for side in sides]
+    cropped = min(shares) > CROPPED_SIDE and CROPPED_BORDER < np.mean(shares) < 0.97
+    return max(grey.shape) // 3 if cropped else 0
+
+
+def _against_paper(page: Grey, widest: float, margin: int) -> tuple[Grey, float]:
     """How much darker than the paper each pixel is, and the deviation of that on paper.
 
     Args:
-        grey: dark ink on light paper.
+        page: dark ink on light paper.
         widest: of strokes, pixels.
+        margin: pixels around the picture, which are left out of the result.
     """
-    dark = np.clip(1 - grey / np.maximum(paper_level(grey, widest), DARKEST_PAPER), 0, 1)
+    paper = np.maximum(paper_level(page, widest), DARKEST_PAPER)
+    inside = slice(margin, -margin or None)
+    dark = np.clip(1 - page / paper, 0, 1)[inside, inside]
     # Noise lifts the paper level above the mean of the paper.
-    middle = np.median(dark)
-    noise = np.median(np.abs(dark - middle))
+    on_paper = dark[dark <= dark.max() / 2]
+    middle = np.median(on_paper)
+    noise = np.median(np.abs(on_paper - middle))
     return np.clip((dark - middle) / (1 - middle), 0, 1), float(noise)
 
 

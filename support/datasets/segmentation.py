@@ -39,7 +39,7 @@ MOST_PIECES = 500
 # What is thinner than this share of a digit's strokes is a hair that lies across it.
 HAIR = 0.35
 # Ink darker than this share of a digit's own level is stroke.
-STROKE = 0.45
+STROKE = 0.4
 
 
 class Digit(NamedTuple):
@@ -143,7 +143,8 @@ def _thin(ink: Mask, most: int) -> Mask:
     """The ink that is at most `most` pixels high: lines, not the strokes that cross them."""
     from scipy import ndimage
 
-    return ink & (ndimage.grey_opening(np.uint8(ink), (most + 1, 1)) == 0)
+    high = ndimage.grey_opening(np.uint8(ink), (most + 1, 1), mode="constant")
+    return ink & (high == 0)
 
 
 def _widened(mask: Mask, height: int, width: int) -> Mask:
