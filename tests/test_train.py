@@ -410,12 +410,17 @@ def test_the_same_validation_images_are_pictured_at_the_first_and_the_last_epoch
 
 
 @pytest.mark.parametrize(
-    "signum, code",
-    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    "signum, code, moments",
+    [
+        (signal.SIGINT, 130, [(3, 17)]),
+        pytest.param(signal.SIGTERM, 143, [(5, 5), (3, 17)], marks=pytest.mark.slow),
+    ],
 )
-def test_interrupted_anywhere_it_continues_to_the_same_bits(whole, tmp_path, capsys, signum, code):
-    """A signal after 5, then after 17 steps, with other numbers of steps a call each time."""
-    for steps_per_call, stop in ((5, 5), (3, 17)):
+def test_interrupted_anywhere_it_continues_to_the_same_bits(
+    whole, tmp_path, capsys, signum, code, moments
+):
+    """A signal after some steps, with other numbers of steps a call each time."""
+    for steps_per_call, stop in moments:
         with interrupted(stop, steps_per_call, signum):
             assert train(tmp_path, "--epoch", "3") == code
         line = last_line(capsys.readouterr().err)
@@ -457,6 +462,7 @@ def test_every_objective_continues_to_the_same_bits(tmp_path, objective):
     same_run(tmp_path / "whole", tmp_path / "parts")
 
 
+@pytest.mark.slow
 def test_a_signal_while_the_prior_is_fitted_leaves_a_run_to_finish(
     whole, tmp_path, monkeypatch, capsys
 ):

@@ -20,9 +20,9 @@ WIDEST_STROKE = 0.35
 # What is wider than this many of the thickest strokes is shadow; what is darker than this share of
 # the darkest ink is surely stroke.
 SHADOW, DARKEST = 2.5, 0.5
-# A picture is cropped to its ink where more than these shares of each side, and of all sides, are
-# so close to one level.
-CROPPED_SIDE, CROPPED_BORDER, CROPPED_LEVEL = 0.15, 0.5, 0.08
+# A picture that is cropped to its ink: how close its border is to one level, and how far from it
+# where strokes touch it; the share of the border that is either; the least share of strokes.
+CROPPED_PAPER, CROPPED_INK, CROPPED_EVEN, CROPPED_TOUCHES = 0.1, 0.25, 0.85, 0.01
 # Edges of a scan are at most this share of the picture, and darker than this share of the paper.
 EDGE, EDGE_DARKNESS = 0.1, 0.4
 # Noise above this share of white would be taken for ink, and is smoothed away.
@@ -236,13 +236,17 @@ def _border(grey: Grey) -> Grey:
 def _margin(grey: Grey) -> int:
     """How many pixels of paper to add around a picture that is cropped to its ink, or 0.
 
-    Its border is paper of one level on all four sides, except where strokes touch it.
+    Its border is paper of one level in the corners and elsewhere, except where strokes touch it.
+    The edge of a shadow or a table would reach a corner.
     """
-    paper = np.median(_border(grey))
-    sides = grey[0], grey[-1], grey[:, 0], grey[:, -1]
-    shares = [np.mean(np.abs(side - paper) < CROPPED_LEVEL) for side in sides]
-    cropped = min(shares) > CROPPED_SIDE and CROPPED_BORDER < np.mean(shares) < 0.97
-    return max(grey.shape) // 3 if cropped else 0
+    border = _border(grey)
+    distances = np.abs(border - np.median(border))
+    corners = np.abs(grey[[0, 0, -1, -1], [0, -1, 0, -1]] - np.median(border))
+    is_paper, is_ink = distances < CROPPED_PAPER, distances > CROPPED_INK
+    even = corners.max() < CROPPED_PAPER and (is_paper | is_ink).mean() > CROPPED_EVEN
+    if even and is_ink.mean() > CROPPED_TOUCHES and is_paper.mean() > 0.5:
+        return max(grey.shape) // 3
+    return 0
 
 
 def _against_paper(page: Grey, widest: float, margin: int) -> tuple[Grey, float]:
