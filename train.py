@@ -1,4 +1,4 @@
-"""Trains a fully connected variational autoencoder, on MNIST unless told otherwise.
+"""Trains a fully connected variational autoencoder, on MNIST by default.
 
     python train.py                  # MNIST where it is available, else digits
     python train.py --epoch 5        # other defaults adapt to a shorter run

@@ -145,7 +145,7 @@ def _refuse_large(picture: Image.Image, file: IO[bytes]) -> None:
         # Inside a scan, a byte of 255 is followed by 0 or by a restart: this finds only its start.
         scans = file.read().count(b"\xff\xda")
         if scans > MOST_SCANS or scans * pixels > MOST_SCANNED:
-            raise _Refused(f"a JPEG of {scans} scans would take minutes: save it anew as PNG")
+            raise _Refused(f"a JPEG of {scans} scans would take minutes: save it again as PNG")
     file.seek(where)
 
 

@@ -193,7 +193,7 @@ def _kind_of(entry: Entry) -> str:
             if data_format.recognizes(entry):
                 return data_format.name
     except UserError:
-        # A file that cannot be read; told where nothing else is found.
+        # A file that cannot be read; reported where nothing else is found.
         pass
     return ""
 
