@@ -70,6 +70,9 @@ def copy_tree(work):
         elif name in COPIED:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(path, os.path.join(work, name), ignore=ignored)
+    # mutmut wants to know where the code is, though here it only makes the mutants.
+    with open(os.path.join(work, "setup.cfg"), "a", encoding="utf-8") as file:
+        file.write("\n[mutmut]\nsource_paths=support\n")
 
 
 def import_heavy():

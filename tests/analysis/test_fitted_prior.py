@@ -5,6 +5,7 @@ import re
 
 import numpy as np
 import pytest
+import sklearn.mixture
 import tensorflow as tf
 from scipy import stats
 from threadpoolctl import threadpool_limits
@@ -150,6 +151,28 @@ def test_a_class_has_components_for_which_it_has_images(images, components):
     encoded, _ = posterior_of(images, 0)
     arrays, _ = fitted_prior.fit(encoded, None, posterior_of(500, 1)[0], seed=0)
     assert len(arrays.weights) == components
+
+
+def test_the_mixtures_have_the_settings_that_validation_images_chose(monkeypatch):
+    """Other ones would fit as well here, and change the figures of MNIST."""
+    settings, mixture = [], sklearn.mixture.GaussianMixture
+
+    def spied(**arguments):
+        settings.append(arguments)
+        return mixture(**arguments)
+
+    monkeypatch.setattr(sklearn.mixture, "GaussianMixture", spied)
+    encoded, _ = posterior_of(60, 0)
+    fitted_prior.fit(encoded, None, encoded, seed=7)
+    assert settings == [
+        {
+            "n_components": 2,
+            "reg_covar": 1e-3,
+            "max_iter": 20,
+            "init_params": "k-means++",
+            "random_state": 7,
+        }
+    ]
 
 
 def test_classes_weigh_as_many_images_as_they_have_and_may_have_any_labels():
