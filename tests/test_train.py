@@ -299,7 +299,7 @@ class Reference:
         images = DIGITS.train.images[indices] / np.float32(255)
         uniform = noise.uniform([20, 33], 0, noise.ELASTIC, step)
         share = self.rate(step) / self.peak
-        return augmentation.distorted(tf.constant(images), 0.8, share, uniform)
+        return augmentation.distorted(tf.constant(images), 1.6, share, uniform)
 
     def loss_and_gradients(self, images, drawn, beta):
         with tf.GradientTape() as tape:
