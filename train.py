@@ -57,7 +57,17 @@ def parser() -> cli.Parser:
         metavar="N",
         help="train on the first N images only (default: all)",
     )
+    add_architecture_flags(flags)
+    add_length_flags(flags)
+    add_optimizer_flags(flags)
+    add_objective_flags(flags)
+    add_device_flags(flags)
+    add_folder_flags(flags)
+    return flags
 
+
+def add_architecture_flags(flags: cli.Parser) -> None:
+    """Adds the flags that size the network; given weights bring their own."""
     group = flags.add_argument_group("architecture")
     group.add_argument(
         "--hidden_units",
@@ -81,6 +91,9 @@ def parser() -> cli.Parser:
         help="activation of the hidden layers",
     )
 
+
+def add_length_flags(flags: cli.Parser) -> None:
+    """Adds the flags of how long to train, and which weights to keep."""
     group = flags.add_argument_group("length of the run")
     group.add_argument(
         "--epoch",
@@ -114,6 +127,9 @@ def parser() -> cli.Parser:
         "--keep best (default: never)",
     )
 
+
+def add_optimizer_flags(flags: cli.Parser) -> None:
+    """Adds the flags of the learning rate and of AdamW."""
     group = flags.add_argument_group("optimizer (AdamW)")
     group.add_argument(
         "--learning_rate",
@@ -149,6 +165,9 @@ def parser() -> cli.Parser:
         help="decoupled weight decay, of kernels only",
     )
 
+
+def add_objective_flags(flags: cli.Parser) -> None:
+    """Adds the flags of what is minimized, and on which images."""
     group = flags.add_argument_group("objective")
     group.add_argument(
         "--recon_loss",
@@ -186,6 +205,9 @@ def parser() -> cli.Parser:
         "fewer than 10,000 images)",
     )
 
+
+def add_device_flags(flags: cli.Parser) -> None:
+    """Adds the flags of the devices and machines that share a run."""
     group = flags.add_argument_group("devices and machines")
     group.add_argument(
         "--strategy",
@@ -202,6 +224,9 @@ def parser() -> cli.Parser:
         help="how long workers wait for each other",
     )
 
+
+def add_folder_flags(flags: cli.Parser) -> None:
+    """Adds the flags of where a run lives, and how often it is recorded."""
     group = flags.add_argument_group("folders and records")
     group.add_argument(
         "--save_weight_dir",
@@ -237,7 +262,6 @@ def parser() -> cli.Parser:
         metavar="SECONDS",
         help="save when so much time has passed since the last save",
     )
-    return flags
 
 
 def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.Config:
@@ -412,7 +436,7 @@ class TrainingStep:
         if config.elastic:
             share = noise.for_each_step(self.distorted_share, steps)
             images = training.augmentation.elastic(images, config.elastic, share, seed, steps)
-        if config.binarize == "dynamic":
+        if config.binarized:
             images = training.augmentation.bernoulli(images, seed, steps)
         drawn = noise.for_each_step(self.normal_noise, steps)
         return images, drawn
@@ -453,18 +477,14 @@ class TrainingStep:
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
 
-def train(
-    config: training.config.Config, dataset: data.Dataset, run: training.run.Run
-) -> model.VAE:
-    """Runs the training loop: epochs of batches, several steps per call.
+def build(
+    config: training.config.Config, workers: training.workers.Workers
+) -> tuple[model.VAE, keras.optimizers.AdamW, training.schedule.LearningRate]:
+    """Returns the model with its initial weights, its optimizer, and the learning rate.
 
     Args:
         config: of the run.
-        dataset: to train and to validate on.
-        run: saves, summaries, progress, signals and other workers, all around the loop.
-
-    Returns:
-        The trained model.
+        workers: on whose devices the weights are made.
     """
     import keras
 
@@ -478,11 +498,28 @@ def train(
         config.steps_in(config.warmup_epochs),
         config.total_steps,
     )
-    with run.workers.scope():
+    with workers.scope():
         vae = model.VAE(**config.architecture._asdict())
         optimizer = training.optimizer.adamw(
             vae.trainable_variables, learning_rate, config.weight_decay, config.beta_2
         )
+    return vae, optimizer, learning_rate
+
+
+def train(
+    config: training.config.Config, dataset: data.Dataset, run: training.run.Run
+) -> model.VAE:
+    """Runs the training loop: epochs of batches, several steps per call.
+
+    Args:
+        config: of the run.
+        dataset: to train and to validate on.
+        run: saves, summaries, progress, signals and other workers, all around the loop.
+
+    Returns:
+        The trained model.
+    """
+    vae, optimizer, learning_rate = build(config, run.workers)
     run.start_or_resume(vae, optimizer, learning_rate)
 
     images = dataset.train.images
@@ -492,7 +529,7 @@ def train(
         training_step, training.run.TERM_NAMES, run.workers, steps_per_call, config.batch_size
     )
     evaluate = analysis.metrics.Evaluator(vae, config.seed)
-    validation = evaluation_images(config, dataset.validation)
+    validation = config.as_evaluated(dataset.validation.images)
     for epoch in range(run.epoch, config.epochs):
         if run.ended_early:
             break
@@ -504,12 +541,6 @@ def train(
         run.after_epoch(analysis.metrics.curve_point(figures, config.recon_loss, config.beta))
     run.select_weights()
     return vae
-
-
-def evaluation_images(config: training.config.Config, split: data.Split) -> np.ndarray:
-    """Returns the images of a split, uint8 (n, 784), as the model is evaluated on them."""
-    binarized = config.binarize == "dynamic"
-    return noise.as_evaluated(split.images, binarized, config.seed)
 
 
 def fit_prior_and_finish(
@@ -525,8 +556,8 @@ def fit_prior_and_finish(
     """
     if run.workers.chief:
         print("Fitting a prior to the encoded training images ...", flush=True)
-    encoded = analysis.metrics.encode(vae, evaluation_images(config, dataset.train))
-    validation = analysis.metrics.encode(vae, evaluation_images(config, dataset.validation))
+    encoded = analysis.metrics.encode(vae, config.as_evaluated(dataset.train.images))
+    validation = analysis.metrics.encode(vae, config.as_evaluated(dataset.validation.images))
     prior, prior_record = analysis.fitted_prior.fit(
         encoded,
         dataset.train.labels,

@@ -111,30 +111,15 @@ def compile_own_steps(
         workers: the devices and machines that share each batch; None: one device.
         steps_per_call: the most steps of a call; None: as many as train.py runs.
     """
-    import keras
-
-    import model
-
     part = Split(images, None)
     config = train.resolve(train.parser().parse_args(flags), Dataset("bench", "", part, part, part))
-    keras.utils.set_random_seed(config.seed)
-    learning_rate = training.schedule.LearningRate(
-        config.learning_rate,
-        config.schedule,
-        config.steps_in(config.warmup_epochs),
-        config.total_steps,
-    )
     workers = workers or training.workers.Workers()
-    with workers.scope():
-        vae = model.VAE(*config.architecture)
-        optimizer = training.optimizer.adamw(
-            vae.trainable_variables, learning_rate, config.weight_decay, config.beta_2
-        )
+    vae, optimizer, learning_rate = train.build(config, workers)
     step = train.TrainingStep(config, images, vae, optimizer, learning_rate)
     size = steps_per_call or training.steps.most_steps_per_call(
         vae, config.batch_size, config.elbo_samples
     )
-    names = ("objective", *model.TERMS)
+    names = training.run.TERM_NAMES
     run = training.steps.compile_steps(step, names, workers, size, config.batch_size)
     return OwnSteps(run, size)
 

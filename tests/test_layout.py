@@ -179,6 +179,6 @@ def test_help_shows_every_default_and_imports_nothing_heavy(script):
     assert run.returncode == 0, run.stderr
     assert "usage: " in run.stdout
     options = re.split(r"\n  (?=--)", run.stdout)[1:]
-    assert len(options) >= 5
+    assert len(options) >= 11
     for option in options:
         assert "(default: " in " ".join(option.split()), option

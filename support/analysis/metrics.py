@@ -18,6 +18,10 @@ import model
 from support import noise, records
 from support.analysis import fitted_prior
 
+# Of the pictures in TensorBoard: rows and columns of digits, and how many digits these are.
+ROWS, COLUMNS = 4, 10
+PICTURED = ROWS * COLUMNS
+
 
 class Figures(NamedTuple):
     """The figures of n images.
@@ -134,22 +138,21 @@ def curve_point(figures: Figures, recon_loss: str, beta: float) -> dict[str, flo
 
 
 def pictures(
-    vae: model.VAE, images: NDArray[np.uint8], seed: int, rows: int = 4, columns: int = 10
+    vae: model.VAE, images: NDArray[np.uint8], seed: int
 ) -> Mapping[str, NDArray[np.uint8]]:
     """Returns pictures by which one sees a model learn: the same images and noise at each call.
 
     Args:
         vae: the model.
-        images: uint8 (n, 784), of which the first few are taken.
+        images: uint8 (n, 784), of which the first `PICTURED` are taken.
         seed: of the samples of the prior.
-        rows, columns: of digits.
 
     Returns:
         uint8 (rows, columns, 784) by name: `reconstructions`, in which a row of images stands
         above the row of their reconstructions, and `prior_samples`, of N(0, I).
     """
-    columns = min(columns, len(images))
-    rows = min(rows, len(images) // columns)
+    columns = min(COLUMNS, len(images))
+    rows = min(ROWS, len(images) // columns)
     images = images[: rows * columns]
     mu, _ = vae.encode(data.to_float(images))
     z = noise.normal(mu.shape, seed, noise.GENERATION, 0)

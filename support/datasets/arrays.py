@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support.datasets import bar, preprocessing
-from support.datasets.types import MOST_IMAGES, PIXELS, SIDE
+from support.datasets.types import GREY_WEIGHTS, MOST_IMAGES, PIXELS, SIDE
 from support.errors import UserError
 
 # What one piece of images may hold, in numbers.
@@ -337,8 +337,7 @@ def _grey(piece: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
         return images.reshape(-1, *layout.side)
     if layout.channels_first:
         images = np.moveaxis(images, 1, -1)
-    # The weights of ITU-R 601, as Pillow has them.
-    weights = np.array([0.299, 0.587, 0.114], np.float32)
+    weights = np.array(GREY_WEIGHTS, np.float32)
     grey = np.matmul(images[..., :3].astype(np.float32), weights)
     if layout.channels == 4:
         grey *= images[..., 3] / np.float32(255)

@@ -11,6 +11,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from support.datasets.types import GREY_WEIGHTS
+
 Grey = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
@@ -55,7 +57,7 @@ def as_grey(colours: Grey) -> Grey:
         weights = -weights
     if np.ptp(weights) < 0.4 * weights.max():
         # Ink without a colour to speak of.
-        weights = np.array([0.299, 0.587, 0.114])
+        weights = np.array(GREY_WEIGHTS)
     projected = colours @ (weights / np.abs(weights).sum())
     return projected - min(0, np.minimum(weights, 0).sum() / np.abs(weights).sum())
 

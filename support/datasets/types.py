@@ -9,6 +9,8 @@ from numpy.typing import NDArray
 
 SIDE = 28
 PIXELS = SIDE * SIDE
+# By which red, green and blue become grey: ITU-R 601, as Pillow has them.
+GREY_WEIGHTS = (0.299, 0.587, 0.114)
 MOST_IMAGES = 1_000_000
 
 

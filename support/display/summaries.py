@@ -21,7 +21,7 @@ import platform
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -168,6 +168,7 @@ class Summaries:
     def __init__(self, log_dir: str | None) -> None:
         self._log_dir = log_dir
         self._files: dict[str, BinaryIO] = {}
+        self._writers: dict[str, Any] = {}
         self._waiting: list[tuple[str, bytes]] = []
 
     def __enter__(self) -> "Summaries":
@@ -204,6 +205,7 @@ class Summaries:
         was set back, the file is named one second after the newest one.
         """
         from tensorboard.compat.proto.event_pb2 import SessionLog
+        from tensorboard.summary.writer.record_writer import RecordWriter
 
         folder = os.path.join(log_dir, part)
         matches = map(EVENT_FILE.match, os.listdir(folder))
@@ -211,6 +213,7 @@ class Summaries:
         now = max([int(time.time()), 0, *times])
         name = f"events.out.tfevents.{now:010d}.{platform.node()}.{os.getpid()}"
         self._files[part] = open(os.path.join(folder, name), "xb")  # noqa: SIM115, see __exit__
+        self._writers[part] = RecordWriter(self._files[part])
         self._add(part, 0, file_version="brain.Event:2")
         self._add(part, first_step, session_log=SessionLog(status=SessionLog.START))
 
@@ -275,10 +278,8 @@ class Summaries:
             self._waiting.append((part, event))
 
     def _write(self, log_dir: str, part: str, event: bytes) -> None:
-        from tensorboard.summary.writer.record_writer import RecordWriter
-
         with files.disk_errors(log_dir):
-            RecordWriter(self._files[part]).write(event)
+            self._writers[part].write(event)
 
 
 def _encoded(image: NDArray[np.uint8]) -> object:

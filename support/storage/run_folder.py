@@ -62,11 +62,19 @@ def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> No
             raise OtherRunError(
                 f"{folder} holds a run of an older version, which had no setting {name}"
             )
-        if held[name] != value or type(held[name]) is not type(value):
-            theirs, ours = f"{cli.as_typed(held[name]):.80}", f"{cli.as_typed(value):.80}"
-            raise OtherRunError(
-                f"{folder} holds another run, with {name} {theirs} where this run has {ours}"
-            )
+        if _differ(held[name], value):
+            raise OtherRunError(f"{folder} holds another run, with {_both(name, held, value)}")
+
+
+def _differ(held: Any, wanted: Any) -> bool:
+    """Whether two settings are not the same: 1, 1.0 and true are three."""
+    return held != wanted or type(held) is not type(wanted)
+
+
+def _both(name: str, held: Mapping[str, Any], wanted: Any) -> str:
+    """Returns a setting as it is held and as this run has it, for a message."""
+    theirs, ours = cli.as_typed(held[name]), cli.as_typed(wanted)
+    return f"{name} {theirs:.80} where this run has {ours:.80}"
 
 
 class RunFolder:
@@ -163,9 +171,8 @@ class RunFolder:
         self.given = weights.read(source)
         held = self.given.record.architecture._asdict()
         for name, value in self._identity.architecture.items():
-            if held[name] != value:
-                theirs, ours = cli.as_typed(held[name]), cli.as_typed(value)
-                raise UserError(f"{source} has {name} {theirs} where this run has {ours}")
+            if _differ(held[name], value):
+                raise UserError(f"{source} has {_both(name, held, value)}")
 
     def __enter__(self) -> "RunFolder":
         if not self.writes:

@@ -4,7 +4,10 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any
 
-from support import records
+import numpy as np
+from numpy.typing import NDArray
+
+from support import noise, records
 from support.datasets.types import Dataset
 from support.storage.run_folder import Identity
 
@@ -56,6 +59,15 @@ class Config:
     def steps_in(self, epochs: float) -> int:
         """Returns the number of steps in `epochs` epochs, which may be a fraction."""
         return round(epochs * self.steps_per_epoch)
+
+    @property
+    def binarized(self) -> bool:
+        """Whether the model is trained on Bernoulli samples of the images."""
+        return self.binarize == "dynamic"
+
+    def as_evaluated(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """Returns images, uint8 (n, 784), as the model is evaluated on them."""
+        return noise.as_evaluated(images, self.binarized, self.seed)
 
     def settings(self) -> dict[str, records.Setting]:
         """Returns the `training` settings of `run.json`, by name."""

@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 import model
-from support import noise, records
+from support import records
 from support.analysis import fitted_prior, metrics
 from support.datasets.types import Dataset
 from support.display import progress, summaries
@@ -269,9 +269,7 @@ class Run:
     def _pictures(self) -> Mapping[str, NDArray[np.uint8]]:
         """Returns the pictures of the first validation images and samples for TensorBoard."""
         config = self._config
-        images = noise.as_evaluated(
-            self._dataset.validation.images, config.binarize == "dynamic", config.seed
-        )
+        images = config.as_evaluated(self._dataset.validation.images[: metrics.PICTURED])
         return metrics.pictures(self._vae, images, config.seed)
 
     def _save_if_due(self) -> None:

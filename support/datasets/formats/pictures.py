@@ -21,7 +21,7 @@ from support.datasets.entries import Entry, printable
 from support.datasets.formats import named_arrays
 from support.datasets.formats.request import Request
 from support.datasets.roles import TRAIN
-from support.datasets.types import MOST_IMAGES, PIXELS, SIDE, Contents
+from support.datasets.types import GREY_WEIGHTS, MOST_IMAGES, PIXELS, SIDE, Contents
 from support.errors import UserError
 
 if TYPE_CHECKING:
@@ -36,8 +36,6 @@ MOST_PIXELS = 50_000_000
 MOST_PIXELS_IN_ALL = 10_000_000_000
 # So many pictures that cannot be read are passed over.
 FEW, FEW_SHARE = 5, 0.01
-# ITU-R 601, as Pillow has them.
-GREY_WEIGHTS = np.array([0.299, 0.587, 0.114])
 # Of pixels, for an image that becomes 20x20.
 ENOUGH = 800
 # A drawing whose grey values differ less is of one colour.
@@ -332,7 +330,7 @@ def _without_transparency(colours: NDArray[np.float64]) -> NDArray[np.float64]:
     Args:
         colours: float (height, width, 4) in [0, 1].
     """
-    grey, alpha = colours[..., :3] @ GREY_WEIGHTS, colours[..., 3]
+    grey, alpha = colours[..., :3] @ np.array(GREY_WEIGHTS), colours[..., 3]
     drawn = grey[alpha > 0.5]
     if drawn.size == 0:
         raise ValueError("it is transparent everywhere")
