@@ -87,7 +87,7 @@ def read(path: str) -> Grey:
         known = [name for name in FORMATS if name in Image.OPEN]
         try:
             with Image.open(file, formats=known) as picture:
-                _refuse_large(picture, file)
+                refuse_large(picture, file)
                 return _grey(_small(picture))
         except Image.UnidentifiedImageError:
             _refuse_unidentified(start, path)
@@ -125,12 +125,15 @@ def _refuse_unidentified(start: bytes, path: str) -> NoReturn:
     raise _Refused(f"no format that is read, whatever its name says ({found}): {EXPORT}")
 
 
-def _refuse_large(picture: Image.Image, file: IO[bytes]) -> None:
+def refuse_large(picture: Image.Image, file: IO[bytes]) -> None:
     """Refuses what would take too much memory or time to decode.
 
     Args:
         picture: opened, not yet decoded.
         file: that it comes from; left where it was.
+
+    Raises:
+        ValueError: it is too large; the message says what to do.
     """
     pixels = picture.width * picture.height
     if not pixels:

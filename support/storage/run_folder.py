@@ -199,8 +199,10 @@ class RunFolder:
 
     def report_finished(self) -> None:
         """Says that the run is done, and removes saves that a kill may have left."""
-        assert self.record is not None  # since it is finished
         with self:
+            # Under the lock the folder was examined again.
+            if self.record is None or not self.finished:
+                raise UserError(f"{self.path} has just been changed: give the command again")
             if self.writes:
                 self.saves.remove_all()
         print(f"{self.path} holds this run, finished after {self.record.epochs_done} epochs.")

@@ -1,5 +1,6 @@
 """Folders of pictures: parts, classes, order, strays, colours and sizes, and what is refused."""
 
+import io
 import zlib
 
 import numpy as np
@@ -222,6 +223,19 @@ def test_bombs_are_not_read(tmp_path, content):
         (tmp_path / f"{index}.png").write_bytes(content)
     with pytest.raises(UserError, match="6 of 20 pictures cannot be read"):
         data.load("auto", str(tmp_path))
+
+
+def test_a_jpeg_of_hundreds_of_scans_is_passed_over(tmp_path):
+    """Pillow would decode the whole picture once for each scan."""
+    write_pictures(tmp_path, CONTENT["x_train"], CONTENT["y_train"])
+    file = io.BytesIO()
+    Image.new("L", (64, 64), 99).save(file, "JPEG", progressive=True)
+    content = file.getvalue()
+    last_scan = content[content.rindex(b"\xff\xda") : -2]
+    bomb = next(tmp_path.rglob("*.png")).with_name("bomb.jpg")
+    bomb.write_bytes(content[:-2] + 100 * last_scan + content[-2:])
+    loaded = data.load("auto", str(tmp_path))
+    assert any("bomb.jpg" in line and "scans" in line for line in loaded.notices)
 
 
 def test_pixels_of_all_pictures_are_bounded(tmp_path, monkeypatch):

@@ -195,6 +195,23 @@ def test_a_finished_run_says_so_and_drops_what_a_kill_left(places, capsys):
     assert weights.read_record(places[0]).finished
 
 
+def test_saves_of_a_run_that_began_meanwhile_stay(places):
+    """Between the first look and the lock somebody has taken the finished weights away."""
+    begun(places)
+    save = weights_file.save_path(places[0], 10)
+    with open(save, "rb") as file:
+        content = file.read()
+    finished(places)
+    folder = opened(places)
+    os.remove(weights_file.finished_path(places[0]))
+    os.mkdir(os.path.dirname(save))
+    with open(save, "wb") as file:
+        file.write(content)
+    with pytest.raises(UserError, match="has just been changed"):
+        folder.report_finished()
+    assert weights_file.saved_steps(places[0]) == [10]
+
+
 def test_a_save_in_the_place_of_finished_weights_is_refused(places):
     """Or the reverse: somebody has renamed a file."""
     begun(places)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from support.datasets import bar, labels, preprocessing, roles
+from support.datasets import bar, labels, picture_files, preprocessing, roles
 from support.datasets.entries import Entry, printable
 from support.datasets.formats import named_arrays
 from support.datasets.formats.request import Request
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
 MOST_BYTES = 100_000_000
-MOST_PIXELS = 50_000_000
 # Of all pictures together: some minutes of work.
 MOST_PIXELS_IN_ALL = 10_000_000_000
 # So many pictures that cannot be read are passed over.
@@ -254,9 +253,9 @@ def _opened(entry: Entry) -> Iterator[Image.Image]:
 
     try:
         content = entry.stored(MOST_BYTES)
-        with Image.open(io.BytesIO(content), formats=PILLOW_FORMATS) as picture:
-            if picture.width * picture.height > MOST_PIXELS:
-                raise ValueError(f"more than {MOST_PIXELS // 10**6} million pixels")
+        file = io.BytesIO(content)
+        with Image.open(file, formats=PILLOW_FORMATS) as picture:
+            picture_files.refuse_large(picture, file)
             yield picture
     except Exception as error:
         # Pillow's readers raise whatever their parsing of a damaged file runs into.
