@@ -1,12 +1,13 @@
 """Fixtures: a small trained folder, and real MNIST where it is available.
 
-python -m pytest            # what one runs after a change, about two minutes
+python -m pytest            # what one runs after a change, about five minutes
 python -m pytest -m slow    # the rest; tests on real MNIST where MNIST_DIR names it
 """
 
 import os
 import pathlib
 import shutil
+import signal
 
 import pytest
 
@@ -18,6 +19,12 @@ from support import startup  # noqa: E402
 from tests import helpers  # noqa: E402
 
 startup.import_tensorflow()
+
+# A shell lets what runs in the background ignore Ctrl-C, and `nohup` a dropped connection. The
+# scripts respect that, so tests of signals would see none.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_modifyitems(items):
