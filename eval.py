@@ -201,7 +201,9 @@ def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSe
     dataset = load_dataset(record.dataset, args)
     for line in (*dataset.description, *(f"Notice: {notice}" for notice in dataset.notices)):
         print(line)
-    images = noise.as_evaluated(dataset.test.images, record.binarized, args.seed)
+    images = noise.evaluation_images(
+        dataset.test.images, record.trained_on_binary_images, args.seed
+    )
     test_set = TestSet(dataset, images, record.dataset)
     if test_set.is_partial:
         if args.report:
@@ -213,13 +215,13 @@ def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSe
 def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) -> Dataset:
     """Returns the data set; of MNIST, where it is not available, the images in this repository."""
     if args.dataset != "auto":
-        with cli.explained(f"--dataset {args.dataset}: "):
+        with cli.error_context(f"--dataset {args.dataset}: "):
             path = cli.data_dir(args, args.dataset)
             return data.load(args.dataset, path, transpose=args.transpose)
     name = trained_on.name
     data_dir = cli.data_dir(args, name)
     own_data = data_dir or name == "custom"
-    with cli.explained("--data_dir: " if own_data else ""):
+    with cli.error_context("--data_dir: " if own_data else ""):
         if name == "custom" and not data_dir:
             raise UserError("these weights were trained on data of your own: say where it is")
         # What a folder holds is known by its content, whatever it is expected to hold.
@@ -272,9 +274,9 @@ class TrainedModel:
         """Whether the fitted prior knows several classes."""
         return self.prior is not None and len(self.prior.labels) > 1
 
-    def as_evaluated(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def evaluation_images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns images, uint8 (n, 784), as the model is evaluated on them."""
-        return noise.as_evaluated(images, self.record.binarized, self.seed)
+        return noise.evaluation_images(images, self.record.trained_on_binary_images, self.seed)
 
     def decode(self, mu: NDArray[np.floating]) -> NDArray[np.uint8]:
         """Returns the images of z = mu: (..., latent_dim) -> uint8 (..., 784)."""
@@ -295,7 +297,7 @@ def evaluate(model: TrainedModel, test_set: TestSet, args: argparse.Namespace) -
         )
     training = test_set.dataset.train
     if args.report and test_set.labels is not None and training.labels is not None:
-        images = model.as_evaluated(training.images)
+        images = model.evaluation_images(training.images)
         mu, _ = analysis.metrics.encode(model.vae, images)
         predicted = display.report.classify_linearly(mu, training.labels, figures.mu)
         values["probe_accuracy"] = (predicted == test_set.labels).astype(float)
@@ -439,7 +441,7 @@ def read_own_digits(args: argparse.Namespace) -> "list[Digit]":
         if args.interpolate:
             raise UserError("--interpolate joins digits of your own: add --images FIRST SECOND")
         return []
-    with cli.explained("--images: "):
+    with cli.error_context("--images: "):
         pictures = datasets.photos.read(args.images)
     for notice in pictures.notices:
         print(f"Notice: {notice}")
@@ -461,7 +463,7 @@ def evaluate_own_digits(
     own = []
     for digit in digits:
         # One by one: the same picture has the same noise wherever it stands in the list.
-        seen = model.as_evaluated(digit.pixels[None])
+        seen = model.evaluation_images(digit.pixels[None])
         figures = model.evaluate(seen)
         image = analysis.own_images.compare(digit, seen[0], figures, test_elbo)
         if model.classifies:

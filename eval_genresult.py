@@ -95,11 +95,11 @@ def main(args: argparse.Namespace) -> None:
     """Weights -> the decoder alone -> digits, as pictures and as an array."""
     weights_path = cli.weights_path(args)
     found = read_weights(weights_path, args)
-    with cli.explained(f"{weights_path} "):
+    with cli.error_context(f"{weights_path} "):
         prior = chosen_prior(found, args.prior, args.digit or [])
     files.writable_folder(args.output_dir)
     if args.page:
-        with cli.explained("--page: "):
+        with cli.error_context("--page: "):
             display.explorer.write(args.page, found)
         print(f"Wrote {args.page}: open it in a browser.")
 

@@ -71,7 +71,7 @@ class VAE:
         return self.encoder.trainable_variables + self.decoder.trainable_variables
 
     def as_keras_model(self) -> keras.Model:
-        """Returns encoder and decoder as one functional Keras model, whose layers they are.
+        """Joins encoder and decoder into one functional Keras model, as its two layers.
 
         It takes images (n, 784) and returns a dict of `mu`, `log_var` and, at z = mu, `logits`.
         """
@@ -103,7 +103,7 @@ def build_decoder(hidden_units: Sequence[int], latent_dim: int, activation: str)
 
 
 def decode(decoder: keras.Model, z: tf.Tensor) -> tf.Tensor:
-    """Returns the logits (..., 784) of z (..., latent_dim), by a model of `build_decoder`."""
+    """Returns the logits (..., 784) of z (..., latent_dim); see `VAE.decode`."""
     # Layer by layer, since z may have one axis more than the functional model accepts.
     for layer in decoder.layers[1:]:
         z = layer(z)
@@ -179,8 +179,8 @@ def loss_terms(
         logits: (n, 784) of one sample of z for each image, or (L, n, 784) of L samples.
 
     Returns:
-        dict of (n,) or (L, n) by the names in `TERMS`: `loss_total` is the -ELBO (paper, eq. 3),
-        the sum of `loss_bce` and `loss_KLD`.
+        dict of (n,) or (L, n) by the names in `TERMS`: `loss_total`, the sum of `loss_bce` and
+        `loss_KLD`, is the -ELBO (paper, eq. 3) estimated at each sample of z.
     """
     bce = loss_bce(images, logits)
     l2 = loss_l2(images, logits)
@@ -218,8 +218,8 @@ def log_importance_weights(
 ) -> tf.Tensor:
     """Returns log p(x, z) - log q(z | x) of sampled z: what importance sampling averages.
 
-    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 7. The mean
-    over z is the ELBO of each image.
+    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 7. Their
+    expectation over z is the ELBO of each image.
 
     Args:
         bce: `loss_bce` at z = mu + exp(log_var / 2) * noise, (k, n).

@@ -27,8 +27,9 @@ from support import analysis, cli, display, noise, records, storage, training
 from support.errors import OtherRunError, UserError
 
 # `--help` and wrong flags must be answered at once, and importing TensorFlow takes seconds. So the
-# modules of analysis, display, storage and training are imported when they are first used, and
-# functions of this script that need TensorFlow or the model import them.
+# modules of analysis, display, storage and training are imported when they are first used, those
+# that the flags use (`training.workers`) do not import TensorFlow, and functions of this script
+# that need TensorFlow or the model import them.
 if TYPE_CHECKING:
     import keras
     import numpy as np
@@ -36,8 +37,8 @@ if TYPE_CHECKING:
 
     import model
 
-# Fewer training images make a small data set: the network overfits it, so the best epoch is kept
-# by default, and the number of epochs is that which makes SMALL_DATA_STEPS steps.
+# With fewer than SMALL_DATA training images the network overfits. There, by default, the best epoch
+# is kept, and the run has as many epochs as make SMALL_DATA_STEPS steps.
 SMALL_DATA = 10_000
 SMALL_DATA_STEPS = 10_000
 CONFLICT_HINT = (
@@ -67,7 +68,7 @@ def parser() -> cli.Parser:
 
 
 def add_architecture_flags(flags: cli.Parser) -> None:
-    """Adds the flags that size the network; given weights bring their own."""
+    """Adds the flags that size the network; weights to start from bring their own."""
     group = flags.add_argument_group("architecture")
     group.add_argument(
         "--hidden_units",
@@ -116,8 +117,8 @@ def add_length_flags(flags: cli.Parser) -> None:
     group.add_argument(
         "--keep",
         choices=("best", "last"),
-        help="which epoch's weights to keep: the best on the validation images, or the last "
-        "(default: last; best for fewer than 10,000 training images)",
+        help="which epoch's weights to keep: those with the lowest objective on the validation "
+        "images, or the last (default: last; best for fewer than 10,000 training images)",
     )
     group.add_argument(
         "--patience",
@@ -391,6 +392,14 @@ class TrainingStep:
     `training.steps` compiles it into a loop over several steps: for so small a model, the overhead
     of Python at every step would cost as much time as the arithmetic.
 
+    What is random in a step: which images it gets (`data.batches`: a new order in each epoch),
+    their elastic distortion, their Bernoulli samples if it trains on these, and the noise that
+    becomes z. All of it comes from support/noise.py, as functions of the seed and of the number of
+    the epoch or step; Keras draws the initial weights (`build`).
+
+    Where several devices share a run, `training.steps` gives each of them its part of a batch and
+    of the noise, and averages their gradients.
+
     Args:
         config: of the run.
         images: uint8 (n, 784), all training images.
@@ -436,7 +445,7 @@ class TrainingStep:
         if config.elastic:
             share = noise.for_each_step(self.distorted_share, steps)
             images = training.augmentation.elastic(images, config.elastic, share, seed, steps)
-        if config.binarized:
+        if config.trains_on_binary_images:
             images = training.augmentation.bernoulli(images, seed, steps)
         drawn = noise.for_each_step(self.normal_noise, steps)
         return images, drawn
@@ -444,7 +453,8 @@ class TrainingStep:
     def distorted_share(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the share of images that are distorted at a step.
 
-        It falls with the learning rate, so that a run ends on images as validation has them.
+        It follows the learning rate: it rises in the warm-up, then falls with the rate, so that a
+        run ends on images as validation has them.
         """
         return self.learning_rate(step) / self.config.learning_rate
 
@@ -464,7 +474,8 @@ class TrainingStep:
         Args:
             images: float32 (batch, 784).
             noise: float32 (elbo_samples, batch, latent_dim).
-            step: its number in the run, from 0 on; it sets the weight of the KL term.
+            step: its number in the run, from 0 on; it sets the weight of the KL term, which
+                rises linearly and is above 0 from the first step on.
         """
         config = self.config
         warmup_steps = config.steps_in(config.kl_warmup_epochs)
@@ -495,7 +506,7 @@ def build(
     learning_rate = training.schedule.LearningRate(
         config.learning_rate,
         config.schedule,
-        config.steps_in(config.warmup_epochs),
+        config.steps_in(config.warmup_epochs),  # it takes a tenth of the run at most
         config.total_steps,
     )
     with workers.scope():
@@ -511,6 +522,18 @@ def train(
 ) -> model.VAE:
     """Runs the training loop: epochs of batches, several steps per call.
 
+    The run is saved before its first step, whenever `--save_every` seconds have passed, and after
+    its last step; a save is one file with the weights, the optimizer and the number of steps done.
+
+    Ctrl-C only sets a flag: `run.after_steps` sees it when the steps of the current call are done,
+    saves, and raises `Interrupted`, which ends the script with exit code 130. A kill leaves the
+    newest save.
+
+    The same command then loads that save and continues in the middle of the epoch, where
+    `run.remaining` skips the batches that are done. It ends in the same bits as a run that was
+    never interrupted, since each random number depends on the seed and on the number of its epoch
+    or step alone.
+
     Args:
         config: of the run.
         dataset: to train and to validate on.
@@ -524,20 +547,24 @@ def train(
 
     images = dataset.train.images
     training_step = TrainingStep(config, images, vae, optimizer, learning_rate)
+    # As many as fit in some memory and some fraction of a second.
     steps_per_call = training.steps.most_steps_per_call(vae, config.batch_size, config.elbo_samples)
     train_steps = training.steps.compile_steps(
         training_step, training.run.TERM_NAMES, run.workers, steps_per_call, config.batch_size
     )
     evaluate = analysis.metrics.Evaluator(vae, config.seed)
-    validation = config.as_evaluated(dataset.validation.images)
+    # As they are, or one Bernoulli sample of each where training is on such samples.
+    validation = config.evaluation_images(dataset.validation.images)
     for epoch in range(run.epoch, config.epochs):
         if run.ended_early:
             break
         batches = data.batches(len(images), config.batch_size, config.seed, epoch)
-        for block in run.remaining(batches, steps_per_call):
-            losses = train_steps(block)
+        for indices in run.remaining(batches, steps_per_call):  # (steps, batch), of the images
+            losses = train_steps(indices)
             run.after_steps(losses)  # are they finite? summaries, progress, a save, Ctrl-C
+        # All validation images, undistorted, at one sample of z each, the same in every epoch.
         figures = evaluate(validation)
+        # Summaries, a save if one is due, Ctrl-C; with `--keep best`: are these weights the best?
         run.after_epoch(analysis.metrics.curve_point(figures, config.recon_loss, config.beta))
     run.select_weights()
     return vae
@@ -556,8 +583,8 @@ def fit_prior_and_finish(
     """
     if run.workers.chief:
         print("Fitting a prior to the encoded training images ...", flush=True)
-    encoded = analysis.metrics.encode(vae, config.as_evaluated(dataset.train.images))
-    validation = analysis.metrics.encode(vae, config.as_evaluated(dataset.validation.images))
+    encoded = analysis.metrics.encode(vae, config.evaluation_images(dataset.train.images))
+    validation = analysis.metrics.encode(vae, config.evaluation_images(dataset.validation.images))
     prior, prior_record = analysis.fitted_prior.fit(
         encoded,
         dataset.train.labels,
@@ -573,7 +600,7 @@ def fit_prior_and_finish(
 def load_data(args: argparse.Namespace) -> data.Dataset:
     """Loads the data set that the flags name."""
     path = cli.data_dir(args, args.dataset)
-    with cli.explained("--data_dir: " if path else f"--dataset {args.dataset}: "):
+    with cli.error_context("--data_dir: " if path else f"--dataset {args.dataset}: "):
         return data.load(args.dataset, path, args.limit, args.transpose)
 
 
@@ -591,18 +618,20 @@ def open_folder(
     Raises:
         UserError: the folders hold another run.
     """
-    # The fallback data set has default folders of its own.
+    # `args.given` are the flags that the user typed. The fallback data set has default folders of
+    # its own.
     suffix = "_digits" if dataset.fallback_reason else ""
     weights, log = args.save_weight_dir, args.log_dir
     if "save_weight_dir" not in args.given:
         weights += suffix
     if "log_dir" not in args.given:
         log += suffix
-    identity = config.identity(dataset, typed=args.given)
-    with cli.explained(after=CONFLICT_HINT, error_type=OtherRunError):
+    identity = config.identity(dataset, given=args.given)
+    with cli.error_context(after=CONFLICT_HINT, error_type=OtherRunError):
         folder = storage.run_folder.RunFolder(weights, log, identity, args.overwrite, writes=chief)
+    # Where the folder holds a save of this run already, that is continued.
     if args.load_weight_dir and not folder.finished:
-        with cli.explained("--load_weight_dir: "):
+        with cli.error_context("--load_weight_dir: "):
             folder.start_from(args.load_weight_dir)
     return folder
 
@@ -631,12 +660,14 @@ def main(args: argparse.Namespace) -> None:
     config = resolve(args, dataset)
     folder = open_folder(args, config, dataset, chief)
     if folder.finished:
+        # Every worker says so, since every one of them ends here.
         folder.report_finished()
         print(next_commands(args, folder))
         return
+    # Given weights and a run to continue have a network of their own.
     config = dataclasses.replace(config, architecture=folder.architecture or config.architecture)
     if chief:
-        print(f"{folder.intention} in {folder.path}, event files in {folder.log_dir}.")
+        print(f"{folder.action} in {folder.path}, event files in {folder.log_dir}.")
         print("Importing TensorFlow and compiling the training step ...", flush=True)
     with (
         folder,

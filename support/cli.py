@@ -205,7 +205,7 @@ def add_output_flag(parser: argparse.ArgumentParser) -> None:
 
 
 @contextlib.contextmanager
-def explained(
+def error_context(
     before: str = "", after: str = "", error_type: type[UserError] = UserError
 ) -> Iterator[None]:
     """Adds to the message of a `UserError` which flag it is about, or the way out.

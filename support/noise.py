@@ -80,7 +80,7 @@ def bernoulli_sample(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
     return np.where(255 * drawn < images, np.uint8(255), np.uint8(0))
 
 
-def as_evaluated(images: NDArray[np.uint8], binarized: bool, seed: int) -> NDArray[np.uint8]:
+def evaluation_images(images: NDArray[np.uint8], binarized: bool, seed: int) -> NDArray[np.uint8]:
     """Returns images, uint8 (n, 784), as a model is evaluated on them.
 
     Args:

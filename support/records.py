@@ -207,7 +207,7 @@ class RunRecord:
         return self.posterior is not None
 
     @property
-    def binarized(self) -> bool:
+    def trained_on_binary_images(self) -> bool:
         """Whether the model was trained on Bernoulli samples of the images."""
         return self.training["binarize"] == "dynamic"
 

@@ -182,16 +182,16 @@ def test_a_script_runs_in_a_thread_where_python_handles_no_signals():
 
 
 def test_an_error_of_one_kind_alone_is_explained():
-    explained = cli.explained(after="; and so", error_type=OtherRunError)
-    with pytest.raises(OtherRunError, match=r"^another; and so$"), explained:
+    context = cli.error_context(after="; and so", error_type=OtherRunError)
+    with pytest.raises(OtherRunError, match=r"^another; and so$"), context:
         raise OtherRunError("another")
-    explained = cli.explained(after="; and so", error_type=OtherRunError)
-    with pytest.raises(UserError, match=r"^some$"), explained:
+    context = cli.error_context(after="; and so", error_type=OtherRunError)
+    with pytest.raises(UserError, match=r"^some$"), context:
         raise UserError("some")
 
 
 def test_an_error_can_be_told_by_the_flag_it_is_about():
-    with pytest.raises(UserError) as error, cli.explained("--data_dir: ", "; and so"):
+    with pytest.raises(UserError) as error, cli.error_context("--data_dir: ", "; and so"):
         raise UserError("no file")
     assert str(error.value) == "--data_dir: no file; and so"
 

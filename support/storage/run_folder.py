@@ -119,7 +119,7 @@ class RunFolder:
         return self.record is not None and self.record.finished
 
     @property
-    def intention(self) -> str:
+    def action(self) -> str:
         """What is about to happen in the folders, for a message."""
         if self.overwrite:
             return "Starting again"

@@ -61,13 +61,13 @@ class Config:
         return round(epochs * self.steps_per_epoch)
 
     @property
-    def binarized(self) -> bool:
+    def trains_on_binary_images(self) -> bool:
         """Whether the model is trained on Bernoulli samples of the images."""
         return self.binarize == "dynamic"
 
-    def as_evaluated(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    def evaluation_images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns images, uint8 (n, 784), as the model is evaluated on them."""
-        return noise.as_evaluated(images, self.binarized, self.seed)
+        return noise.evaluation_images(images, self.trains_on_binary_images, self.seed)
 
     def settings(self) -> dict[str, records.Setting]:
         """Returns the `training` settings of `run.json`, by name."""
@@ -75,17 +75,17 @@ class Config:
         del values["architecture"], values["training_images"]
         return values
 
-    def identity(self, dataset: Dataset, typed: Collection[str]) -> Identity:
+    def identity(self, dataset: Dataset, given: Collection[str]) -> Identity:
         """Returns what a run in a folder must agree with to be continued.
 
         Args:
             dataset: to train on.
-            typed: names of the flags that the user typed. A run from given weights has their
+            given: names of the flags that the user typed. A run from given weights has their
                 network, with which only typed flags must agree.
         """
         network: dict[str, Any] = self.architecture._asdict()
         if self.warm_start:
-            network = {name: value for name, value in network.items() if name in typed}
+            network = {name: value for name, value in network.items() if name in given}
         return Identity(dataset_record(dataset), network, self.settings())
 
 

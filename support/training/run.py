@@ -269,7 +269,7 @@ class Run:
     def _pictures(self) -> Mapping[str, NDArray[np.uint8]]:
         """Returns the pictures of the first validation images and samples for TensorBoard."""
         config = self._config
-        images = config.as_evaluated(self._dataset.validation.images[: metrics.PICTURED])
+        images = config.evaluation_images(self._dataset.validation.images[: metrics.PICTURED])
         return metrics.pictures(self._vae, images, config.seed)
 
     def _save_if_due(self) -> None:

@@ -127,10 +127,10 @@ def test_means_are_taken_in_float64():
 
 
 def test_a_model_of_binary_images_is_evaluated_on_one_fixed_sample():
-    np.testing.assert_array_equal(noise.as_evaluated(IMAGES, False, 3), IMAGES)
-    sample = noise.as_evaluated(IMAGES, True, 3)
+    np.testing.assert_array_equal(noise.evaluation_images(IMAGES, False, 3), IMAGES)
+    sample = noise.evaluation_images(IMAGES, True, 3)
     np.testing.assert_array_equal(sample, noise.bernoulli_sample(IMAGES, 3))
-    assert (sample != noise.as_evaluated(IMAGES, True, 4)).any()
+    assert (sample != noise.evaluation_images(IMAGES, True, 4)).any()
 
 
 def test_logits_become_the_nearest_grey_value():

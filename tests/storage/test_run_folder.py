@@ -88,7 +88,7 @@ def test_a_network_that_given_weights_bring_is_compared_where_it_was_typed():
 
 def test_empty_folders_start_a_run_and_are_not_created_before(places, tmp_path):
     folder = opened(places)
-    assert folder.record is None and not folder.finished and folder.intention == "Starting"
+    assert folder.record is None and not folder.finished and folder.action == "Starting"
     assert not list(tmp_path.iterdir())
     with folder:
         assert {entry.name for entry in tmp_path.iterdir()} == {"weights", "log"}
@@ -98,9 +98,9 @@ def test_an_unfinished_run_continues(places):
     begun(places)
     folder = opened(places)
     assert folder.record.step == 10 and not folder.finished
-    assert folder.intention == "Continuing"
+    assert folder.action == "Continuing"
     again = opened(places, overwrite=True)
-    assert again.record is None and again.intention == "Starting again"
+    assert again.record is None and again.action == "Starting again"
     with pytest.raises(UserError, match="seed 3 where this run has 4"):
         opened(places, changed("training", seed=4))
 
