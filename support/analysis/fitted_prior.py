@@ -23,6 +23,7 @@ from support import files, noise, records
 
 if TYPE_CHECKING:
     import tensorflow as tf
+    from sklearn.mixture import GaussianMixture
 
 # The variance of mu over images above which a latent dimension is active.
 ACTIVE_VARIANCE = 0.01
@@ -32,20 +33,27 @@ COMPONENTS = 10
 IMAGES_PER_DIMENSION = 10
 RIDGE = 1e-3
 EM_ITERATIONS = 20
+# Where the mean of z^2 lies outside of these, a latent dimension has a scale of its own, as with a
+# small --beta: it is fitted although mu may hardly vary, in units of its standard deviation.
+ORDINARY_SQUARE = 0.25, 4.0
+LEAST_SCALE = 1e-4
 # Bounds that readers check: of means and covariances, of the number of classes, and of the
 # diagonal of a covariance's Cholesky factor.
-LARGEST_VALUE = 1e6
+LARGEST_VALUE = 1e12
 MOST_CLASSES = 256
-LEAST_DEVIATION = 1e-3
+LEAST_DEVIATION = 1e-6
 # Samples of z beyond this could give covariances beyond LARGEST_VALUE.
-FARTHEST_Z = 900.0
+FARTHEST_Z = 9e5
+# Of all covariances together; a prior of a thousand dimensions and ten classes has 80 MB.
+LARGEST_BYTES = 100_000_000
 
 
 class PriorArrays(NamedTuple):
     """The arrays of `prior.npz`, for M components on A active dimensions.
 
     Attributes:
-        active: the active latent dimensions, ascending, int64 (A,).
+        active: the fitted latent dimensions, ascending, int64 (A,): those that are active, or
+            have a scale of their own.
         labels: the class of each component, ascending, uint8 (M,).
         weights: of the components, which sum to 1, float64 (M,).
         means: float64 (M, A).
@@ -108,23 +116,36 @@ def fit(
     """
     if labels is None:
         labels = np.zeros(len(training.mu), np.uint8)
-    active = active_units(training.mu)
+    scales = _own_scales(training)
+    active = np.flatnonzero((training.mu.var(axis=0) > ACTIVE_VARIANCE) | (scales != 1))
     classes, counts = np.unique(labels, return_counts=True)
     if not len(active):
         return _none("no latent dimension is active")
+    components = [_affordable_components(count, len(active)) for count in counts]
+    if 8 * sum(components) * len(active) ** 2 > LARGEST_BYTES:
+        return _none(f"it would be too large for {len(active):,} active latent dimensions")
     if counts.min() < 2:
         return _none(f"only one training image has the label {classes[counts.argmin()]}")
     random = noise.generator(seed)
     z = _sampled(training, random)
     z_validation = _sampled(validation, random)
     if not np.abs(z).max() < FARTHEST_Z:
-        return _none(f"z reaches beyond {FARTHEST_Z:g}")
-    points = [z[labels == label][:, active].astype(np.float64) for label in classes]
-    arrays = _fit_mixtures(points, classes, active, seed, before_each_class)
-    gain = float(np.mean(Mixture(arrays).log_ratio(z_validation)))
-    if not gain > 0:
-        finite_gain = gain if np.isfinite(gain) else None
-        return _none("N(0, I) is as good for the validation images", finite_gain)
+        return _none(f"z is not finite, or beyond {FARTHEST_Z:,.0f}")
+    scales = scales[active]
+    points = [z[labels == label][:, active] / scales for label in classes]
+    try:
+        mixtures = _fit_mixtures(points, components, seed, before_each_class)
+        arrays = _joined(mixtures, classes, counts, active, scales)
+        _check(arrays, latent_dim=z.shape[1])
+        gain = float(np.mean(Mixture(arrays).log_ratio(z_validation)))
+    except (ValueError, MemoryError) as error:
+        # What scikit-learn and NumPy raise for points that no Gaussian fits. The prior is an
+        # extra: it must not keep the finished weights from being written.
+        return _none(f"the mixtures cannot be fitted ({type(error).__name__}: {error!s:.100})")
+    if not np.isfinite(gain):
+        return _none("its density is not finite for the validation images")
+    if gain <= 0:
+        return _none("N(0, I) is as good for the validation images", gain)
     return arrays, records.PriorRecord(gain)
 
 
@@ -140,14 +161,32 @@ def _sampled(encoded: Encoded, random: np.random.Generator) -> NDArray[np.float3
         return encoded.mu + np.exp(0.5 * encoded.log_var) * drawn
 
 
+def _own_scales(encoded: Encoded) -> NDArray[np.float64]:
+    """Returns the standard deviation of z in each latent dimension that has a scale of its own.
+
+    It is 1 in all others, (latent_dim,), where the KL term has kept z near N(0, 1).
+    """
+    mu, log_var = encoded.mu.astype(np.float64), encoded.log_var.astype(np.float64)
+    with np.errstate(over="ignore"):
+        variance = mu.var(axis=0) + np.exp(log_var).mean(axis=0)
+    square = np.square(mu.mean(axis=0)) + variance
+    low, high = ORDINARY_SQUARE
+    is_ordinary = (low <= square) & (square <= high)
+    return np.where(is_ordinary, 1.0, np.maximum(np.sqrt(variance), LEAST_SCALE))
+
+
+def _affordable_components(images: int, dimensions: int) -> int:
+    """Returns how many components a class with so many images can have."""
+    return int(np.clip(images // (IMAGES_PER_DIMENSION * (dimensions + 1)), 1, COMPONENTS))
+
+
 def _fit_mixtures(
     points: Sequence[NDArray[np.float64]],
-    classes: NDArray[np.uint8],
-    active: NDArray[np.int64],
+    components: Sequence[int],
     seed: int,
     before_each_class: Callable[[], None],
-) -> PriorArrays:
-    """Fits one mixture to the points (n, A) of each class; returns all of their components."""
+) -> "list[GaussianMixture]":
+    """Fits one mixture, of so many components, to the points (n, A) of each class."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
@@ -157,27 +196,44 @@ def _fit_mixtures(
     with threadpool_limits(1), warnings.catch_warnings():
         # So few iterations are intended: validation images gain nothing from more.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for class_points in points:
+        for class_points, count in zip(points, components, strict=True):
             before_each_class()
-            affordable = len(class_points) // (IMAGES_PER_DIMENSION * (len(active) + 1))
             mixture = GaussianMixture(
-                n_components=int(np.clip(affordable, 1, COMPONENTS)),
+                n_components=count,
                 reg_covar=RIDGE,
                 max_iter=EM_ITERATIONS,
                 init_params="k-means++",
                 random_state=seed,
             )
             mixtures.append(mixture.fit(class_points))
+    return mixtures
+
+
+def _joined(
+    mixtures: "Sequence[GaussianMixture]",
+    classes: NDArray[np.uint8],
+    counts: NDArray[np.int64],
+    active: NDArray[np.int64],
+    scales: NDArray[np.float64],
+) -> PriorArrays:
+    """Joins the mixtures of all classes into one, in units of z.
+
+    Args:
+        mixtures: of each class, over z / scales.
+        classes, counts: the labels, ascending, and how many images each has.
+        active, scales: the fitted latent dimensions, and the unit in each of them.
+    """
     components = [len(mixture.weights_) for mixture in mixtures]
-    images = sum(map(len, points))
-    shares = np.array([len(class_points) for class_points in points]) / images
+    shares = counts / counts.sum()
     weights = np.concatenate([mixture.weights_ for mixture in mixtures])
+    means = np.concatenate([mixture.means_ for mixture in mixtures])
+    covariances = np.concatenate([mixture.covariances_ for mixture in mixtures])
     return PriorArrays(
         active=np.asarray(active, np.int64),
         labels=np.repeat(classes, components),
         weights=weights * np.repeat(shares, components),
-        means=np.concatenate([mixture.means_ for mixture in mixtures]),
-        covariances=np.concatenate([mixture.covariances_ for mixture in mixtures]),
+        means=means * scales,
+        covariances=covariances * np.outer(scales, scales),
     )
 
 
@@ -273,8 +329,9 @@ class Mixture:
         count, size = self._arrays.means.shape
         whitening = np.linalg.inv(self._factors)
         offsets = np.einsum("mij,mj->mi", whitening, self._arrays.means)
-        volumes = whitening.diagonal(axis1=1, axis2=2).prod(axis=1)
-        constants = np.log(self._arrays.weights * volumes)
+        # Sums of logarithms, since a product of many deviations overflows.
+        log_volumes = np.log(whitening.diagonal(axis1=1, axis2=2)).sum(axis=1)
+        constants = np.log(self._arrays.weights) + log_volumes
         z = tf.gather(z, self._arrays.active, axis=1)
         # All components in one product: (n, A) by (A, M * A).
         stacked = whitening.transpose(2, 0, 1).reshape(size, -1).astype(np.float32)

@@ -119,7 +119,9 @@ def posterior_of(count, seed, spread=0.1):
     labels = np.arange(count, dtype=np.uint8) % 2
     mu = np.zeros((count, 3), np.float32)
     mu[:, :2] = 2.0 * labels[:, None] - 1 + spread * random.standard_normal((count, 2))
-    return Encoded(mu, np.full((count, 3), -4, np.float32)), labels
+    log_var = np.zeros((count, 3), np.float32)
+    log_var[:, :2] = -4
+    return Encoded(mu, log_var), labels
 
 
 def test_the_fit_gains_over_the_standard_normal_and_knows_its_classes():
@@ -227,9 +229,9 @@ def test_where_the_standard_normal_is_as_good_it_stays():
 @pytest.mark.parametrize(
     "change, says",
     [
-        (lambda mu, log_var, labels: (1e4 * mu, log_var, labels), "z reaches beyond 900"),
-        (lambda mu, log_var, labels: (mu, log_var + 400, labels), "z reaches beyond 900"),
-        (lambda mu, log_var, labels: (np.nan * mu + mu, log_var, labels), "no latent dimension"),
+        (lambda mu, log_var, labels: (1e6 * mu, log_var, labels), "beyond 900,000"),
+        (lambda mu, log_var, labels: (mu, log_var + 400, labels), "beyond 900,000"),
+        (lambda mu, log_var, labels: (np.nan * mu + mu, log_var, labels), "not finite"),
         (
             lambda mu, log_var, labels: (0 * mu, 0 * log_var, labels),
             "no latent dimension is active",
@@ -246,6 +248,59 @@ def test_where_nothing_can_be_fitted_the_record_says_why(change, says):
     with np.errstate(all="ignore"):
         arrays, record = fitted_prior.fit(Encoded(*changed), labels, Encoded(*changed), 0)
     assert arrays is None and says in record.reason and record.gain is None
+
+
+@pytest.mark.parametrize(
+    "deviation, dimensions, tolerance", [(300.0, 3, 0.01), (0.05, 3, 0.1), (10.0, 400, 0.01)]
+)
+def test_latents_of_any_scale_get_a_prior_of_that_scale(deviation, dimensions, tolerance):
+    """As a small --beta leaves them. The gain is about that of the Gaussian they come from."""
+    random = np.random.default_rng(0)
+    mu = deviation * random.standard_normal((3000, dimensions))
+    encoded = Encoded(np.float32(mu), np.full(mu.shape, -20, np.float32))
+    validation = Encoded(encoded.mu[2000:], encoded.log_var[2000:])
+    encoded = Encoded(encoded.mu[:2000], encoded.log_var[:2000])
+    arrays, record = fitted_prior.fit(encoded, None, validation, 0)
+    gains = stats.norm(0, deviation).logpdf(mu[2000:]) - stats.norm.logpdf(mu[2000:])
+    assert record.gain == pytest.approx(gains.sum(1).mean(), rel=tolerance)
+    drawn = random.standard_normal((4000, dimensions), np.float32)
+    z = Mixture(arrays).sample(drawn, random.random(4000, np.float32)).numpy()
+    np.testing.assert_allclose(z.std(axis=0), deviation, rtol=0.1)
+    content = io.BytesIO()
+    np.savez(content, **arrays._asdict())
+    content.seek(0)
+    assert fitted_prior.read(content, "prior.npz", dimensions)
+
+
+def test_a_latent_dimension_far_from_the_standard_normal_is_fitted_although_mu_is_constant():
+    encoded, labels = posterior_of(400, 0)
+    encoded.mu[:, 2], encoded.log_var[:, 2] = 7, -6
+    arrays, _ = fitted_prior.fit(encoded, labels, encoded, 0)
+    assert arrays.active.tolist() == [0, 1, 2]
+    np.testing.assert_allclose(arrays.means[:, 2], 7, atol=0.2)
+    variances = arrays.covariances[:, 2, 2] + np.square(arrays.means[:, 2] - 7)
+    np.testing.assert_allclose(arrays.weights @ variances, np.exp(-6), rtol=0.3)
+
+
+def test_a_prior_of_too_many_dimensions_is_not_fitted():
+    mu = np.random.default_rng(0).standard_normal((20, 3600), np.float32)
+    encoded = Encoded(mu, np.zeros_like(mu))
+    arrays, record = fitted_prior.fit(encoded, None, encoded, 0)
+    assert (
+        arrays is None
+        and record.reason == "it would be too large for 3,600 active latent dimensions"
+    )
+
+
+@pytest.mark.parametrize("error", [ValueError("ill-defined"), MemoryError()])
+def test_a_fit_that_fails_is_a_reason_and_no_end(monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(sklearn.mixture.GaussianMixture, "fit", fails)
+    encoded, labels = posterior_of(40, 0)
+    arrays, record = fitted_prior.fit(encoded, labels, encoded, 0)
+    assert arrays is None and f"cannot be fitted ({type(error).__name__}" in record.reason
 
 
 def changed(**arrays):
@@ -272,7 +327,7 @@ BAD = {
     "labels out of order": changed(labels=lambda a: a[::-1].copy()),
     "NaN": changed(means=lambda a: a * np.nan),
     "huge": changed(means=lambda a: a * 1e300),
-    "just too large": changed(means=lambda a: 0 * a - 1e6),
+    "just too large": changed(means=lambda a: 0 * a - 1e12),
     "weights that do not sum to 1": changed(weights=lambda a: a / 2),
     "weights that nearly sum to 1": changed(weights=lambda a: a * (1 + 3e-6)),
     "a weight of zero": changed(weights=lambda a: np.array([0.0, 0.5, 0.25, 0.25])),
@@ -280,7 +335,7 @@ BAD = {
     "not symmetric": changed(covariances=lambda a: a + np.triu(np.ones((3, 3)), 1)),
     "not positive definite": changed(covariances=lambda a: -a),
     "next to nothing": changed(covariances=lambda a: 1e-90 * a),
-    "nearly nothing": changed(covariances=lambda a: 0 * a + 0.9e-6 * np.eye(3)),
+    "nearly nothing": changed(covariances=lambda a: 0 * a + 0.9e-12 * np.eye(3)),
 }
 
 
