@@ -3,13 +3,13 @@
 The members must be exactly those that `run.json` lists, stored uncompressed, and pass the zip's
 CRC-32. Arrays are read only from the paths and in the shapes that the architecture gives, as
 float32, and must be finite. Keras's configuration, which could name any code, is never read.
-Needs NumPy and h5py alone.
+Needs NumPy alone.
 """
 
 import io
 import zipfile
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,7 @@ from numpy.typing import NDArray
 from support import files, records
 from support.analysis import fitted_prior
 from support.errors import UserError
-from support.storage import weights_file
-
-if TYPE_CHECKING:
-    import h5py
+from support.storage import hdf5, weights_file
 
 # What an HDF5 file may hold beside the numbers of its arrays, bytes.
 H5_OVERHEAD = 1_000_000
@@ -142,8 +139,6 @@ def _read_parts(
     archive: zipfile.ZipFile, architecture: records.Architecture, parts: Sequence[str]
 ) -> dict[str, list[NDArray[np.float32]]]:
     """Returns the weights of some parts from the HDF5 member of an open weights file."""
-    import h5py
-
     places = weights_file.places(architecture)
     numbers = sum(int(np.prod(place.shape)) for part in places.values() for place in part)
     size = archive.getinfo(weights_file.WEIGHTS).file_size
@@ -151,26 +146,13 @@ def _read_parts(
         raise ValueError(
             f"{weights_file.WEIGHTS} does not fit the architecture in {weights_file.RUN}"
         )
-    with h5py.File(io.BytesIO(archive.read(weights_file.WEIGHTS)), "r") as file:
-        return {part: [_read_dataset(file, place) for place in places[part]] for part in parts}
+    file = hdf5.Hdf5File(archive.read(weights_file.WEIGHTS))
+    return {part: [_read_finite(file, place) for place in places[part]] for part in parts}
 
 
-def _read_dataset(file: "h5py.File", place: weights_file.Place) -> NDArray[np.float32]:
-    """Returns one array of an HDF5 file that lies exactly there and is plain in every respect."""
-    import h5py
-
-    item = file
-    for name in place.path.split("/"):
-        if not isinstance(item, h5py.Group):
-            raise ValueError(f"{place.path} is missing")
-        if not isinstance(item.get(name, getlink=True), h5py.HardLink):
-            raise ValueError(f"{place.path} is no plain link")
-        item = item[name]
-    if not isinstance(item, h5py.Dataset) or item.shape != place.shape or item.dtype != "<f4":
-        raise ValueError(f"{place.path} is {item}, expected float32 of shape {place.shape}")
-    if item.chunks is not None or item.external is not None or item.is_virtual:
-        raise ValueError(f"{place.path} is not stored contiguously in this file")
-    array = item[...]
+def _read_finite(file: hdf5.Hdf5File, place: weights_file.Place) -> NDArray[np.float32]:
+    """Returns one array; raises ValueError where it holds NaN or infinity."""
+    array = file.read(place.path, place.shape)
     if not np.isfinite(array).all():
         raise ValueError(f"{place.path} holds numbers that are not finite")
     return array
