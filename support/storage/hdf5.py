@@ -174,9 +174,7 @@ class Hdf5File:
         if (version, kind) != (3, CONTIGUOUS):
             raise ValueError("not stored contiguously")
         if size != 4 * math.prod(shape) or address + size > len(self._content):
-            raise ValueError(
-                f"{size} bytes at {address} are no array of shape {shape} in this file"
-            )
+            raise ValueError(f"{size} bytes at {address} are not an array of shape {shape}")
         return address
 
     def _require_shape(self, offset: int, shape: tuple[int, ...]) -> None:

@@ -181,7 +181,7 @@ DAMAGE = {
     "infinite": (replaced(data=lambda v: v + np.inf), "not finite"),
     "soft link": (lambda p: with_h5(p, soft_link), "vars/0 is missing"),
     "virtual": (lambda p: with_h5(p, virtual), "not stored contiguously"),
-    "external": (lambda p: with_h5(p, external), "are no array of shape (4, 16)"),
+    "external": (lambda p: with_h5(p, external), "are not an array of shape (4, 16)"),
     "an array for a group": (lambda p: with_h5(p, dataset_for_group), "vars/0 is missing"),
     "huge": (lambda p: with_h5(p, huge), "(30000, 30000)"),
 }
