@@ -21,6 +21,8 @@ from support.storage import hdf5, weights_file
 
 # What an HDF5 file may hold beside the numbers of its arrays, bytes.
 H5_OVERHEAD = 1_000_000
+# The last record of a zip begins so, and 18 more bytes follow where it has no comment.
+END_OF_ZIP = b"PK\x05\x06"
 
 
 class Weights(NamedTuple):
@@ -92,6 +94,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: str) -> tuple[io.BytesIO,
 def _checked_record(archive: zipfile.ZipFile, path: str) -> records.RunRecord:
     """Returns the record of an open weights file whose members are all there and whole."""
     names = files.require_plain(archive)
+    _require_nothing_behind(archive)
     if weights_file.RUN not in names and "config.json" in names:
         raise UserError(
             f"{path} was saved by Keras, without the {weights_file.RUN} that train.py adds: load "
@@ -108,6 +111,15 @@ def _checked_record(archive: zipfile.ZipFile, path: str) -> records.RunRecord:
         raise ValueError(f"{damaged} is damaged")
     _require_format(content, path)
     return records.RunRecord.from_json(content)
+
+
+def _require_nothing_behind(archive: zipfile.ZipFile) -> None:
+    """Raises where bytes follow the end of a zip, which Python's reader would overlook."""
+    file = archive.fp
+    assert file is not None  # while the archive is open
+    file.seek(-len(END_OF_ZIP) - 18, io.SEEK_END)
+    if file.read(len(END_OF_ZIP)) != END_OF_ZIP:
+        raise ValueError("there are bytes behind its end")
 
 
 def _require_format(content: Mapping[str, Any], path: str) -> None:

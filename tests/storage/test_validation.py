@@ -128,6 +128,7 @@ WIDE = {"hidden_units": [8192] * 16, "latent_dim": 8192, "activation": "silu"}
 DAMAGE = {
     "bit": (flip, "damaged"),
     "truncated": (lambda p: os.truncate(p, 5000), "damaged"),
+    "a byte more": (lambda p: p.write_bytes(p.read_bytes() + b"x"), "bytes behind its end"),
     "empty": (lambda p: os.truncate(p, 0), "damaged"),
     "a folder": (lambda p: (p.unlink(), p.mkdir()), "not a regular file"),
     "a pipe": (lambda p: (p.unlink(), os.mkfifo(p)), "not a regular file"),
