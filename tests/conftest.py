@@ -16,7 +16,7 @@ import pytest
 MNIST_DIR = os.environ.setdefault("MNIST_DIR_OF_TESTS", os.environ.pop("MNIST_DIR", ""))
 
 from support import startup  # noqa: E402
-from tests import helpers  # noqa: E402
+from tests import helpers, windows  # noqa: E402
 
 startup.import_tensorflow()
 
@@ -25,6 +25,17 @@ startup.import_tensorflow()
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def pytest_addoption(parser):
+    parser.addoption("--windows", action="store_true", help="emulate Windows (tests/windows.py)")
+
+
+@pytest.fixture(autouse=True)
+def system(request, monkeypatch):
+    """Lets the project meet an emulated Windows where `--windows` asks for it."""
+    if request.config.getoption("--windows"):
+        windows.emulate(monkeypatch)
 
 
 def pytest_collection_modifyitems(items):
