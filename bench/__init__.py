@@ -1,1 +1,1 @@
-"""The benches: how fast, how good, and beside what (bench/README.md)."""
+"""The benchmarks: how fast, how good, and compared with what (bench/README.md)."""

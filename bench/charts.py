@@ -1,4 +1,4 @@
-"""The charts of the benches, in the style of support/display/plots.py."""
+"""The charts of the benchmarks, in the style of support/display/plots.py."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Panel(NamedTuple):
     """One of several plots that stand side by side.
 
     Attributes:
-        title: above it.
+        title: the text above it.
         curves: drawn as lines.
         points: drawn as crosses.
     """
@@ -56,7 +56,7 @@ class Panel(NamedTuple):
 
 
 def ranking(path: str, bars: Sequence[Bar], limit: Threshold, *, title: str, x_label: str) -> None:
-    """Draws horizontal bars, the first on top, and a line at a limit."""
+    """Draws horizontal bars, the first at the top, and a line at a limit."""
     rows = range(len(bars))
     values = [bar.value for bar in bars]
     whiskers = [
@@ -66,7 +66,7 @@ def ranking(path: str, bars: Sequence[Bar], limit: Threshold, *, title: str, x_l
     with plots.figure(path, (8, 0.5 * len(bars) + 1.4), "constrained") as figure:
         axes = figure.subplots()
         drawn = axes.barh(rows, values, color=INK, xerr=whiskers, ecolor=ACCENT)
-        # At the end of the range, not of the bar: matplotlib leaves the range free.
+        # Matplotlib puts these at the end of the range, not of the bar.
         labels = [f"{value:,.0f}" for value in values]
         axes.bar_label(drawn, labels, padding=4)
         axes.axvline(limit.value, color=ACCENT, linestyle="--")
@@ -80,7 +80,7 @@ def ranking(path: str, bars: Sequence[Bar], limit: Threshold, *, title: str, x_l
 def panels(
     path: str, all_panels: Sequence[Panel], *, title: str, x_label: str, y_label: str
 ) -> None:
-    """Draws panels side by side, both axes logarithmic, a tick at each x of the first curve."""
+    """Draws panels side by side, with logarithmic axes and a tick at each x of the first curve."""
     with plots.figure(path, (9, 4), "constrained") as figure:
         all_axes = figure.subplots(1, len(all_panels), squeeze=False)[0]
         for axes, panel in zip(all_axes, all_panels, strict=True):
@@ -115,9 +115,9 @@ def quality(
 
     Args:
         path: the PNG to write.
-        baselines: of other frameworks, a point an epoch.
-        own: runs of this repository, of which the ends are drawn.
-        thresholds: -ELBOs to reach.
+        baselines: curves of other frameworks, one point per epoch.
+        own: curves of runs of this repository; only their ends are drawn.
+        thresholds: the -ELBOs to reach.
     """
     with plots.figure(path, (9, 5.2), "constrained") as figure:
         axes = figure.subplots()
@@ -153,11 +153,11 @@ def quality(
 
 
 def mosaics(path: str, images_by_title: Mapping[str, NDArray[np.uint8]]) -> None:
-    """Draws squares of digits, two a row.
+    """Draws squares of digits, two per row.
 
     Args:
         path: the PNG to write.
-        images_by_title: uint8 (100, 784) each.
+        images_by_title: uint8 arrays (100, 784).
     """
     rows = -(-len(images_by_title) // 2)
     with plots.figure(path, (9, 4.8 * rows), "constrained") as figure:

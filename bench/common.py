@@ -1,6 +1,6 @@
-"""What the benches share: flags, data, train.py's own compiled steps, scripts run as a user does.
+"""What the benchmarks share: flags, data, compiled steps of train.py, scripts run as a user does.
 
-The timing of things in turn is in bench/turns.py, the charts are in bench/charts.py.
+Timing in turn is in bench/turns.py, charts are in bench/charts.py.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from support.errors import UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ADVICE = "pip install -r bench/requirements.txt"
-# Flags of train.py for plain training: one sample of z, undistorted images, Adam at a constant
+# Flags of train.py for plain training: one sample of z, undistorted images, Adam with a constant
 # learning rate, the full KL term from the first step on.
 PLAIN_TRAINING = (
     *("--elbo_samples", "1"),
@@ -40,24 +40,28 @@ PLAIN_TRAINING = (
 
 def add_data_flags(parser: cli.Parser) -> None:
     """Adds `--dataset` and `--data_dir`, as train.py has them."""
-    cli.add_data_flags(parser, "MNIST where it is available, otherwise scikit-learn's small digits")
+    cli.add_data_flags(parser, "MNIST if it is available, otherwise scikit-learn's small digits")
 
 
 def add_result_flags(parser: cli.Parser) -> None:
-    """Adds `--json` and `--output_dir`: where figures and charts go."""
-    parser.add_argument("--json", default="", metavar="FILE", help="write the figures to FILE, too")
+    """Adds `--json` and `--output_dir`: where results and charts go."""
+    parser.add_argument("--json", default="", metavar="FILE", help="also write the results to FILE")
     cli.add_output_flag(parser)
 
 
 def prepare_results(args: argparse.Namespace) -> None:
-    """Creates the folders for figures and charts; a `UserError` where they cannot be written."""
+    """Creates the folders for results and charts.
+
+    Raises:
+        UserError: they cannot be written.
+    """
     files.writable_folder(args.output_dir)
     if args.json:
         files.writable_folder(os.path.dirname(os.path.abspath(args.json)))
 
 
 def write_json(args: argparse.Namespace, figures: Mapping[str, Any]) -> None:
-    """Writes figures to the file that `--json` names, if it names one."""
+    """Writes results to the file given by `--json`, if it is given."""
     if args.json:
         files.write_json(args.json, figures)
 
@@ -68,7 +72,7 @@ def heading(text: str) -> None:
 
 
 def load_data(args: argparse.Namespace) -> Dataset:
-    """Loads the data set that the flags name."""
+    """Loads the data set that the flags select."""
     return data.load(args.dataset, cli.data_dir(args, args.dataset))
 
 
@@ -81,7 +85,7 @@ def data_flags(args: argparse.Namespace) -> list[str]:
 
 
 def random_images(count: int, seed: int) -> NDArray[np.uint8]:
-    """Returns noise in place of a data set, where only the time counts: uint8 (count, 784)."""
+    """Returns noise, uint8 (count, 784), for measurements in which only the time matters."""
     return np.random.default_rng(seed).integers(0, 256, (count, PIXELS), np.uint8)
 
 
@@ -90,7 +94,7 @@ class OwnSteps(NamedTuple):
 
     Attributes:
         run: runs several steps, as `training.steps.CompiledSteps` does.
-        steps_per_call: the most that one call takes.
+        steps_per_call: the largest number of steps in one call.
     """
 
     run: training.steps.CompiledSteps
@@ -103,13 +107,13 @@ def compile_own_steps(
     workers: training.workers.Workers | None = None,
     steps_per_call: int | None = None,
 ) -> OwnSteps:
-    """Builds model and optimizer and compiles the training step, as `train.train` does.
+    """Builds the model and the optimizer and compiles the training step, as `train.train` does.
 
     Args:
         images: uint8 (n, 784), all training images.
-        flags: of train.py.
+        flags: flags of train.py.
         workers: the devices and machines that share each batch; None: one device.
-        steps_per_call: the most steps of a call; None: as many as train.py runs.
+        steps_per_call: the largest number of steps in one call; None: as many as in train.py.
     """
     part = Split(images, None)
     config = train.resolve(train.parser().parse_args(flags), Dataset("bench", "", part, part, part))
@@ -125,11 +129,11 @@ def compile_own_steps(
 
 
 class ScriptRun(NamedTuple):
-    """What a script took.
+    """The time and memory that a script took.
 
     Attributes:
         seconds: wall time.
-        peak_bytes: the most resident memory.
+        peak_bytes: peak resident memory.
     """
 
     seconds: float
@@ -140,10 +144,10 @@ def run_script(command: Sequence[str]) -> ScriptRun:
     """Runs a Python script of this repository to its end.
 
     Args:
-        command: the arguments of `python`, in the folder of this repository.
+        command: the arguments of `python`, which runs in the folder of this repository.
 
     Raises:
-        UserError: it failed.
+        UserError: the script failed.
     """
     with tempfile.TemporaryFile("w+") as printed:
         started = time.perf_counter()

@@ -1,14 +1,14 @@
-"""The contenders of the benches: one training loop each, as short as its framework allows.
+"""The contenders of the benchmarks: one training loop each, as short as its framework allows.
 
     python -m bench.contenders ours           # then an empty line on stdin for each epoch
     python -m bench.contenders jax_scan --batch 1024 --data_dir ~/mnist
 
-Each is a process of its own, so that no thread pool meets another one, and waits between its turns.
-All but PyTorch's example train the same model: the same layers, Glorot's uniform initial weights,
-Bernoulli loss plus KL, one sample of z, Adam, float32, shuffled batches of the same size, images
-resident in memory. A line of JSON answers each line on stdin: the seconds that the turn took, its
-mean loss and, for other frameworks, the -ELBO on the validation images, which is not timed.
-Exit code 5: the framework is not installed.
+Each runs in a process of its own, so that their thread pools do not compete, and waits between its
+turns. All but PyTorch's example train the same model: the same layers, Glorot-uniform initial
+weights, Bernoulli loss plus KL, one sample of z, Adam, float32, shuffled batches of the same size,
+images kept in memory. Each line on stdin is answered with a line of JSON: the seconds that the turn
+took, its mean loss and, for other frameworks, the -ELBO on the validation images, which is not
+timed. Exit code 5: the framework is not installed.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from bench import common
 from support import cli, startup
 
 EXIT_ABSENT = 5
-# Of Adam; Keras's default, which is not PyTorch's.
+# Adam's epsilon: Keras's default, which differs from PyTorch's.
 EPSILON = 1e-7
 
 
 @dataclasses.dataclass(frozen=True)
 class Contender:
-    """What a contender does when it is its turn; a call of it is one turn.
+    """What a contender does in its turn; calling it is one turn.
 
     Attributes:
         work: does the work of one turn and returns the mean loss.
-        validate: returns the -ELBO on the validation images; None: it is not measured.
+        validate: returns the -ELBO on the validation images; None: this is not measured.
     """
 
     work: Callable[[], SupportsFloat]
@@ -54,7 +54,7 @@ class Contender:
 def in_module(module: str, function: str) -> Callable[[argparse.Namespace], Contender]:
     """Returns a function that imports a module of this package only when it is called.
 
-    So each process imports one framework alone.
+    So each process imports only one framework.
     """
 
     def build(args: argparse.Namespace) -> Contender:
@@ -63,7 +63,7 @@ def in_module(module: str, function: str) -> Callable[[argparse.Namespace], Cont
     return build
 
 
-# Name -> function of the flags.
+# Name -> function that takes the flags and returns the contender.
 CONTENDERS = {
     "ours": in_module("own", "plain"),
     "ours_default": in_module("own", "default_recipe"),
@@ -79,7 +79,7 @@ CONTENDERS = {
     "matmul_tensorflow": in_module("matmul", "tensorflow"),
     "matmul_jax": in_module("matmul", "jax"),
 }
-# These start as our scripts start, with their settings of TensorFlow; the others do without.
+# These start as our scripts do, with their TensorFlow settings; the others start without these.
 OWN = ("ours", "ours_default", "validation")
 
 
@@ -88,16 +88,25 @@ def parser() -> cli.Parser:
     parser = cli.Parser("bench.contenders", __doc__)
     cli.add_seed_flag(parser)
     parser.add_argument("name", choices=CONTENDERS)
-    parser.add_argument("--batch", type=cli.integer(1), default=100, help="images a step")
-    parser.add_argument("--images", type=cli.integer(1), default=55_000, help="of an epoch")
+    parser.add_argument("--batch", type=cli.integer(1), default=100, help="images per step")
+    parser.add_argument("--images", type=cli.integer(1), default=55_000, help="images per epoch")
     parser.add_argument(
-        "--hidden_units", type=cli.integer(1), nargs="+", default=[512, 256], help="of the model"
+        "--hidden_units",
+        type=cli.integer(1),
+        nargs="+",
+        default=[512, 256],
+        help="widths of the encoder's hidden layers",
     )
-    parser.add_argument("--latent_dim", type=cli.integer(1), default=128, help="of the model")
-    parser.add_argument("--activation", choices=("silu", "relu"), default="silu", help="of layers")
+    parser.add_argument("--latent_dim", type=cli.integer(1), default=128, help="size of z")
+    parser.add_argument(
+        "--activation", choices=("silu", "relu"), default="silu", help="of the hidden layers"
+    )
     parser.add_argument("--learning_rate", type=cli.number(1e-30, 1), default=1e-3, help="of Adam")
     parser.add_argument(
-        "--samples", type=cli.integer(1), default=1, help="of z for each image, `ours` alone"
+        "--samples",
+        type=cli.integer(1),
+        default=1,
+        help="samples of z for each image (only `ours`)",
     )
     common.add_data_flags(parser)
     return parser
@@ -106,7 +115,7 @@ def parser() -> cli.Parser:
 @cli.script(parser)
 def main(args: argparse.Namespace) -> int:
     """Builds one contender and lets it take a turn for each line on stdin."""
-    # Answers go where stdout went; whatever a framework prints goes elsewhere.
+    # Answers go to the original stdout; whatever a framework prints goes to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -121,7 +130,7 @@ def main(args: argparse.Namespace) -> int:
     print(json.dumps({"seconds": time.perf_counter() - started}), file=answers, flush=True)
     for _ in sys.stdin:
         started = time.perf_counter()
-        # The loss as a number: what runs asynchronously has to finish for it.
+        # Converting the loss to a number waits for everything that runs asynchronously.
         loss = float(contender())
         answer = {"seconds": time.perf_counter() - started, "loss": loss}
         if contender.validate:
@@ -131,7 +140,7 @@ def main(args: argparse.Namespace) -> int:
 
 
 def training_images(args: argparse.Namespace) -> NDArray[np.uint8]:
-    """Returns images, uint8 (n, 784), of whole batches, repeated where the data set has fewer."""
+    """Returns whole batches of images, uint8 (n, 784), repeated if the data set has too few."""
     images = common.load_data(args).train.images
     count = args.images // args.batch * args.batch
     return np.resize(images, (count, images.shape[1]))

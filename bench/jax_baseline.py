@@ -1,4 +1,4 @@
-"""A contender in JAX: `lax.scan` over the whole epoch as one compiled function."""
+"""A contender in JAX: `lax.scan` over a whole epoch, as one compiled function."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class State(NamedTuple):
 
 def scan(args: argparse.Namespace) -> Contender:
     """Training and validation in JAX."""
-    # The fastest of its generators on the CPU that is fit for training.
+    # On the CPU, the fastest of JAX's generators whose quality is good enough for training.
     jax.config.update("jax_default_prng_impl", "rbg")
     loss_of = _loss(getattr(jax.nn, args.activation))
     images = jnp.asarray(training_images(args), jnp.float32) / 255
@@ -42,7 +42,7 @@ def scan(args: argparse.Namespace) -> Contender:
         state, losses = jax.lax.scan(step, state, order)
         return state, losses.mean()
 
-    # In a list, since the functions below replace it.
+    # In a list, since the functions below replace its element.
     state = [_initial_state(key, args)]
     random = np.random.default_rng(args.seed)
 
@@ -80,14 +80,14 @@ def _loss(activation: Callable[[jax.Array], jax.Array]) -> Callable[..., jax.Arr
 def _step(
     loss_of: Callable[..., jax.Array], images: jax.Array, args: argparse.Namespace
 ) -> Callable[[State, jax.Array], tuple[State, jax.Array]]:
-    """Returns one training step, as `lax.scan` takes it: state and indices to state and loss."""
+    """Returns one training step for `lax.scan`: state and indices -> state and loss."""
 
     def step(state: State, batch: jax.Array) -> tuple[State, jax.Array]:
         key, subkey = jax.random.split(state.key)
         noise = jax.random.normal(subkey, (args.batch, args.latent_dim))
         loss, grads = jax.value_and_grad(loss_of)(state.weights, images[batch], noise)
         steps = state.steps + 1
-        # Adam (Kingma and Ba 2015, algorithm 1), with the order of operations that Keras has.
+        # Adam (Kingma and Ba 2015, algorithm 1), with the order of operations of Keras.
         first = jax.tree.map(lambda m, g: m + 0.1 * (g - m), state.first, grads)
         second = jax.tree.map(lambda v, g: v + 0.001 * (g * g - v), state.second, grads)
         rate = args.learning_rate * jnp.sqrt(1 - 0.999**steps) / (1 - 0.9**steps)
@@ -111,7 +111,7 @@ def _initial_state(key: jax.Array, args: argparse.Namespace) -> State:
 
 
 def _network(key: jax.Array, widths: Sequence[int]) -> Layers:
-    """Returns layers of these widths, Glorot-uniform kernels and biases of zero."""
+    """Returns layers of these widths, with Glorot-uniform kernels and zero biases."""
     glorot = jax.nn.initializers.glorot_uniform()
     pairs = list(itertools.pairwise(widths))
     keys = jax.random.split(key, len(pairs))

@@ -39,7 +39,7 @@ class Baseline(keras.Model):
         return tf.reduce_mean(tf.reduce_sum(bce, 1) + kld)
 
     def train_step(self, x: tf.Tensor) -> dict[str, tf.Tensor]:
-        """As `Model.fit` calls it."""
+        """Does one training step; `Model.fit` calls it."""
         with tf.GradientTape() as tape:
             loss = self.loss_of(x)
         weights = self.trainable_weights
@@ -59,7 +59,7 @@ def fit(args: argparse.Namespace) -> Contender:
 
 
 def fit_compiled(args: argparse.Namespace) -> Contender:
-    """`Model.fit` with XLA and many steps a call."""
+    """`Model.fit` with XLA and many steps per call."""
     return _fit(args, jit_compile=True, steps_per_execution=50)
 
 

@@ -1,6 +1,6 @@
 """Contenders that find the machine's limit: the float32 matrix product of three libraries.
 
-Each function imports its own library, so that a process holds one alone.
+Each function imports its own library, so that a process loads only one.
 """
 
 from __future__ import annotations
@@ -12,18 +12,18 @@ import numpy as np
 from bench.contenders import Contender
 
 SIDE = 2048
-# Products in a turn.
+# Products per turn.
 COUNT = 10
 
 
 def numpy(args: argparse.Namespace) -> Contender:
-    """The product of NumPy."""
+    """The product in NumPy."""
     a, b = np.random.default_rng(args.seed).random((2, SIDE, SIDE), np.float32)
     return Contender(lambda: [(a @ b)[0, 0] for _ in range(COUNT)][-1])
 
 
 def tensorflow(args: argparse.Namespace) -> Contender:
-    """The product of TensorFlow."""
+    """The product in TensorFlow."""
     import tensorflow as tf
 
     a, b = tf.random.stateless_uniform((2, SIDE, SIDE), [args.seed, 0])
@@ -31,7 +31,7 @@ def tensorflow(args: argparse.Namespace) -> Contender:
 
 
 def jax(args: argparse.Namespace) -> Contender:
-    """The product of JAX."""
+    """The product in JAX."""
     import jax
 
     a, b = jax.random.uniform(jax.random.key(args.seed), (2, SIDE, SIDE))

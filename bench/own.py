@@ -26,8 +26,8 @@ def plain(args: argparse.Namespace) -> Contender:
 def default_recipe(args: argparse.Namespace) -> Contender:
     """An epoch under the default recipe of train.py: two samples of z, distortion, weight decay.
 
-    The learning rate stays constant, and so all images are distorted: the share shapes the
-    numbers, not the work.
+    The learning rate stays constant, and so all images are distorted: the share of distorted images
+    affects the losses, not the amount of work.
     """
     defaults = train.parser().parse_args([])
     flags = [*common.PLAIN_TRAINING, "--elbo_samples", str(defaults.elbo_samples)]
@@ -65,7 +65,7 @@ def _epochs(args: argparse.Namespace, flags: Sequence[str]) -> Contender:
 
 
 def validation(args: argparse.Namespace) -> Contender:
-    """The pass over 5,000 validation images that ends an epoch of train.py."""
+    """The pass over 5,000 validation images at the end of an epoch of train.py."""
     images = training_images(args)[:VALIDATION_IMAGES]
     vae = model.VAE(args.hidden_units, args.latent_dim, args.activation)
     evaluate = metrics.Evaluator(vae, args.seed)

@@ -1,14 +1,14 @@
-"""Measures training speed beside the machine's limit and other frameworks, and start-up times.
+"""Measures training speed against the machine's limit and other frameworks, and start-up times.
 
-    pip install -r bench/requirements.txt                  # PyTorch and JAX; skipped where absent
+    pip install -r bench/requirements.txt                  # PyTorch and JAX; skipped if absent
     python -m bench.run --data_dir ~/mnist                 # half an hour on two idle cores
-    python -m bench.run --quick --json speed.json          # the headline in under ten minutes
+    python -m bench.run --quick --json speed.json          # the main results in under ten minutes
 
-What is compared works in turn (A B C A B C), each in a process of its own; figures are medians,
-with the smallest and the largest beside them. The limit is the fastest float32 product of two
-2048x2048 matrices among NumPy, TensorFlow and JAX on all cores; an epoch's lower bound is its
-multiplications and additions at that speed, counted from the sizes of the layers. Draws speed.png
-to --output_dir. Anything else that runs on the machine spoils the figures.
+Contenders take turns (A B C A B C), each in a process of its own. Results are medians, shown with
+the smallest and the largest value. The limit is the fastest float32 product of two 2048x2048
+matrices among NumPy, TensorFlow and JAX on all cores; the lower bound for an epoch is the time of
+its multiplications and additions at that speed, counted from the sizes of the layers. Draws
+speed.png to --output_dir. Run nothing else on the machine, or the results are wrong.
 """
 
 from __future__ import annotations
@@ -40,25 +40,25 @@ MATMULS = ("matmul_numpy", "matmul_tensorflow", "matmul_jax")
 NAMES = {
     "ours": "this repository",
     "keras_fit": "Keras fit",
-    "keras_fit_compiled": "Keras fit, XLA, 50 steps a call",
+    "keras_fit_compiled": "Keras fit, XLA, 50 steps per call",
     "torch_eager": "PyTorch, fused Adam",
     "torch_compile": "PyTorch, torch.compile",
     "jax_scan": "JAX, lax.scan over the epoch",
 }
-# Share by which losses of a second epoch may differ: those of four seeds do by up to 2.6 %.
+# Share by which losses of a second epoch may differ: between four seeds they do by up to 2.6 %.
 SAME_LOSS = 0.03
 GENERATED = (100_000, 1_000_000)
 QUICK_TURNS = 5
-# The epoch whose growth is measured.
+# Images in the epoch to which larger ones are compared.
 SMALL_EPOCH = 11_000
 
 
 def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     parser = cli.Parser("bench.run", __doc__)
-    parser.add_argument("--repeat", type=cli.integer(3), default=9, help="turns of each")
+    parser.add_argument("--repeat", type=cli.integer(3), default=9, help="turns of each contender")
     parser.add_argument(
-        "--quick", action="store_true", help="the headline figures alone, five turns of each"
+        "--quick", action="store_true", help="the main results only, at most five turns each"
     )
     common.add_data_flags(parser)
     common.add_result_flags(parser)
@@ -67,7 +67,7 @@ def parser() -> cli.Parser:
 
 @cli.script(parser)
 def main(args: argparse.Namespace) -> None:
-    """Limit, training, the run as a user sees it, and the rest; then table, chart, JSON."""
+    """Limit, training, a run as a user sees it, and the rest; then chart and JSON."""
     if args.quick:
         args.repeat = min(args.repeat, QUICK_TURNS)
     common.prepare_results(args)
@@ -86,14 +86,15 @@ def main(args: argparse.Namespace) -> None:
 
 
 def flops_of_training(hidden_units: Sequence[int] = HIDDEN_UNITS, samples: int = 1) -> int:
-    """Returns the multiplications and additions of one image's step, in matrix products alone.
+    """Returns the multiplications and additions of a training step for one image.
 
-    Each layer is three products of 2 * inputs * outputs: forward, the gradient of its weights, and
-    that of its inputs, which the first layer of the encoder does not need.
+    Only matrix products are counted. Each layer takes three products of 2 * inputs * outputs:
+    forward, the gradient of its weights, and that of its inputs, which the first layer of the
+    encoder does not need.
 
     Args:
-        hidden_units: of the encoder.
-        samples: of z for each image.
+        hidden_units: widths of the encoder's hidden layers.
+        samples: samples of z for each image.
     """
     widths = [PIXELS, *hidden_units, 2 * LATENT_DIM]
     encoder = 3 * _flops_forward(widths) - _flops_forward(widths[:2])
@@ -101,7 +102,7 @@ def flops_of_training(hidden_units: Sequence[int] = HIDDEN_UNITS, samples: int =
 
 
 def flops_of_decoding(hidden_units: Sequence[int] = HIDDEN_UNITS) -> int:
-    """Returns the multiplications and additions of decoding one z."""
+    """Returns the multiplications and additions to decode one z."""
     return _flops_forward([LATENT_DIM, *reversed(hidden_units), PIXELS])
 
 
@@ -125,10 +126,10 @@ def measure_training(args: argparse.Namespace, limit: float) -> dict[str, dict[s
 
     Args:
         args: this script's flags.
-        limit: FLOP/s of the machine.
+        limit: the machine's limit, in FLOP/s.
 
     Returns:
-        The figures by batch size and contender.
+        The results by batch size and contender.
     """
     found = {}
     for batch in QUICK_BATCHES if args.quick else BATCHES:
@@ -169,10 +170,13 @@ def print_training(rows: dict[str, dict[str, Any]]) -> None:
 
 
 def require_same_loss(rows: dict[str, dict[str, Any]], batch: int) -> None:
-    """Raises a `UserError` where the contenders' losses show that their models differ."""
+    """Raises a `UserError` if the contenders' losses show that their models differ."""
     losses = [row["loss_after_two_epochs"] for row in rows.values()]
     if max(losses) > (1 + SAME_LOSS) * min(losses):
-        raise UserError(f"batch {batch}: the losses differ, so the contenders train other models")
+        raise UserError(
+            f"batch {batch}: expected losses within {100 * SAME_LOSS:.0f} % of each other, got "
+            f"{min(losses):.2f} to {max(losses):.2f}: make the contenders train the same model"
+        )
 
 
 def headline(training: dict[str, dict[str, Any]]) -> dict[str, Any]:
@@ -196,7 +200,7 @@ def headline(training: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 def measure_as_run(args: argparse.Namespace) -> dict[str, Any]:
-    """Measures train.py itself on a terminal, beside the bare loop of the same recipe."""
+    """Measures train.py itself on a terminal, compared with the bare loop of the same recipe."""
     with tempfile.TemporaryDirectory() as work, UserRun(work, args) as as_run:
         timed = turns.take_turns(
             {"bare": Entry("ours_default"), "validation": Entry("validation")},
@@ -206,7 +210,7 @@ def measure_as_run(args: argparse.Namespace) -> dict[str, Any]:
     seconds = {label: times.median for label, times in timed.items()}
     overhead = (seconds["as_run"] - seconds["validation"]) / seconds["bare"] - 1
     common.heading("train.py with its defaults, as a user runs it: terminal, TensorBoard, saves")
-    print(f"{'bare loop, an epoch':<34}{seconds['bare']:>9.2f} s")
+    print(f"{'bare loop, one epoch':<34}{seconds['bare']:>9.2f} s")
     print(f"{'train.py, epoch to epoch':<34}{seconds['as_run']:>9.2f} s")
     print(f"{'of which validation':<34}{seconds['validation']:>9.2f} s")
     print(f"overhead without validation: {100 * overhead:.1f} %")
@@ -214,14 +218,14 @@ def measure_as_run(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class UserRun:
-    """train.py on a terminal of its own, stopped between its turns: a turn is one epoch.
+    """train.py on a terminal of its own, stopped between its turns; a turn is one epoch.
 
     Args:
         work: a folder for its weights and event files.
-        args: with the data flags.
+        args: this script's flags, with the data flags.
     """
 
-    # More than any bench has turns.
+    # More than the turns of any benchmark.
     EPOCHS = "1000"
 
     def __init__(self, work: str, args: argparse.Namespace) -> None:
@@ -243,19 +247,19 @@ class UserRun:
         os.close(self._terminal)
 
     def turn(self) -> Turn:
-        """Lets it run to the end of its epoch."""
+        """Lets it run to the end of an epoch."""
         started = time.perf_counter()
         self._process.send_signal(signal.SIGCONT)
         self._read_to_end_of_epoch()
         return Turn(time.perf_counter() - started, None)
 
     def _read_to_end_of_epoch(self) -> None:
-        """Reads the terminal to the line that ends an epoch, and stops the process there."""
+        """Reads the terminal up to the line that ends an epoch, and stops the process there."""
         while not (line := re.search(rb"validation; .*images/s\r?\n", self._unread)):
             try:
                 self._unread += os.read(self._terminal, 65536)
             except OSError:
-                # A terminal whose other end is closed answers with an error, not with an end.
+                # Reading a terminal whose other end is closed is an error, not the end of the file.
                 printed = self._unread.decode(errors="replace").strip().splitlines()
                 reason = printed[-1] if printed else "no output"
                 raise UserError(f"train.py failed: {reason}") from None
@@ -264,8 +268,8 @@ class UserRun:
 
 
 def measure_start_up(args: argparse.Namespace) -> dict[str, float]:
-    """Measures the time from the command to the prompt of short commands, in turn."""
-    common.heading("From the command to the prompt")
+    """Measures the time that short commands take, including start-up, in turn."""
+    common.heading("Short commands, including start-up")
     with tempfile.TemporaryDirectory() as work:
         folders = ["--save_weight_dir", f"{work}/weights", "--log_dir", f"{work}/log"]
         data_flags = common.data_flags(args)
@@ -289,15 +293,15 @@ def measure_start_up(args: argparse.Namespace) -> dict[str, float]:
 
 
 def measure_generation(limit: float) -> dict[str, float]:
-    """Measures digits a second in bulk, beside the decoder's arithmetic, and memory.
+    """Measures digits per second in bulk, compared with the decoder's arithmetic, and memory.
 
     Args:
-        limit: FLOP/s of the machine.
+        limit: the machine's limit, in FLOP/s.
     """
-    common.heading("Generation: eval_genresult.py, default architecture, z of N(0, I)")
+    common.heading("Generation: eval_genresult.py, default architecture, z from N(0, I)")
     runs: dict[int, list[common.ScriptRun]] = {count: [] for count in GENERATED}
     with tempfile.TemporaryDirectory() as work:
-        # The speed is the same whatever the weights are.
+        # The speed does not depend on the weights.
         folder = f"{work}/weights"
         training = ["--dataset", "digits", "--limit", "100", "--epoch", "1"]
         training += ["--save_weight_dir", folder, "--log_dir", f"{work}/log"]
@@ -326,7 +330,7 @@ def measure_generation(limit: float) -> dict[str, float]:
 
 
 def measure_growth(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Measures how an epoch grows with images, widths and samples, beside what FLOPs predict."""
+    """Measures how the cost of an epoch grows, compared with what the FLOPs predict."""
     small = {"images": SMALL_EPOCH}
     grown: dict[str, dict[str, Any]] = {
         f"{SMALL_EPOCH:,} images, one sample of z": small,
@@ -356,7 +360,7 @@ def measure_growth(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def draw(path: str, figures: dict[str, Any]) -> None:
-    """Draws images a second of every contender, and the limit."""
+    """Draws the images per second of every contender, and the limit."""
     rows = figures["training"][str(BATCH)]
     names = sorted(rows, key=lambda name: -rows[name]["images_per_second"])
     bars = [
@@ -375,7 +379,7 @@ def draw(path: str, figures: dict[str, Any]) -> None:
             "the machine's matmul limit", figures["limit_flops"] / flops_of_training()
         ),
         title=f"Training, batch {BATCH}, float32, {figures['cores']} cores",
-        x_label="images a second: median, and range of the turns",
+        x_label="images per second: median, and range of the turns",
     )
 
 

@@ -1,18 +1,18 @@
-"""Measures one and two workers on this machine and predicts many on a network.
+"""Measures one and two workers on this machine, and predicts the speed of more machines.
 
     python -m bench.scaling                              # about two minutes; needs two cores
     python -m bench.scaling --output_dir result --json scaling.json
 
-A worker is pinned to one core. Measured, medians: a step of one worker at several batch sizes; the
-all-reduce between two workers over the loopback address at several sizes; a step of two workers.
-Fitted by least squares: step = fixed + batch * per image, all-reduce = latency + bytes * per byte.
-Predicted for N workers that share one global batch, by a ring (Patarasuk and Yuan 2009): the step
-of one at batch / N, then 2 (N - 1) / N passes of the gradients' bytes through the slower of the
-network and this machine's own copying, and 2 (N - 1) half latencies. The prediction for two on this
-machine uses neither the two-worker step nor a network, and is checked against that step: exit
-code 1 where it is off by more than 30 %.
+Each worker is pinned to one core. Measured, as medians: a step of one worker at several batch
+sizes; the all-reduce between two workers over the loopback address at several sizes; a step of two
+workers. Fitted by least squares: step = fixed + batch * per image, all-reduce = latency + bytes *
+per byte. Predicted, for N workers that share one global batch in a ring (Patarasuk and Yuan 2009):
+the step of one worker at batch / N, then 2 (N - 1) / N passes of the gradients' bytes through the
+slower of the network and this machine's own copying, and 2 (N - 1) half latencies. The prediction
+for two workers on this machine uses neither the two-worker step nor a network. It is checked
+against that step: exit code 1 if it is off by more than 30 %.
 
-With the environment variable TF_CONFIG set, the script is one of the workers that it starts.
+If the environment variable TF_CONFIG is set, the script is one of the workers that it starts.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ BATCH, BATCHES = 100, (100, 50, 25)
 BYTES = (4_000, 400_000, 1_000_000, 4_700_000, 20_000_000)
 WORKERS = (1, 2, 4, 8, 16, 32, 64)
 GIGABITS = (1, 10, 100)
-# How many times as many weights, for the prediction.
+# Factors of the number of weights, for the prediction.
 SIZES = (1, 10)
-# A prediction further off than this share is no prediction.
+# A prediction with a larger relative error counts as wrong.
 TOLERANCE = 0.3
 ARCHITECTURE = records.Architecture((512, 256), 128, "silu")
 STEPS_PER_CALL = 20
@@ -51,19 +51,24 @@ def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     parser = cli.Parser("bench.scaling", __doc__)
     cli.add_seed_flag(parser)
-    parser.add_argument("--repeat", type=cli.integer(3), default=15, help="of each timing")
+    parser.add_argument(
+        "--repeat", type=cli.integer(3), default=15, help="repetitions of each timing"
+    )
     common.add_result_flags(parser)
     return parser
 
 
 @cli.script(parser)
 def main(args: argparse.Namespace) -> int:
-    """Measures, fits, predicts, checks; prints a table and draws the plot."""
+    """Measures, fits, predicts and checks; prints a table and draws the plot."""
     if "TF_CONFIG" in os.environ:
         print(json.dumps(measure_as_worker(args)))
         return 0
     if len(os.sched_getaffinity(0)) < 2:
-        raise UserError("two workers need two cores: this process may use one only")
+        raise UserError(
+            "expected two cores, one for each worker, but this process may use only one: "
+            "run it on a machine with two, or without pinning it to one"
+        )
     common.prepare_results(args)
     one = measure_workers(1, args)[0]
     two = measure_workers(2, args)[0]
@@ -72,7 +77,7 @@ def main(args: argparse.Namespace) -> int:
     measured, expected = two["steps"][str(BATCH)], predicted(constants, 2)
     ratio = expected / measured
     print(
-        f"two workers, batch {BATCH}: measured {1e3 * measured:.2f} ms a step, predicted "
+        f"two workers, batch {BATCH}: measured {1e3 * measured:.2f} ms per step, predicted "
         f"{1e3 * expected:.2f} ms, ratio {ratio:.2f}"
     )
     table = {
@@ -100,7 +105,9 @@ def measure_workers(count: int, args: argparse.Namespace) -> list[dict[str, Any]
     try:
         printed = [process.communicate(timeout=WORK_SECONDS) for process in processes]
     except subprocess.TimeoutExpired:
-        raise UserError("the workers took more than ten minutes: is the machine busy?") from None
+        raise UserError(
+            "the workers took more than ten minutes: stop other programs and try again"
+        ) from None
     finally:
         for process in processes:
             process.kill()
@@ -127,11 +134,11 @@ def _start_worker(addresses: list[str], index: int, args: argparse.Namespace) ->
 
 
 def measure_as_worker(args: argparse.Namespace) -> dict[str, dict[str, float]]:
-    """Returns what one worker measures: its steps, and the all-reduce where there are two."""
+    """Returns what one worker measures: its steps and, if there are two, the all-reduce."""
     cluster = training.rendezvous.from_environment("multi_worker")
     assert cluster is not None  # `main` has looked
     cores = sorted(os.sched_getaffinity(0))
-    # Before TensorFlow counts them for its threads.
+    # Before TensorFlow counts the cores for its threads.
     os.sched_setaffinity(0, {cores[cluster.index % len(cores)]})
     with training.workers.join("multi_worker", cluster, JOIN_SECONDS) as workers:
         batches = BATCHES if workers.replicas == 1 else (BATCH,)
@@ -179,8 +186,8 @@ def fitted(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, float]:
     """Returns the constants of the prediction, by least squares of the relative error.
 
     Args:
-        one: what one worker measured: seconds of its `steps`, by batch size.
-        two: what one of two workers measured: seconds of its `reductions`, by bytes.
+        one: what a single worker measured: the seconds of its `steps`, by batch size.
+        two: what one of two workers measured: the seconds of its `reductions`, by bytes.
     """
     fixed, per_image = _line(one["steps"])
     latency, per_byte = _line(two["reductions"])
@@ -196,7 +203,7 @@ def fitted(one: Mapping[str, Any], two: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _line(points: Mapping[str, float]) -> tuple[float, float]:
-    """Returns intercept and slope of seconds over what their keys count."""
+    """Returns the intercept and the slope of the seconds as a function of their keys."""
     x, y = np.array([(float(key), seconds) for key, seconds in points.items()]).T
     design = np.stack([np.ones_like(x), x], 1) / y[:, None]
     intercept, slope = np.linalg.lstsq(design, np.ones_like(y), rcond=None)[0].tolist()
@@ -210,14 +217,14 @@ def predicted(
 
     Args:
         constants: as `fitted` returns them.
-        count: of workers.
-        gigabits: a second, of the network; None: the loopback address of this machine.
-        times: how many times as many weights; arithmetic and optimizer grow alike.
+        count: the number of workers.
+        gigabits: Gbit/s of the network; None: the loopback address of this machine.
+        times: a factor of the number of weights; arithmetic and optimizer grow by the same.
     """
     step = times * (constants["fixed"] + constants["per_image"] * BATCH / count)
     if count == 1:
         return step
-    # Two workers pass the bytes once each way: that is what the fitted constants hold.
+    # The constants were fitted to two workers, which pass the bytes once each way.
     passes = 2 * (count - 1) / count
     network = 8 / (gigabits * 1e9) if gigabits else 0.0
     moving = passes * times * constants["bytes"] * max(constants["per_byte"], network)
@@ -228,15 +235,15 @@ def print_measured(
     constants: Mapping[str, float], one: Mapping[str, Any], two: Mapping[str, Any], repeat: int
 ) -> None:
     """Prints what the constants were fitted to."""
-    print(f"weights: {constants['bytes'] / 1e6:.1f} MB; medians of {repeat}, one core a worker")
+    print(f"weights: {constants['bytes'] / 1e6:.1f} MB; medians of {repeat}, one core per worker")
     for batch, seconds in one["steps"].items():
-        print(f"one worker, batch {batch}: {1e3 * seconds:.2f} ms a step")
+        print(f"one worker, batch {batch}: {1e3 * seconds:.2f} ms per step")
     for size, seconds in two["reductions"].items():
-        print(f"all-reduce of {int(size) / 1e6:.3f} MB between two: {1e3 * seconds:.2f} ms")
+        print(f"all-reduce of {int(size) / 1e6:.3f} MB between two workers: {1e3 * seconds:.2f} ms")
 
 
 def print_predicted(table: Mapping[str, list[float]]) -> None:
-    """Prints predicted steps and their efficiency, a column for each number of workers."""
+    """Prints predicted steps and their efficiency, one column per number of workers."""
     print(f"{'step, ms (efficiency, %)':<26}" + "".join(f"{count:>14}" for count in WORKERS))
     for name, seconds in table.items():
         cells = (
@@ -249,7 +256,7 @@ def print_predicted(table: Mapping[str, list[float]]) -> None:
 def draw(
     path: str, constants: Mapping[str, float], one: Mapping[str, Any], two: Mapping[str, Any]
 ) -> None:
-    """Draws the predicted step over the number of workers, and what was measured."""
+    """Draws the predicted and measured time of a step over the number of workers."""
     panels = []
     for times, name in zip(SIZES, ("this model", "ten times the weights"), strict=True):
         curves = [
@@ -266,7 +273,7 @@ def draw(
             points = [charts.Curve("measured, loopback", (1, 2), measured)]
         size = times * constants["bytes"] / 1e6
         panels.append(charts.Panel(f"{name}, {size:.0f} MB", curves, points))
-    title = f"Predicted step of a global batch of {BATCH}; one core a worker"
+    title = f"Predicted step with a global batch of {BATCH}; one core per worker"
     charts.panels(path, panels, title=title, x_label="workers", y_label="step, ms")
 
 

@@ -1,9 +1,9 @@
-"""Draws the reconstructions of the same test images by several weights, one row of digits each.
+"""Draws the same test images as reconstructed by several weights, one row for each.
 
     python -m bench.side_by_side weight_l2_1 weight_l2_0.2 --names "beta 1" "beta 0.2"
 
 Writes side_by_side.png to --output_dir: the first 20 test images, and below them their
-reconstructions, decoded from z = mu, by each weights folder.
+reconstructions by the weights of each folder, decoded from z = mu.
 """
 
 from __future__ import annotations
@@ -24,8 +24,10 @@ def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     parser = cli.Parser("bench.side_by_side", __doc__)
     parser.add_argument("folders", nargs="+", help="weights folders that train.py wrote")
-    parser.add_argument("--names", nargs="+", help="of the rows (default: the folders)")
-    parser.add_argument("--title", default="Test images and reconstructions", help="of the picture")
+    parser.add_argument("--names", nargs="+", help="names of the rows (default: the folders)")
+    parser.add_argument(
+        "--title", default="Test images and reconstructions", help="title of the picture"
+    )
     common.add_data_flags(parser)
     cli.add_output_flag(parser)
     return parser
@@ -36,7 +38,10 @@ def main(args: argparse.Namespace) -> None:
     """Weights folders -> reconstructions of the same images -> one picture."""
     names = args.names or args.folders
     if len(names) != len(args.folders):
-        raise UserError("--names: give one for each folder")
+        raise UserError(
+            f"--names: expected {len(args.folders)} names, one for each folder, got {len(names)}: "
+            "give as many names as folders"
+        )
     files.writable_folder(args.output_dir)
     images = common.load_data(args).test.images[:COUNT]
     startup.import_tensorflow()

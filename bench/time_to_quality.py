@@ -1,20 +1,24 @@
-"""Measures how long a given quality takes, in the manner of MLPerf's training benchmark.
+"""Measures how long it takes to reach a given quality, like MLPerf's training benchmark.
 
-    pip install -r bench/requirements.txt                  # PyTorch and JAX; skipped where absent
+    pip install -r bench/requirements.txt                  # PyTorch and JAX; skipped if absent
     python -m bench.time_to_quality --data_dir ~/mnist --json quality.json      # two hours
     python -m bench.time_to_quality --seeds 1 --long_seeds 0                    # short runs, once
 
-The clock runs from the first training step until the -ELBO of the validation images first reaches a
-threshold; a second one runs from the command on. Contenders take turns, seed by seed, each in a
-process of its own: this repository as a user runs it (`python train.py --epoch N`, its validation,
-summaries and saves included); two scripts that people copy, by their published settings: PyTorch's
-basic example, as it is and with its images in memory, and keras-io's with dense layers; and the
-classic recipe (ReLU, Adam at a constant 2e-3, one sample of z) in Keras, PyTorch and JAX. While
-another framework's model is validated, after each epoch, its clock stands still. Thresholds: what
-PyTorch's example reaches after its 10 epochs; the classic recipe after --long_epochs, in the
-fastest framework; the default of train.py. Since the learning rate is scheduled over a whole run,
-a run of ours counts at its end: for each threshold the quickest one that reaches it with every
-seed. Draws quality.png to --output_dir.
+One clock runs from the first training step until the -ELBO of the validation images first reaches a
+threshold; a second one also includes start-up. Contenders take turns, seed by seed, each in a
+process of its own:
+
+- this repository as a user runs it (`python train.py --epoch N`, including validation, summaries
+  and saves);
+- two scripts that people copy, with their published settings: PyTorch's basic example, as it is and
+  with its images in memory, and keras-io's with dense layers;
+- the classic recipe (ReLU, Adam at a constant 2e-3, one sample of z) in Keras, PyTorch and JAX.
+
+The clocks of other frameworks stop while their models are validated, after each epoch. Thresholds
+are the -ELBO of PyTorch's example after its 10 epochs; of the classic recipe after --long_epochs,
+in the fastest framework; and of train.py with its defaults. Since the learning rate of train.py is
+scheduled over a whole run, its runs count only at their ends: for each threshold, the fastest one
+that reaches it with every seed. Draws quality.png to --output_dir.
 """
 
 from __future__ import annotations
@@ -41,12 +45,12 @@ BASELINES = {
     "classic recipe, PyTorch": Entry("torch_eager", CLASSIC),
     "classic recipe, JAX": Entry("jax_scan", CLASSIC),
 }
-# The example's own, and enough of the others' to see where they go.
+# The example's own number, and enough of the others' to see how they proceed.
 BASELINE_EPOCHS = 10
 
-# What one run took, as it is written to --json: `start_up`, seconds before the first step; lists of
-# `seconds` since then and validation `elbo` (-ELBO, nats), an item an epoch; and for runs of ours
-# `command`, seconds until the weights are finished.
+# The times of one run, as written to --json: `start_up`, seconds before the first step; lists of
+# `seconds` since then and validation `elbo` (-ELBO, nats), one item per epoch; and for our runs
+# `command`, seconds from the start of the command until the weights are finished.
 Run = dict[str, Any]
 
 
@@ -60,7 +64,7 @@ def parser() -> cli.Parser:
         nargs="+",
         default=[1, 2, 3, 5, 10],
         metavar="N",
-        help="--epoch of our short runs",
+        help="values of --epoch for our short runs",
     )
     parser.add_argument(
         "--long_seeds",
@@ -69,7 +73,10 @@ def parser() -> cli.Parser:
         help="runs of the classic recipe over --long_epochs, and of train.py with its defaults",
     )
     parser.add_argument(
-        "--long_epochs", type=cli.integer(1), default=100, help="of the classic recipe"
+        "--long_epochs",
+        type=cli.integer(1),
+        default=100,
+        help="epochs of long runs of the classic recipe",
     )
     common.add_data_flags(parser)
     common.add_result_flags(parser)
@@ -78,9 +85,9 @@ def parser() -> cli.Parser:
 
 @cli.script(parser)
 def main(args: argparse.Namespace) -> None:
-    """Runs all contenders in turn, then finds which of them reached what, and when."""
+    """Runs all contenders in turn, then finds which of them reached which threshold, and when."""
     common.prepare_results(args)
-    # TensorBoard's loader would import it with all its start-up lines.
+    # Otherwise TensorBoard's loader would import it, and it would print all its start-up lines.
     startup.import_tensorflow()
     runs: dict[str, list[Run]] = {}
     for seed in range(args.seeds):
@@ -105,7 +112,7 @@ def main(args: argparse.Namespace) -> None:
 
 
 def keep(runs: dict[str, list[Run]], name: str, run: Run | None, args: argparse.Namespace) -> None:
-    """Adds a run to all others, prints its end and writes all; None, which was skipped, is not."""
+    """Adds a run to the others, prints its end and writes all; None is a run that was skipped."""
     if run is None:
         return
     runs.setdefault(name, []).append(run)
@@ -114,7 +121,7 @@ def keep(runs: dict[str, list[Run]], name: str, run: Run | None, args: argparse.
 
 
 def ours_of(length: int) -> str:
-    """Returns the name of our run of so many epochs."""
+    """Returns the name of our run of this many epochs."""
     epochs = "epoch" if length == 1 else "epochs"
     return f"{OURS}, {length} {epochs}"
 
@@ -125,7 +132,7 @@ def long_of(name: str, args: argparse.Namespace) -> str:
 
 
 def seconds_per_epoch(parts: Iterable[Run]) -> float:
-    """Returns the median over runs."""
+    """Returns the median over runs of the mean seconds per epoch."""
     return statistics.median(run["seconds"][-1] / len(run["seconds"]) for run in parts)
 
 
@@ -138,7 +145,7 @@ def own_run(args: argparse.Namespace, seed: int, flags: Sequence[str]) -> Run:
         command = ["train.py", *flags, *folders, "--seed", str(seed), *common.data_flags(args)]
         seconds_in_all = common.run_script(command).seconds
         events = EventAccumulator(f"{work}/log/val").Reload()
-        # The file is opened when everything is compiled, and the first step follows.
+        # The file is opened when everything is compiled, just before the first step.
         first = events.FirstEventTimestamp()
         points = events.Scalars(display.summaries.tag("loss_total"))
         ended = os.stat(f"{work}/weights/vae.keras").st_mtime
@@ -151,7 +158,7 @@ def own_run(args: argparse.Namespace, seed: int, flags: Sequence[str]) -> Run:
 
 
 def baseline_run(args: argparse.Namespace, seed: int, name: str, epochs: int) -> Run | None:
-    """Trains with another framework; returns None where it is not installed."""
+    """Trains with another framework; returns None if it is not installed."""
     entry = BASELINES[name]
     with_seed = entry._replace(options={**entry.options, "seed": seed})
     contender = turns.start(with_seed, args, name)
@@ -175,13 +182,13 @@ def judged(
     """Finds which contender reached which threshold, and prints it.
 
     Args:
-        runs: of each contender, by name.
-        args: with `long_seeds` and `long_epochs`.
+        runs: the runs of each contender, by name.
+        args: this script's flags, with `long_seeds` and `long_epochs`.
         fastest: the contender whose long runs give a threshold; None: there are none.
 
     Returns:
         `thresholds`, -ELBO by label; and `reached`, for each label and contender the median seconds
-        of `training` with their `range`, and from the `command` on.
+        of `training` with their `range`, and those of the whole `command`, including start-up.
     """
     thresholds = thresholds_of(runs, args, fastest)
     reached = {}
@@ -195,7 +202,7 @@ def judged(
 def thresholds_of(
     runs: Mapping[str, Sequence[Run]], args: argparse.Namespace, fastest: str | None
 ) -> dict[str, float]:
-    """Returns the -ELBO of each threshold: a mean over the ends of the runs that set it."""
+    """Returns the -ELBO of each threshold: the mean over the ends of the runs that set it."""
     set_by = {f"{EXAMPLE} after {BASELINE_EPOCHS} epochs": EXAMPLE}
     if args.long_seeds and fastest:
         set_by[f"the classic recipe after {args.long_epochs} epochs"] = long_of(fastest, args)
@@ -208,7 +215,7 @@ def thresholds_of(
 
 
 def times_to(runs: Mapping[str, Sequence[Run]], threshold: float) -> dict[str, dict[str, Any]]:
-    """Returns the times of those contenders that reach a threshold with every seed."""
+    """Returns the times of the contenders that reach a threshold with every seed."""
     found = {}
     for name, parts in runs.items():
         times = [crossing(run, threshold) for run in parts]
@@ -225,12 +232,12 @@ def times_to(runs: Mapping[str, Sequence[Run]], threshold: float) -> dict[str, d
 
 
 def crossing(run: Run, threshold: float) -> tuple[float, float] | None:
-    """Returns the seconds after which a run reached a threshold; None where it did not.
+    """Returns the seconds after which a run reached a threshold; None if it did not.
 
-    A run of ours counts at its end, and with its finished weights.
+    Our runs count only at their ends, including finished weights.
 
     Returns:
-        Seconds of training, and from the command on.
+        Seconds of training, and seconds including start-up.
     """
     if "command" in run:
         done = run["elbo"][-1] <= threshold
@@ -242,8 +249,8 @@ def crossing(run: Run, threshold: float) -> tuple[float, float] | None:
 
 
 def print_times(times: Mapping[str, Mapping[str, Any]]) -> None:
-    """Prints the times to one threshold, and how much sooner ours is."""
-    print(f"{'':<44}{'training, s':>12}{'(range)':>18}{'from the command, s':>21}")
+    """Prints the times to one threshold, and how many times as fast ours is."""
+    print(f"{'':<44}{'training, s':>12}{'(range)':>18}{'with start-up, s':>21}")
     for name, row in times.items():
         low, high = row["range"]
         print(
@@ -259,11 +266,14 @@ def print_times(times: Mapping[str, Mapping[str, Any]]) -> None:
             in_training, in_all = (
                 times[name][clock] / times[best][clock] for clock in ("training", "command")
             )
-            print(f"{best}: {in_training:.1f} and {in_all:.1f} times sooner than {name}")
+            print(
+                f"{best}: {in_training:.1f} times as fast as {name} "
+                f"({in_all:.1f} times including start-up)"
+            )
 
 
 def median_curve(name: str, parts: Sequence[Run]) -> charts.Curve:
-    """Returns the -ELBO over the seconds at the end of each epoch, medians over runs."""
+    """Returns the -ELBO over the seconds at the end of each epoch, as medians over runs."""
     seconds, elbo = (
         [statistics.median(values) for values in zip(*(run[key] for run in parts), strict=True)]
         for key in ("seconds", "elbo")

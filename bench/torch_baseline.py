@@ -22,7 +22,7 @@ def eager(args: argparse.Namespace) -> Contender:
 
 
 def compiled(args: argparse.Namespace) -> Contender:
-    """PyTorch with the loss through `torch.compile`."""
+    """PyTorch with the loss compiled by `torch.compile`."""
     return _epochs(args, torch.compile)
 
 

@@ -1,4 +1,4 @@
-"""Contenders: PyTorch's basic VAE example, with its published settings and data path.
+"""Contenders: PyTorch's basic VAE example, with its published settings and data loading.
 
 784-400-20 with ReLU, PyTorch's own initial weights and Adam at 1e-3, batches of 128 from a
 `DataLoader` that converts image by image, as torchvision's MNIST and `ToTensor` do
@@ -40,7 +40,7 @@ class Example(nn.Module):
         return torch.sigmoid(self.fc4(functional.relu(self.fc3(z)))), mu, log_var
 
     def loss_of(self, x: torch.Tensor) -> torch.Tensor:
-        """Returns the -ELBO of images, summed over them."""
+        """Returns the -ELBO of images, summed over the images."""
         x = x.view(-1, PIXELS)
         reconstructed, mu, log_var = self(x)
         bce = functional.binary_cross_entropy(reconstructed, x, reduction="sum")
@@ -48,7 +48,7 @@ class Example(nn.Module):
 
 
 class Images(torch.utils.data.Dataset):
-    """Images that are converted one by one, as torchvision's are.
+    """Images that are converted one by one, as torchvision does.
 
     Args:
         images: uint8 (n, 784).
@@ -73,7 +73,7 @@ def from_loader(args: argparse.Namespace) -> Contender:
 
 
 def in_memory(args: argparse.Namespace) -> Contender:
-    """The same example, its images converted in advance."""
+    """The same example with its images converted in advance."""
     images = torch.from_numpy(training_images(args)).float() / 255
 
     def batches() -> Iterable[torch.Tensor]:

@@ -1,10 +1,10 @@
-"""Lets what is compared work in turn (A B C A B C), and times it.
+"""Lets contenders work in turn (A B C A B C), and times them.
 
     timed = take_turns({"ours": Entry("ours"), "jax": Entry("jax_scan", {"batch": 1024})}, args)
     timed["ours"].median
 
-Each contender is a process of its own (bench/contenders.py), so that no thread pool meets another
-one. It waits while the others work.
+Each contender runs in a process of its own (bench/contenders.py), so that their thread pools do not
+compete. It waits while the others work.
 """
 
 from __future__ import annotations
@@ -39,18 +39,18 @@ class Entry(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What one turn took; the loss is None where there is none."""
+    """The time and the loss of one turn; the loss is None if there is none."""
 
     seconds: float
     loss: float | None
 
 
 class Timed(NamedTuple):
-    """What several turns took.
+    """The times and the loss of several turns.
 
     Attributes:
-        seconds: of each turn after the warm-up.
-        loss: of the last turn of the warm-up.
+        seconds: the time of each turn after the warm-up.
+        loss: the loss of the last turn of the warm-up.
     """
 
     seconds: list[float]
@@ -63,25 +63,25 @@ class Timed(NamedTuple):
 
 
 class TakesTurns(Protocol):
-    """Anything that works when it is its turn."""
+    """Anything that can take turns."""
 
     def turn(self) -> Turn:
-        """Works once."""
+        """Works once and returns what the turn took."""
 
 
 class Contender:
     """A process of bench/contenders.py.
 
     Args:
-        entry: which one.
-        args: with the data flags.
+        entry: the contender and its options.
+        args: this script's flags, with the data flags.
 
     Attributes:
-        start_up_seconds: what it took until it could work.
+        start_up_seconds: the time until it was ready for its first turn.
 
     Raises:
         ModuleNotFoundError: its framework is not installed.
-        UserError: it failed otherwise.
+        UserError: it failed for another reason.
     """
 
     def __init__(self, entry: Entry, args: argparse.Namespace) -> None:
@@ -106,7 +106,7 @@ class Contender:
         return Turn(answer["seconds"], answer["loss"])
 
     def ask(self) -> dict[str, float]:
-        """Lets it work once; returns all that it answers."""
+        """Lets it work once; returns its whole answer."""
         assert self._process.stdin is not None  # it is a pipe
         self._process.stdin.write("\n")
         return self._read_answer()
@@ -141,7 +141,7 @@ def _command(entry: Entry, args: argparse.Namespace) -> list[str]:
 
 
 def start(entry: Entry, args: argparse.Namespace, label: str) -> Contender | None:
-    """Starts a contender; prints why, and returns None, where its framework is not installed."""
+    """Starts a contender; if its framework is not installed, says so and returns None."""
     try:
         return Contender(entry, args)
     except ModuleNotFoundError as error:
@@ -158,13 +158,13 @@ def take_turns(
     """Lets contenders work in turn.
 
     Args:
-        entries: what is timed, by label.
-        args: with `repeat`, the number of turns of each, and the data flags.
-        warm_up: turns of each before those that count.
-        others: what else has turns, by label; it is not closed.
+        entries: the contenders to time, by label.
+        args: this script's flags, with `repeat`, the number of turns of each, and the data flags.
+        warm_up: the number of turns of each before those that count.
+        others: what else takes turns, by label; it is not closed.
 
     Returns:
-        What each took, by label, without those that are not installed.
+        The times of each, by label, without those that are not installed.
     """
     started: dict[str, Contender] = {}
     try:
@@ -190,7 +190,7 @@ def _timed(contenders: Mapping[str, TakesTurns], repeat: int, warm_up: int) -> d
 
 
 def median_seconds(function: Callable[[], object], repeat: int) -> float:
-    """Returns the median wall time of a call, after one that compiles."""
+    """Returns the median wall time of a call, after a first call that compiles."""
     function()
     taken = []
     for _ in range(repeat):
@@ -201,5 +201,5 @@ def median_seconds(function: Callable[[], object], repeat: int) -> float:
 
 
 def seconds_range(seconds: Sequence[float]) -> str:
-    """Returns the smallest and the largest, for a table."""
+    """Returns the smallest and the largest time, as a text for a table."""
     return f"({min(seconds):.2f}-{max(seconds):.2f})"

@@ -1,4 +1,4 @@
-"""The documents: code blocks of the README run, and its commands are those of CI."""
+"""The documents: their code blocks run, and the README's commands are those of CI."""
 
 import os
 import re
@@ -16,7 +16,8 @@ def text_of(*path):
         return file.read()
 
 
-BLOCKS = re.findall(r"```python\n(.*?)```", text_of("README.md"), re.DOTALL)
+DOCUMENTS = text_of("README.md") + text_of("support", "README.md")
+BLOCKS = re.findall(r"```python\n(.*?)```", DOCUMENTS, re.DOTALL)
 # Code that needs this repository, and code that takes the weights elsewhere.
 HERE = [block for block in BLOCKS if "from support" in block or "import data" in block]
 ELSEWHERE = [block for block in BLOCKS if block not in HERE]
@@ -36,7 +37,7 @@ def run_block(code, folder, **environment):
     return run.stdout
 
 
-def test_the_readme_has_code_for_both():
+def test_the_documents_have_code_for_both():
     assert HERE and ELSEWHERE
 
 

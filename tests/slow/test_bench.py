@@ -1,4 +1,4 @@
-"""bench/: the formulas behind the figures, against cases with a known answer."""
+"""bench/: the formulas behind the results, against cases with a known answer."""
 
 import numpy as np
 import pytest
@@ -77,7 +77,7 @@ def test_time_to_quality_is_when_every_seed_is_there(capsys):
     assert set(reached) == {"another", time_to_quality.ours_of(2)}
     assert reached["another"] == {"training": 15.0, "range": [10.0, 20.0], "command": 20.0}
     assert reached[time_to_quality.ours_of(2)]["training"] == 3.5
-    assert "4.3 and 2.2 times sooner than another" in capsys.readouterr().out
+    assert "4.3 times as fast as another (2.2 times including start-up)" in capsys.readouterr().out
 
 
 def test_contenders_of_this_installation_learn_the_same():
