@@ -99,9 +99,14 @@ def parser() -> cli.Parser:
     )
     parser.add_argument("--latent_dim", type=cli.integer(1), default=128, help="size of z")
     parser.add_argument(
-        "--activation", choices=("silu", "relu"), default="silu", help="of the hidden layers"
+        "--activation",
+        choices=("silu", "relu"),
+        default="silu",
+        help="activation of the hidden layers",
     )
-    parser.add_argument("--learning_rate", type=cli.number(1e-30, 1), default=1e-3, help="of Adam")
+    parser.add_argument(
+        "--learning_rate", type=cli.number(1e-30, 1), default=1e-3, help="Adam's learning rate"
+    )
     parser.add_argument(
         "--samples",
         type=cli.integer(1),
