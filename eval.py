@@ -1,15 +1,16 @@
 """Evaluates trained weights on all test images, and draws reconstructions.
 
     python eval.py                                 # the pretrained weights
-    python eval.py --load_weight_dir weight_train  # your own
-    python eval.py --nll_samples 5000              # and -log p(x), binarized
-    python eval.py --report                        # a picture of the latent space
-    python eval.py --images my7.png scans/         # your own images
+    python eval.py --load_weight_dir weight_train  # your own weights
+    python eval.py --nll_samples 5000              # also estimate -log p(x)
+    python eval.py --report                        # also draw the latent space
+    python eval.py --images my7.png scans/         # also your own images
     python eval.py --images my7.png my3.png --interpolate
 
-Writes metrics.json, reconstructions.png and extremes.png to --output_dir, and
-report.png, own.png and own_interpolation.png where they are asked for. Figures
-are means over all test images; --batch changes them by rounding only.
+Writes metrics.json, reconstructions.png and extremes.png to --output_dir. Also
+writes report.png with --report, own.png with --images, and
+own_interpolation.png with --interpolate. Metrics are means over all test
+images; --batch changes them only by rounding errors.
 """
 
 import argparse
@@ -33,24 +34,24 @@ if TYPE_CHECKING:
     from support.datasets.photos import Digit
     from support.storage.validation import Weights
 
-# Every figure that the table may show, with its unit.
+# Every metric that the table may show, with its unit.
 UNITS = {
     "loss_total": "nats, -ELBO",
     "loss_total_fitted": "nats, -ELBO under the fitted prior",
     "loss_bce": "nats",
     "loss_KLD": "nats",
-    "loss_l2": "grey values in [0, 1]",
-    "RMSE": "grey values, z sampled",
-    "RMSE_mean": "grey values, z = mu",
+    "loss_l2": "Euclidean norm of the error",
+    "RMSE": "pixel intensity in [0, 1], z sampled",
+    "RMSE_mean": "pixel intensity in [0, 1], z = mu",
     "nll": "nats, of binarized images",
     "nll_fitted": "nats, the same under the fitted prior",
-    "prior_accuracy": "share classified correctly by the fitted prior",
-    "probe_accuracy": "share classified correctly by a linear classifier of mu",
+    "prior_accuracy": "fraction classified correctly by the fitted prior",
+    "probe_accuracy": "fraction classified correctly by a linear classifier of mu",
 }
-# Names of the classifiers in report.png, by their figure.
+# Names of the classifiers in report.png, by metric.
 CLASSIFIERS = {"probe_accuracy": "a linear classifier", "prior_accuracy": "the fitted prior"}
 MNIST_TEST_IMAGES = 10_000
-# Digits in reconstructions.png, in a row of it, and at each end of extremes.png.
+# Images in reconstructions.png, in each of its rows, and at each end of extremes.png.
 RECONSTRUCTED, RECONSTRUCTED_COLUMNS, EXTREMES = 100, 20, 10
 
 
@@ -65,48 +66,49 @@ def parser() -> cli.Parser:
         type=cli.integer(1),
         default=1000,
         metavar="N",
-        help="images that are computed at a time",
+        help="images evaluated at a time",
     )
     parser.add_argument(
         "--nll_samples",
         type=cli.integer(0, 10**6),
         default=0,
         metavar="K",
-        help="importance samples for nll, -log p(x) of binarized images; published tables use 5000",
+        help="importance samples per image for nll, an estimate of -log p(x) of binarized images; "
+        "0: no estimate; published results use 5000",
     )
     parser.add_argument(
         "--report",
         action="store_true",
-        help="a picture of the latent space: a map of mu, the KL of each dimension, how well "
-        "classes are predicted, images of highest and lowest -ELBO",
+        help="also draw report.png: a map of mu, the KL of each latent dimension, how well mu "
+        "predicts the classes, the images with the lowest and highest -ELBO",
     )
     parser.add_argument(
         "--map",
         choices=("tsne", "pca"),
         default="tsne",
-        help="the map of --report: t-SNE keeps neighbours together, PCA is linear and faster",
+        help="how --report maps mu: t-SNE keeps neighbours together, PCA is linear and faster",
     )
     group = parser.add_argument_group("your own images")
     group.add_argument(
         "--images",
         nargs="+",
         metavar="PATH",
-        help="files, folders or patterns: photos or scans of digits, of any size, dark on light or "
-        "light on dark (default: none)",
+        help="photos or scans of digits, of any size, dark on light or light on dark: files, "
+        "folders or patterns (default: none)",
     )
     group.add_argument(
         "--interpolate",
         action="store_true",
-        help="spherical interpolation from each of the digits in --images to the next one",
+        help="also draw a spherical interpolation from each digit in --images to the next one",
     )
-    cli.add_data_flags(parser, "the data that the weights were trained on")
+    cli.add_data_flags(parser, "the data set that the weights were trained on")
     cli.add_output_flag(parser)
     return parser
 
 
 @cli.script(parser)
 def main(args: argparse.Namespace) -> None:
-    """Weights -> figures on the whole test set -> table, metrics.json and pictures."""
+    """Weights -> metrics on the whole test set -> table, metrics.json and pictures."""
     weights_path = cli.weights_path(args)
     found = storage.weights.read(weights_path)
     own_digits = read_own_digits(args)
@@ -118,7 +120,8 @@ def main(args: argparse.Namespace) -> None:
     figures = evaluate(model, test_set, args)
     if not np.isfinite(list(figures.means().values())).all():
         raise UserError(
-            f"{weights_path}: the figures of these weights are not finite: train them again"
+            f"{weights_path}: the metrics of these weights are NaN or infinite: train again with a "
+            "smaller --learning_rate"
         )
     metrics = summarize(model, test_set, figures, args)
     print_table(metrics, figures, test_set)
@@ -144,12 +147,12 @@ def main(args: argparse.Namespace) -> None:
 
 
 class TestSet(NamedTuple):
-    """The test images of a data set, and whether figures on them can be compared.
+    """The test images of a data set, and whether results on them can be compared.
 
     Attributes:
-        dataset: all of it.
-        images: its test images as these weights know them, uint8 (n, 784).
-        trained_on: the data set of the weights.
+        dataset: the whole data set.
+        images: its test images as the model is evaluated on them, uint8 (n, 784).
+        trained_on: the data set that the weights were trained on.
     """
 
     dataset: Dataset
@@ -158,17 +161,17 @@ class TestSet(NamedTuple):
 
     @property
     def is_partial(self) -> bool:
-        """Whether there are only the test images of MNIST that come with the repository."""
+        """Whether these are only the test images of MNIST that this repository includes."""
         return bool(self.dataset.fallback_reason)
 
     @property
     def labels(self) -> NDArray[np.uint8] | None:
-        """The labels of the images, (n,); None where the data set has none."""
+        """The labels of the images, (n,); None if the data set has none."""
         return self.dataset.test.labels
 
     @property
     def description(self) -> str:
-        """How many images of which data set, for the table and the titles of pictures."""
+        """The number of images and their data set, for the table and the titles of pictures."""
         count = f"{len(self.images):,}"
         if self.is_partial:
             count += f" of {MNIST_TEST_IMAGES:,}"
@@ -176,27 +179,27 @@ class TestSet(NamedTuple):
 
     @property
     def not_comparable_reason(self) -> str:
-        """Why figures on these images cannot be compared with others; empty: they can."""
+        """Why results on these images cannot be compared with others; empty if they can."""
         if self.is_partial:
-            return f"these are only the {len(self.images)} test images in this repository"
+            return f"these are only the {len(self.images)} test images included in this repository"
         if self.dataset.sha256 == self.trained_on.sha256:
             return ""
         if self.dataset.name == self.trained_on.name:
-            return f"these weights were trained on other {self.trained_on.name} images"
+            return f"these weights were trained on different {self.trained_on.name} images"
         return f"these weights were trained on {self.trained_on.name}"
 
     @property
     def title(self) -> str:
-        """The description, marked where figures cannot be compared."""
+        """The description, marked if results cannot be compared."""
         mark = " (not comparable)" if self.not_comparable_reason else ""
         return self.description + mark
 
 
 def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSet:
-    """Loads the data set that the weights were trained on, or the other one that was asked for.
+    """Loads the data set that the weights were trained on, or the one that `--dataset` gives.
 
     Raises:
-        UserError: it is not available, or lacks what a flag needs.
+        UserError: the data set is not available, or lacks what a flag needs.
     """
     dataset = load_dataset(record.dataset, args)
     for line in (*dataset.description, *(f"Notice: {notice}" for notice in dataset.notices)):
@@ -207,13 +210,14 @@ def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSe
     test_set = TestSet(dataset, images, record.dataset)
     if test_set.is_partial:
         if args.report:
-            raise UserError(f"--report needs all of MNIST: {dataset.fallback_reason}")
+            reason = f"which is not available: {dataset.fallback_reason}"
+            raise UserError(f"--report needs all of MNIST, {reason}")
         print(f"MNIST is not available: {dataset.fallback_reason}.")
     return test_set
 
 
 def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) -> Dataset:
-    """Returns the data set; of MNIST, where it is not available, the images in this repository."""
+    """Returns the data set; if MNIST is not available, its test images in this repository."""
     if args.dataset != "auto":
         with cli.error_context(f"--dataset {args.dataset}: "):
             path = cli.data_dir(args, args.dataset)
@@ -223,8 +227,8 @@ def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) ->
     own_data = data_dir or name == "custom"
     with cli.error_context("--data_dir: " if own_data else ""):
         if name == "custom" and not data_dir:
-            raise UserError("these weights were trained on data of your own: say where it is")
-        # What a folder holds is known by its content, whatever it is expected to hold.
+            raise UserError("these weights were trained on your own data: give its path")
+        # `auto` recognizes MNIST and custom data by their content; the hash is checked below.
         known_by_content = data_dir and name in ("mnist", "custom")
         try:
             wanted = "auto" if known_by_content else name
@@ -235,9 +239,9 @@ def load_dataset(trained_on: records.DatasetRecord, args: argparse.Namespace) ->
             return data.mnist_test_100(str(error))
         if dataset.sha256 != trained_on.sha256:
             raise UserError(
-                f"{data_dir or name} holds other images than the {name} data that these weights "
-                "were trained on: give the path of those with --data_dir, or add --dataset "
-                f"{dataset.name} to evaluate on these"
+                f"{data_dir or name} does not hold the {name} images that these weights were "
+                "trained on: use --data_dir to give the path of those images, or add --dataset "
+                f"{dataset.name} to evaluate on the images found"
             )
     return dataset
 
@@ -250,15 +254,15 @@ class TrainedModel:
 
     Args:
         found: the weights.
-        seed: of the noise.
-        batch: images that are computed at a time.
+        seed: seed of the noise.
+        batch: number of images evaluated at a time.
 
     Attributes:
-        record: of the run.
+        record: the record of the run.
         vae: the model.
-        prior: the fitted prior; None where there is none.
-        seed: of the noise.
-        evaluate: function of images, uint8 (n, 784), that returns their figures.
+        prior: the fitted prior; None if there is none.
+        seed: seed of the noise.
+        evaluate: function of images, uint8 (n, 784), that returns their metrics.
     """
 
     def __init__(self, found: "Weights", seed: int, batch: int) -> None:
@@ -271,7 +275,7 @@ class TrainedModel:
 
     @property
     def classifies(self) -> bool:
-        """Whether the fitted prior knows several classes."""
+        """Whether the fitted prior has several classes."""
         return self.prior is not None and len(self.prior.labels) > 1
 
     def evaluation_images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -284,7 +288,7 @@ class TrainedModel:
 
 
 def evaluate(model: TrainedModel, test_set: TestSet, args: argparse.Namespace) -> "Figures":
-    """Returns every figure that was asked for, of each test image."""
+    """Returns all metrics that the flags ask for, for each test image."""
     figures = model.evaluate(test_set.images)
     values = figures.values
     predicted = figures.predicted_label
@@ -305,7 +309,7 @@ def evaluate(model: TrainedModel, test_set: TestSet, args: argparse.Namespace) -
 
 
 def percent_bar() -> Callable[[float], None] | None:
-    """Returns a function that shows a share as percent; None unless on a terminal."""
+    """Returns a function that shows a fraction as a percentage; None if not on a terminal."""
     from keras.utils import Progbar
 
     if not sys.stdout.isatty():
@@ -314,7 +318,7 @@ def percent_bar() -> Callable[[float], None] | None:
     return lambda share: bar.update(round(100 * share))
 
 
-# Figures --------------------------------------------------------------------------------------
+# Metrics --------------------------------------------------------------------------------------
 
 
 def summarize(
@@ -344,16 +348,16 @@ def summarize(
 
 
 def print_table(metrics: dict[str, Any], figures: "Figures", test_set: TestSet) -> None:
-    """Prints the figures with the standard error of each mean over images."""
+    """Prints the metrics, with the standard error of each mean over the images."""
     binarized = metrics["binarize"] == "dynamic"
     suffix = ", one Bernoulli sample of each" if binarized else ""
     print(f"{test_set.description}{suffix}, seed {metrics['seed']}")
     if test_set.not_comparable_reason:
         print(f"NOT COMPARABLE: {test_set.not_comparable_reason}.")
     if test_set.dataset.name == "digits":
-        print("THIS IS NOT MNIST: these figures cannot be compared with MNIST's.")
+        print("THIS IS NOT MNIST: these results cannot be compared with results on MNIST.")
     if not metrics["finished"]:
-        print(f"The run is in progress: these are the weights of step {metrics['step']:,}.")
+        print(f"The run is not finished: these are the weights of step {metrics['step']:,}.")
     print(f"{'':<18}{'mean':>10}  {'std. error':>10}  unit")
     means, errors = figures.means(), figures.standard_errors()
     for name, unit in UNITS.items():
@@ -361,7 +365,7 @@ def print_table(metrics: dict[str, Any], figures: "Figures", test_set: TestSet) 
             print(f"{name:<18}{means[name]:>10.4f}  {errors[name]:>10.4f}  {unit}")
     print(f"{'active units':<18}{metrics['active_units']:>10}  of {metrics['latent_dim']}")
     if metrics["nll_samples"]:
-        grey = "" if binarized else "; these weights were trained on GREY images"
+        grey = "" if binarized else "; these weights were trained on GREYSCALE images"
         samples = f"{metrics['nll_samples']:,} importance samples"
         print(f"nll: {samples}, one Bernoulli sample of each image{grey}.")
 
@@ -432,37 +436,39 @@ def draw_report(
 
 
 def read_own_digits(args: argparse.Namespace) -> "list[Digit]":
-    """Reads the pictures of `--images` and prints what there is to say about them.
+    """Reads the pictures of `--images` and prints the notices about them.
 
     Raises:
-        UserError: there is no digit in them, or only one where `--interpolate` needs two.
+        UserError: no digit was found, or only one although `--interpolate` needs two.
     """
     if not args.images:
         if args.interpolate:
-            raise UserError("--interpolate joins digits of your own: add --images FIRST SECOND")
+            raise UserError("--interpolate needs two digits of your own: add --images FIRST SECOND")
         return []
     with cli.error_context("--images: "):
         pictures = datasets.photos.read(args.images)
     for notice in pictures.notices:
         print(f"Notice: {notice}")
     if args.interpolate and len(pictures.digits) < 2:
-        raise UserError("--interpolate needs two digits, and --images has one: add another picture")
+        raise UserError(
+            "--interpolate needs two digits, but only one was found: give --images another picture"
+        )
     return list(pictures.digits)
 
 
 def evaluate_own_digits(
     model: TrainedModel, digits: "Sequence[Digit]", test_elbo: NDArray[np.floating]
 ) -> "list[OwnImage]":
-    """Returns the user's own digits with their figures.
+    """Returns the user's own digits with their metrics.
 
     Args:
-        model: that sees them.
-        digits: of the user's pictures.
+        model: the model to evaluate them with.
+        digits: the digits in the user's pictures.
         test_elbo: -ELBO of each test image, to compare with.
     """
     own = []
     for digit in digits:
-        # One by one: the same picture has the same noise wherever it stands in the list.
+        # One by one, so that the noise of a picture does not depend on its place in the list.
         seen = model.evaluation_images(digit.pixels[None])
         figures = model.evaluate(seen)
         image = analysis.own_images.compare(digit, seen[0], figures, test_elbo)
@@ -475,7 +481,7 @@ def evaluate_own_digits(
 def draw_own_images(
     folder: str, model: TrainedModel, own: "Sequence[OwnImage]", interpolate: bool
 ) -> list[str]:
-    """Draws the user's own images, and paths between them if asked to; the pictures' names."""
+    """Draws the user's own images and, if asked to, paths; returns the pictures' names."""
     names = ["own.png"]
     reconstructions = model.decode(np.stack([image.mu for image in own]))
     display.own_images.draw(os.path.join(folder, names[-1]), own, reconstructions)

@@ -1,18 +1,18 @@
-"""Generates digits with the decoder alone: no encoder, no data, no network.
+"""Generates digits with the decoder alone, without encoder, data or internet access.
 
     python eval_genresult.py                           # 100 digits
     python eval_genresult.py --digit 7                 # sevens
     python eval_genresult.py --prior standard          # z from N(0, I)
-    python eval_genresult.py --num 1000000 --seed 7    # in constant memory
+    python eval_genresult.py --num 1000000 --seed 7    # a million, in constant memory
     python eval_genresult.py --temperature 0.7         # less variety
     python eval_genresult.py --interpolate --traverse  # paths through the latent space
-    python eval_genresult.py --page explorer.html      # all of it in a browser
+    python eval_genresult.py --page explorer.html      # the latent space in a browser
 
-z is sampled from the fitted prior, a density fitted to the encoded training
-images, where the weights have one, and from N(0, I) otherwise; --digit needs
-the fitted prior. Writes generated.png (the first 100 digits) and generated.npz
-to --output_dir: `images`, uint8 (num, 28, 28), uncompressed; `prior`, fitted or
-standard; with --digit also `labels`, uint8 (num,).
+z is sampled from the fitted prior (a density fitted to the encoded training
+images) if the weights have one, otherwise from N(0, I); --digit needs the
+fitted prior. Writes two files to --output_dir: generated.png shows the first
+100 digits; generated.npz holds `images`, uint8 (num, 28, 28), uncompressed,
+`prior` ("fitted" or "standard") and, with --digit, `labels`, uint8 (num,).
 """
 
 import argparse
@@ -44,12 +44,14 @@ def parser() -> cli.Parser:
     parser = cli.Parser("eval_genresult.py", __doc__)
     cli.add_seed_flag(parser)
     cli.add_load_weights_flag(parser)
-    parser.add_argument("--num", type=cli.integer(1), default=100, help="how many digits")
+    parser.add_argument(
+        "--num", type=cli.integer(1), default=100, help="number of digits to generate"
+    )
     parser.add_argument(
         "--prior",
         choices=("fitted", "standard"),
-        help="fitted: where the encoder puts images; standard: N(0, I) (default: fitted if the "
-        "weights have one)",
+        help="what z is sampled from; standard: N(0, I) (default: fitted if the weights have a "
+        "fitted prior, otherwise standard)",
     )
     parser.add_argument(
         "--digit",
@@ -57,34 +59,35 @@ def parser() -> cli.Parser:
         type=cli.integer(0, 255),
         nargs="+",
         metavar="D",
-        help="generate these digits, in turn; needs the fitted prior (default: all)",
+        help="generate only these digits, in turn; needs the fitted prior (default: all)",
     )
     parser.add_argument(
         "--temperature",
         type=cli.number(0, 100),
         default=1.0,
-        help="scales the noise: of N(0, I), or about the means of the fitted prior",
+        help="scales the distance of z from 0, or from the means of the fitted prior; below 1, "
+        "samples have less variety",
     )
-    paths = parser.add_argument_group("paths through the latent space, each one more picture")
+    paths = parser.add_argument_group("paths through the latent space (one picture each)")
     paths.add_argument(
         "--interpolate",
         action="store_true",
-        help="spherical interpolation between the seed's first 10 pairs of samples",
+        help="spherical interpolation between the two samples of each of the first 10 pairs",
     )
     paths.add_argument(
         "--traverse",
         action="store_true",
-        help="the 10 dimensions of largest KL, one at a time, from the seed's first sample",
+        help="the first sample, varied in the 10 dimensions with the largest KL, one at a time",
     )
     paths.add_argument(
         "--manifold",
         action="store_true",
-        help="all of a two-dimensional z, at equal steps of the probability under N(0, I)",
+        help="if z has two dimensions: a grid over z, at equally spaced quantiles of N(0, 1)",
     )
     parser.add_argument(
         "--page",
         metavar="FILE",
-        help="write one HTML file that explores these weights in a browser (default: none)",
+        help="also write an HTML file that shows the latent space in a browser (default: none)",
     )
     cli.add_output_flag(parser)
     return parser
@@ -113,24 +116,24 @@ def main(args: argparse.Namespace) -> None:
         labels=tuple(args.digit or ()),
     )
     source = described(args, prior)
-    about = f"seed {args.seed}, trained on {found.record.dataset.name}"
+    about = f"seed {args.seed}, weights trained on {found.record.dataset.name}"
     with files.disk_errors(args.output_dir):
         first = write_digits(args.output_dir, decoder, sampler, args.num)
-        title = f"{len(first)} samples of {source}, {about}"
+        title = f"{len(first)} samples from {source}, {about}"
         rows = display.plots.in_rows(first, COLUMNS)
         display.plots.draw(os.path.join(args.output_dir, "generated.png"), title, rows)
         names = draw_paths(args, found, decoder, sampler.chunk(0).numpy(), about)
     print(
-        f"Wrote {args.num:,} samples of {source} to generated.npz, and "
-        f"{', '.join(['generated.png', *names])}, in {args.output_dir}."
+        f"Wrote {', '.join(['generated.npz', 'generated.png', *names])} to {args.output_dir}: "
+        f"{args.num:,} samples from {source}."
     )
 
 
 def read_weights(path: str, args: argparse.Namespace) -> "Weights":
-    """Reads what the flags need of the weights.
+    """Reads the parts of the weights that the flags need.
 
     Raises:
-        UserError: there are none, or a flag asks for what these weights cannot give.
+        UserError: there are no weights, or a flag needs something that they do not have.
     """
     parts = ["decoder"]
     if args.page:
@@ -140,14 +143,14 @@ def read_weights(path: str, args: argparse.Namespace) -> "Weights":
     latent_dim = found.record.architecture.latent_dim
     if args.manifold and latent_dim != 2:
         raise UserError(
-            f"--manifold shows a two-dimensional z, and that of {path} has {latent_dim} "
-            "dimensions: drop the flag, or train with --latent_dim 2"
+            f"--manifold needs a two-dimensional z, but z has {latent_dim} dimensions in {path}: "
+            "leave out the flag, or train with --latent_dim 2"
         )
     for flag, is_given in (("--traverse", args.traverse), ("--page", args.page)):
         if is_given and not found.record.finished:
             raise UserError(
-                f"{flag} needs the weights of a finished run, and that of {path} is in progress: "
-                "finish it, or drop the flag"
+                f"{flag} needs the weights of a finished run, but the run in {path} is not "
+                "finished: finish it, or leave out the flag"
             )
     return found
 
@@ -157,19 +160,23 @@ def chosen_prior(found: "Weights", name: str | None, digits: list[int]) -> "Mixt
 
     Args:
         found: the weights.
-        name: as `--prior` gives it.
-        digits: as `--digit` gives them.
+        name: the value of `--prior`.
+        digits: the values of `--digit`.
 
     Raises:
-        UserError: there is no such prior, or no such class in it.
+        UserError: there is no such prior, or it has no such class.
     """
     if name == "standard" and digits:
-        raise UserError("generates digits by class from its fitted prior only: drop one flag")
+        raise UserError(
+            "can generate digits by class only from its fitted prior: leave out --digit, or "
+            "--prior standard"
+        )
     if found.prior is None:
         if name == "fitted" or digits:
             flag = "--digit" if digits else "--prior fitted"
             raise UserError(
-                f"has no fitted prior ({why_no_prior(found)}): drop {flag}, or load other weights"
+                f"has no fitted prior ({why_no_prior(found)}): leave out {flag}, or choose other "
+                "weights"
             )
         return None
     if name == "standard":
@@ -178,23 +185,21 @@ def chosen_prior(found: "Weights", name: str | None, digits: list[int]) -> "Mixt
     known = prior.labels.tolist()
     missing = sorted(set(digits) - set(known))
     if missing:
-        raise UserError(
-            f"was not trained on the class {missing[0]}: --digit takes {cli.as_typed(known)}"
-        )
+        raise UserError(f"was not trained on class {missing[0]}: choose from {cli.as_typed(known)}")
     return prior
 
 
 def why_no_prior(found: "Weights") -> str:
     """Returns why weights have no fitted prior."""
     if not found.record.finished:
-        return "its run is in progress"
+        return "its run is not finished"
     if found.record.prior is None:
-        return "an older version wrote it"
+        return "it was written by an older version"
     return found.record.prior.reason
 
 
 def described(args: argparse.Namespace, prior: "Mixture | None") -> str:
-    """Returns what is sampled from, for titles and messages."""
+    """Returns where z is sampled from, for titles and messages."""
     source = "the fitted prior" if prior else "N(0, I)"
     if args.digit:
         source += f", digits {cli.as_typed(args.digit)}"
@@ -218,7 +223,7 @@ def write_digits(
 
 
 def progress_bar(count: int) -> Callable[[int], None] | None:
-    """Returns a function that shows how many digits are done; None unless on a terminal."""
+    """Returns a function that shows how many digits are done; None if not on a terminal."""
     from keras.utils import Progbar
 
     return Progbar(count, unit_name="digit").update if sys.stdout.isatty() else None
@@ -231,12 +236,12 @@ def draw_paths(
     z: NDArray[np.float32],
     about: str,
 ) -> list[str]:
-    """Draws the paths that were asked for.
+    """Draws the paths that the flags ask for.
 
     Args:
         args: the flags.
         found: the weights.
-        decoder: built of them.
+        decoder: the decoder built from them.
         z: the first samples, (n, latent_dim).
         about: the seed and the data set, for titles.
 
@@ -261,7 +266,7 @@ def draw_paths(
 def draw_interpolation(
     path: str, decoder: "keras.Model", z: NDArray[np.float32], about: str
 ) -> None:
-    """Draws a row from each of the first samples to the next one, by spherical interpolation."""
+    """Draws a row for each of the first pairs of samples: spherical interpolation."""
     digits = analysis.generation.decode(decoder, analysis.generation.interpolation(z[: 2 * PAIRS]))
     rows = [
         display.plots.Row(f"samples {2 * pair + 1} and {2 * pair + 2}", images)
@@ -273,7 +278,7 @@ def draw_interpolation(
         f"Spherical interpolation between {PAIRS} pairs of samples, {about}",
         rows,
         column_names=[f"{share:.1f}" for share in shares],
-        column_label="share of the way from the first sample to the second",
+        column_label="fraction of the way from the first sample to the second",
     )
 
 
@@ -283,7 +288,7 @@ def draw_traversal(
     paths: "analysis.generation.Traversal",
     about: str,
 ) -> None:
-    """Draws a row for each latent dimension, moved over its range."""
+    """Draws a row for each latent dimension, varied over its range."""
     first, step = paths.deviations[0], paths.deviations[1] - paths.deviations[0]
     last_column = len(paths.deviations) - 1
     rows = []
@@ -298,18 +303,18 @@ def draw_traversal(
         is_outside = abs(start) > paths.deviations[-1]
         text = f"start, at {start:+.1f}" if is_outside else "start"
         mark = display.plots.Mark(column, text)
-        rows.append(display.plots.Row(f"z[{unit}], KL {kld:.2f}", images, mark=mark))
+        rows.append(display.plots.Row(f"z[{unit}], KL {kld:.2f} nats", images, mark=mark))
     display.plots.draw(
         path,
-        f"The {len(rows)} dimensions of largest KL (nats), from the first sample of {about}",
+        f"The first sample, varied in the {len(rows)} dimensions with the largest KL, {about}",
         rows,
         column_names=[f"{deviation:+.1f}" for deviation in paths.deviations],
-        column_label="standard deviations of mu over the training images, from its mean",
+        column_label="distance from the mean of mu over training images, in standard deviations",
     )
 
 
 def draw_manifold(path: str, decoder: "keras.Model") -> None:
-    """Draws digits over all of a two-dimensional z."""
+    """Draws digits on a grid over a two-dimensional z."""
     z, values = analysis.generation.manifold()
     names = [f"{value:+.1f}" for value in values]
     rows = [
@@ -320,7 +325,7 @@ def draw_manifold(path: str, decoder: "keras.Model") -> None:
     ]
     display.plots.draw(
         path,
-        f"{len(rows)} x {len(names)} values of z, at equal steps of the probability under N(0, I)",
+        f"{len(rows)} x {len(names)} values of z, at equally spaced quantiles of N(0, 1)",
         rows,
         column_names=names,
         column_label="z[0]",

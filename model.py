@@ -4,9 +4,9 @@ A variational autoencoder (VAE) learns two networks together. The encoder turns 
 Gaussian q(z | x) over a latent vector z, given by its mean `mu` and the logarithm of its variance
 `log_var`. The decoder turns z into a distribution p(x | z) over images, given by `logits`.
 
-Training maximizes the ELBO, a lower bound on log p(x). Its negative has two terms: `loss_bce`, by
-which an image must be reconstructed from a sample of z, and `loss_KLD`, by which q(z | x) must stay
-close to the prior N(0, I).
+Training maximizes the ELBO, a lower bound on log p(x). Its negative has two terms: `loss_bce`
+measures how well an image is reconstructed from a sample of z, and `loss_KLD` how far q(z | x) is
+from the prior N(0, I).
 
 Reference: Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, called "the paper" below
 (https://arxiv.org/abs/1312.6114). Example:
@@ -16,7 +16,7 @@ Reference: Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, called "
     z = reparameterize(mu, log_var, noise)      # noise: standard normal (n, 128)
     logits = vae.decode(z)                      # sigmoid(logits) are the pixels
 
-Sums run over pixels or latent dimensions, so every term is in nats per image.
+`loss_bce`, `loss_KLD` and their sum are in nats per image: sums over pixels or latent dimensions.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,19 +26,20 @@ import tensorflow as tf
 
 from support.datasets.types import PIXELS
 
-# What every script reports for each image; `loss_total` is the -ELBO.
+# What training and evaluation report for each image; `loss_total` is the -ELBO.
 TERMS = ("loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 
 
 class VAE:
     """An encoder and a decoder, each a functional Keras model of Dense layers.
 
-    A plain class, since train.py has a training loop of its own; `as_keras_model` joins the two.
+    It is not a Keras model itself, since train.py has its own training loop; `as_keras_model`
+    returns one.
 
     Args:
         hidden_units: widths of the encoder's hidden layers, in order; the decoder mirrors them.
         latent_dim: size of z.
-        activation: of the hidden layers, by its name in Keras.
+        activation: activation function of the hidden layers, by its name in Keras.
     """
 
     def __init__(
@@ -54,24 +55,24 @@ class VAE:
     def encode(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns `mu` and `log_var` of q(z | x), a diagonal Gaussian (paper, eq. 9).
 
-        Images are (n, 784) in [0, 1], `mu` and `log_var` each (n, latent_dim).
+        Images are (n, 784) in [0, 1]; `mu` and `log_var` are each (n, latent_dim).
         """
         return self.encoder(images)
 
     def decode(self, z: tf.Tensor) -> tf.Tensor:
         """Returns the logits of p(x | z): z (n, latent_dim) -> (n, 784).
 
-        L samples of z for each image are decoded at once: (L, n, latent_dim) -> (L, n, 784).
+        It also decodes L samples of z per image at once: (L, n, latent_dim) -> (L, n, 784).
         """
         return decode(self.decoder, z)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:
-        """All weights, the encoder's first, each layer's kernel before its bias."""
+        """All weights: the encoder's first, and each layer's kernel before its bias."""
         return self.encoder.trainable_variables + self.decoder.trainable_variables
 
     def as_keras_model(self) -> keras.Model:
-        """Joins encoder and decoder into one functional Keras model, as its two layers.
+        """Returns a functional Keras model whose layers are the encoder and the decoder.
 
         It takes images (n, 784) and returns a dict of `mu`, `log_var` and, at z = mu, `logits`.
         """
@@ -82,7 +83,7 @@ class VAE:
 
 
 def build_encoder(hidden_units: Sequence[int], latent_dim: int, activation: str) -> keras.Model:
-    """Returns the functional model images (n, 784) -> [`mu`, `log_var`]; arguments as `VAE`."""
+    """Returns the functional model images (n, 784) -> [`mu`, `log_var`]; arguments: see `VAE`."""
     images = keras.Input((PIXELS,), name="images")
     hidden = images
     for width in hidden_units:
@@ -93,7 +94,7 @@ def build_encoder(hidden_units: Sequence[int], latent_dim: int, activation: str)
 
 
 def build_decoder(hidden_units: Sequence[int], latent_dim: int, activation: str) -> keras.Model:
-    """Returns the functional model z (n, latent_dim) -> logits (n, 784); arguments as `VAE`."""
+    """Returns the functional model z (n, latent_dim) -> logits (n, 784); arguments: see `VAE`."""
     z = keras.Input((latent_dim,), name="z")
     hidden = z
     for width in reversed(hidden_units):
@@ -104,7 +105,7 @@ def build_decoder(hidden_units: Sequence[int], latent_dim: int, activation: str)
 
 def decode(decoder: keras.Model, z: tf.Tensor) -> tf.Tensor:
     """Returns the logits (..., 784) of z (..., latent_dim); see `VAE.decode`."""
-    # Layer by layer, since z may have one axis more than the functional model accepts.
+    # Layer by layer, since z may have one more axis than the functional model accepts.
     for layer in decoder.layers[1:]:
         z = layer(z)
     return z
@@ -121,10 +122,10 @@ def reparameterize(mu: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor) -> tf.Te
 
 
 def loss_bce(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Returns the binary cross-entropy of each image, nats, summed over pixels.
+    """Returns the binary cross-entropy of each image in nats, summed over pixels.
 
-    Where images are binary, this is the negative log-likelihood of a Bernoulli decoder (paper,
-    appendix C.1). For grey images in [0, 1] it is no likelihood, but the customary loss.
+    For binary images, this is the negative log-likelihood of a Bernoulli decoder (paper, appendix
+    C.1). For greyscale images in [0, 1] it is not a likelihood, but it is the loss commonly used.
 
     Args:
         images: (n, 784) in [0, 1].
@@ -140,9 +141,10 @@ def loss_bce(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def loss_KLD(mu: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
-    """Returns KL(q(z | x) || N(0, I)) of each image, nats, summed over latent dimensions.
+    """Returns KL(q(z | x) || N(0, I)) of each image in nats, summed over latent dimensions.
 
-    1/2 sum(exp(log_var) + mu^2 - log_var - 1): the negative of the paper's appendix B.
+    1/2 sum(exp(log_var) + mu^2 - log_var - 1), which the paper's appendix B gives with its sign
+    reversed.
 
     Args:
         mu, log_var: (n, latent_dim).
@@ -154,33 +156,33 @@ def loss_KLD(mu: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
 
 
 def kld_per_unit(mu: tf.Tensor, log_var: tf.Tensor) -> tf.Tensor:
-    """Returns `loss_KLD` before its sum: nats of each image and latent dimension."""
+    """Returns the terms that `loss_KLD` sums, in nats, (n, latent_dim)."""
     return 0.5 * (tf.exp(log_var) + tf.square(mu) - log_var - 1.0)
 
 
 def loss_l2(images: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
-    """Returns the Euclidean norm of sigmoid(logits) - images; shapes as `loss_bce`."""
+    """Returns the Euclidean norm of sigmoid(logits) - images; for shapes see `loss_bce`."""
     return tf.sqrt(tf.reduce_sum(tf.square(tf.sigmoid(logits) - images), axis=-1))
 
 
 def rmse(l2: tf.Tensor) -> tf.Tensor:
-    """Returns the root mean square error over the pixels of each image from its `loss_l2`."""
+    """Returns the root mean square error over the pixels of each image, given its `loss_l2`."""
     return l2 / PIXELS**0.5
 
 
 def loss_terms(
     images: tf.Tensor, mu: tf.Tensor, log_var: tf.Tensor, logits: tf.Tensor
 ) -> dict[str, tf.Tensor]:
-    """Returns the terms that every script reports, for each image.
+    """Returns the terms of the loss, and two measures of the error, for each image.
 
     Args:
         images: (n, 784) in [0, 1].
         mu, log_var: (n, latent_dim).
-        logits: (n, 784) of one sample of z for each image, or (L, n, 784) of L samples.
+        logits: (n, 784) for one sample of z per image, or (L, n, 784) for L samples.
 
     Returns:
-        dict of (n,) or (L, n) by the names in `TERMS`: `loss_total`, the sum of `loss_bce` and
-        `loss_KLD`, is the -ELBO (paper, eq. 3) estimated at each sample of z.
+        A dict with the keys in `TERMS` and arrays of shape (n,) or (L, n). `loss_total`, the sum
+        of `loss_bce` and `loss_KLD`, is the -ELBO (paper, eq. 3), estimated at each sample of z.
     """
     bce = loss_bce(images, logits)
     l2 = loss_l2(images, logits)
@@ -200,9 +202,9 @@ def objective(
     """Returns what is minimized: reconstruction + beta * `loss_KLD`.
 
     Args:
-        terms: dict of (n,) or (L, n) as `loss_terms` returns them; the mean over L samples of z is
-            the estimate of the paper's eq. 7.
-        recon_loss: `bce` (the Bernoulli model) or `l2` (the norm itself, no likelihood).
+        terms: what `loss_terms` returns; averaging over L samples of z gives the estimator in the
+            paper's eq. 7.
+        recon_loss: `bce` (a Bernoulli decoder) or `l2` (the norm itself, not a likelihood).
         beta: weight of the KL term (Higgins et al. 2017, eq. 4). With `bce` and a weight of 1 the
             objective is the -ELBO.
 
@@ -216,10 +218,10 @@ def objective(
 def log_importance_weights(
     bce: tf.Tensor, mu: tf.Tensor, log_var: tf.Tensor, noise: tf.Tensor
 ) -> tf.Tensor:
-    """Returns log p(x, z) - log q(z | x) of sampled z: what importance sampling averages.
+    """Returns log p(x, z) - log q(z | x) of sampled z, the logarithms of importance weights.
 
-    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 7. Their
-    expectation over z is the ELBO of each image.
+    Burda, Grosse and Salakhutdinov, "Importance Weighted Autoencoders", 2016, eq. 7. The
+    expectation of such a logarithm over z is the ELBO of the image.
 
     Args:
         bce: `loss_bce` at z = mu + exp(log_var / 2) * noise, (k, n).

@@ -1,16 +1,16 @@
 """Trains a fully connected variational autoencoder, on MNIST by default.
 
-    python train.py                  # MNIST where it is available, else digits
-    python train.py --epoch 5        # other defaults adapt to a shorter run
-    tensorboard --logdir log         # train and validation curves, overlaid
+    python train.py                  # MNIST if available, otherwise digits
+    python train.py --epoch 5        # other defaults adapt to the shorter run
+    tensorboard --logdir log         # training and validation curves, overlaid
 
-The same command again (without --overwrite) continues an interrupted run and
-leaves a finished one alone.
+Running the same command again (without --overwrite) continues an interrupted
+run, and does nothing if the run is finished.
 """
 
-# In this file, from top to bottom: flags, the configuration that follows from them, one training
-# step, the training loop, and `main`. What surrounds the loop (saves, summaries, progress, signals,
-# other workers) is in support/training/run.py.
+# In this file, from top to bottom: flags, the configuration derived from them, one training step,
+# the training loop, and `main`. What surrounds the loop (saves, summaries, progress, signals, other
+# workers) is in support/training/run.py.
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ import data
 from support import analysis, cli, display, noise, records, storage, training
 from support.errors import OtherRunError, UserError
 
-# `--help` and wrong flags must be answered at once, and importing TensorFlow takes seconds. So the
-# modules of analysis, display, storage and training are imported when they are first used, those
-# that the flags use (`training.workers`) do not import TensorFlow, and functions of this script
-# that need TensorFlow or the model import them.
+# `--help` and wrong flags must be answered at once, but importing TensorFlow takes seconds. So the
+# modules of analysis, display, storage and training are imported when they are first used; those
+# that the flags need (`training.workers`) do not import TensorFlow; and the functions of this
+# script that need TensorFlow or the model import them themselves.
 if TYPE_CHECKING:
     import keras
     import numpy as np
@@ -37,13 +37,13 @@ if TYPE_CHECKING:
 
     import model
 
-# With fewer than SMALL_DATA training images the network overfits. There, by default, the best epoch
-# is kept, and the run has as many epochs as make SMALL_DATA_STEPS steps.
+# With fewer than SMALL_DATA training images the network overfits. By default such a run keeps the
+# weights of its best epoch, and has enough epochs for SMALL_DATA_STEPS steps.
 SMALL_DATA = 10_000
 SMALL_DATA_STEPS = 10_000
 CONFLICT_HINT = (
     ": choose another --save_weight_dir and --log_dir (--load_weight_dir starts a new run from "
-    "existing weights), or replace the existing run by --overwrite"
+    "existing weights), or use --overwrite to replace the existing run"
 )
 
 
@@ -51,12 +51,12 @@ def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     flags = cli.Parser("train.py", __doc__)
     cli.add_seed_flag(flags)
-    group = cli.add_data_flags(flags, "MNIST where it is available, else scikit-learn's digits")
+    group = cli.add_data_flags(flags, "MNIST if available, otherwise scikit-learn's digits")
     group.add_argument(
         "--limit",
         type=cli.integer(1),
         metavar="N",
-        help="train on the first N images only (default: all)",
+        help="use only the first N training images (default: all)",
     )
     add_architecture_flags(flags)
     add_length_flags(flags)
@@ -68,7 +68,7 @@ def parser() -> cli.Parser:
 
 
 def add_architecture_flags(flags: cli.Parser) -> None:
-    """Adds the flags that size the network; weights to start from bring their own."""
+    """Adds the flags of the architecture; with `--load_weight_dir`, the weights determine it."""
     group = flags.add_argument_group("architecture")
     group.add_argument(
         "--hidden_units",
@@ -83,18 +83,18 @@ def add_architecture_flags(flags: cli.Parser) -> None:
         type=cli.integer(1, records.LARGEST_WIDTH),
         default=128,
         metavar="N",
-        help="size of z",
+        help="size of the latent vector z",
     )
     group.add_argument(
         "--activation",
         choices=records.ACTIVATIONS,
         default="silu",
-        help="activation of the hidden layers",
+        help="activation function of the hidden layers",
     )
 
 
 def add_length_flags(flags: cli.Parser) -> None:
-    """Adds the flags of how long to train, and which weights to keep."""
+    """Adds the flags that say how long to train, and which weights to keep."""
     group = flags.add_argument_group("length of the run")
     group.add_argument(
         "--epoch",
@@ -102,8 +102,8 @@ def add_length_flags(flags: cli.Parser) -> None:
         dest="epochs",
         type=cli.integer(1, 100_000),
         metavar="N",
-        help="passes over the training images (default: 100; for fewer than 10,000 images as many "
-        "as make 10,000 steps)",
+        help="passes over the training images (default: 100; with fewer than 10,000 images, enough "
+        "for 10,000 steps)",
     )
     group.add_argument(
         "--batch",
@@ -111,21 +111,22 @@ def add_length_flags(flags: cli.Parser) -> None:
         dest="batch_size",
         type=cli.integer(1),
         metavar="N",
-        help="images a step, over all devices (default: 100; 50 for 1 or 2 epochs; at most a tenth "
-        "of the images)",
+        help="images per step, on all devices together (default: 100, or 50 if --epoch is 1 or 2, "
+        "but at most a tenth of the training images)",
     )
     group.add_argument(
         "--keep",
         choices=("best", "last"),
-        help="which epoch's weights to keep: those with the lowest objective on the validation "
-        "images, or the last (default: last; best for fewer than 10,000 training images)",
+        help="which epoch's weights to keep: best, those with the lowest objective on the "
+        "validation images; last, those of the last epoch (default: last; best with --patience or "
+        "fewer than 10,000 training images)",
     )
     group.add_argument(
         "--patience",
         type=cli.integer(1),
         metavar="EPOCHS",
-        help="stop after so many epochs without improvement on the validation images; implies "
-        "--keep best (default: never)",
+        help="stop after this many epochs without improvement on the validation images; implies "
+        "--keep best (default: never stop early)",
     )
 
 
@@ -135,23 +136,24 @@ def add_optimizer_flags(flags: cli.Parser) -> None:
     group.add_argument(
         "--learning_rate",
         "--lr",
-        type=cli.number(1e-30, 1e6),
+        type=cli.number(cli.ABOVE_ZERO, 1e6),
         metavar="RATE",
-        help="peak learning rate (default: 0.003, times (100 / epoch)^(1/4), times "
-        "(batch / 100)^(1/2))",
+        help="peak learning rate (default: 0.003 * (100 / epoch)^(1/4) * (batch / 100)^(1/2))",
     )
     group.add_argument(
         "--schedule",
         choices=("linear", "constant"),
         default="linear",
-        help="linear: the learning rate decays linearly towards 0 at the end",
+        help="linear: the learning rate decays linearly, towards 0 at the end of the run; "
+        "constant: it stays at its peak after the warm-up",
     )
     group.add_argument(
         "--warmup_epochs",
         type=cli.number(0, 1e6),
         default=1.0,
         metavar="N",
-        help="epochs over which the learning rate rises from 0; at most a tenth of the run",
+        help="epochs over which the learning rate rises from 0 to its peak; never more than a "
+        "tenth of the run",
     )
     group.add_argument(
         "--beta_2",
@@ -163,18 +165,19 @@ def add_optimizer_flags(flags: cli.Parser) -> None:
         "--weight_decay",
         type=cli.number(0, 1e6),
         default=0.1,
-        help="decoupled weight decay, of kernels only",
+        help="decoupled weight decay, applied to kernels only",
     )
 
 
 def add_objective_flags(flags: cli.Parser) -> None:
-    """Adds the flags of what is minimized, and on which images."""
+    """Adds the flags that say what is minimized, and on which images."""
     group = flags.add_argument_group("objective")
     group.add_argument(
         "--recon_loss",
         choices=("bce", "l2"),
         default="bce",
-        help="reconstruction: the Bernoulli model's cross-entropy, or the L2 norm of the error",
+        help="reconstruction term: bce, the binary cross-entropy (a Bernoulli decoder); l2, the L2 "
+        "norm of the error",
     )
     group.add_argument("--beta", type=cli.number(0, 1e6), default=1.0, help="weight of the KL term")
     group.add_argument(
@@ -188,22 +191,23 @@ def add_objective_flags(flags: cli.Parser) -> None:
         "--binarize",
         choices=("none", "dynamic"),
         default="none",
-        help="dynamic: train on Bernoulli samples of the grey values, resampled at every step",
+        help="dynamic: train on binary images, sampled anew at every step with the pixel "
+        "intensities as probabilities",
     )
     group.add_argument(
         "--elbo_samples",
         type=cli.integer(1, 1000),
         default=2,
         metavar="N",
-        help="samples of z for each image; two make an antithetic pair: noise and its negative",
+        help="samples of z per image; two make an antithetic pair: noise and its negative",
     )
     group.add_argument(
         "--elastic",
         type=cli.number(0, 4),
         metavar="PIXELS",
-        help="elastic distortion of the training images: the largest displacement; fewer images "
-        "are distorted as the learning rate falls (default: 0.8; 0 for 1 or 2 epochs; 1.6 for "
-        "fewer than 10,000 images)",
+        help="largest displacement in the elastic distortion of training images; fewer images are "
+        "distorted as the learning rate falls (default: 0 if --epoch is 1 or 2, otherwise 0.8, or "
+        "1.6 with fewer than 10,000 images)",
     )
 
 
@@ -215,11 +219,12 @@ def add_device_flags(flags: cli.Parser) -> None:
         choices=training.workers.STRATEGIES,
         default="auto",
         help="one: one device; mirrored: all devices of this machine; multi_worker: all machines "
-        "that TF_CONFIG lists; auto: what TF_CONFIG lists, or else all GPUs",
+        "that TF_CONFIG lists; auto: all machines that TF_CONFIG lists if it is set, otherwise all "
+        "GPUs",
     )
     group.add_argument(
         "--cluster_timeout",
-        type=cli.number(1e-30, 1e6),
+        type=cli.number(cli.ABOVE_ZERO, 1e6),
         default=120.0,
         metavar="SECONDS",
         help="how long workers wait for each other",
@@ -227,13 +232,13 @@ def add_device_flags(flags: cli.Parser) -> None:
 
 
 def add_folder_flags(flags: cli.Parser) -> None:
-    """Adds the flags of where a run lives, and how often it is recorded."""
+    """Adds the flags that say where a run is stored, and how often it is recorded."""
     group = flags.add_argument_group("folders and records")
     group.add_argument(
         "--save_weight_dir",
         default="./weight_train",
         metavar="FOLDER",
-        help="folder for the weights and for checkpoints",
+        help="folder for the weights and checkpoints",
     )
     group.add_argument(
         "--log_dir", default="./log", metavar="FOLDER", help="folder for TensorBoard's event files"
@@ -247,33 +252,33 @@ def add_folder_flags(flags: cli.Parser) -> None:
     group.add_argument(
         "--overwrite",
         action="store_true",
-        help="start again, and discard an earlier run in these folders",
+        help="start again, and replace an earlier run in these folders",
     )
     group.add_argument(
         "--log_every",
         type=cli.integer(1),
         default=50,
         metavar="STEPS",
-        help="steps between two points of a train curve",
+        help="steps between two points of a training curve",
     )
     group.add_argument(
         "--save_every",
         type=cli.number(0, 1e6),
         default=30.0,
         metavar="SECONDS",
-        help="save when so much time has passed since the last save",
+        help="save when this much time has passed since the last save",
     )
 
 
 def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.Config:
-    """Returns the configuration that the flags and the data set give.
+    """Returns the configuration that follows from the flags and the data set.
 
     Args:
         args: the parsed flags.
-        dataset: to train on.
+        dataset: the data set to train on.
 
     Raises:
-        UserError: a flag does not fit the data set.
+        UserError: a flag does not fit the data set, or another flag.
     """
     images = len(dataset.train.images)
     validate(args, images)
@@ -305,13 +310,21 @@ def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.
 
 
 def validate(args: argparse.Namespace, images: int) -> None:
-    """Raises a `UserError` where a flag does not fit the number of images, or another flag."""
+    """Raises a `UserError` if a flag does not fit the number of images, or another flag."""
     if args.limit is not None and args.limit > images:
-        raise UserError(f"--limit {args.limit}: there are only {images:,} training images")
+        raise UserError(
+            f"--limit {args.limit}: there are only {images:,} training images: use at most {images}"
+        )
     if args.batch_size is not None and args.batch_size > images:
-        raise UserError(f"--batch {args.batch_size}: there are only {images:,} training images")
-    if len(args.hidden_units) > records.LARGEST_DEPTH:
-        raise UserError(f"--hidden_units: expected {records.LARGEST_DEPTH} layers at most")
+        raise UserError(
+            f"--batch {args.batch_size}: there are only {images:,} training images: use at most "
+            f"{images}"
+        )
+    layers = len(args.hidden_units)
+    if layers > records.LARGEST_DEPTH:
+        raise UserError(
+            f"--hidden_units: expected at most {records.LARGEST_DEPTH} layers, got {layers}"
+        )
     if args.patience and args.keep == "last":
         raise UserError("--patience cannot be combined with --keep last: leave out one of them")
 
@@ -327,10 +340,10 @@ class Recipe(NamedTuple):
 
 
 def default_recipe(args: argparse.Namespace, images: int) -> Recipe:
-    """Returns these flags as they were given, or else the defaults for so many training images.
+    """Returns these flags as given, or their defaults for this number of training images.
 
-    They were found on validation images: better_weight/README.md has the figures. A run of one or
-    two epochs does better with more and larger steps and with undistorted images.
+    The defaults were tuned on validation images; better_weight/README.md has the results. A run of
+    one or two epochs does better with more and larger steps and with undistorted images.
     """
     small = images < SMALL_DATA
     short = args.epochs is not None and args.epochs <= 2
@@ -361,18 +374,18 @@ def loss_and_gradients(
     recon_loss: str,
     beta: float | tf.Tensor,
 ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
-    """The arithmetic of one step (Kingma and Welling 2014, algorithm 1).
+    """Computes the loss of one step and its gradients (Kingma and Welling 2014, algorithm 1).
 
     Args:
         vae: a `model.VAE`.
         images: float32 (batch, 784) in [0, 1].
         noise: standard normal (batch, latent_dim), or (L, batch, latent_dim) for L samples of
             z.
-        recon_loss, beta: as `model.objective` takes them.
+        recon_loss, beta: see `model.objective`.
 
     Returns:
-        dict of the terms of the loss, each nats per image, with `objective`, the mean that is
-        minimized; and its gradients, in the order of `vae.trainable_variables`.
+        A dict of the terms that `model.loss_terms` returns and of `objective`, the mean that is
+        minimized; and the gradients of `objective`, in the order of `vae.trainable_variables`.
     """
     import tensorflow as tf
 
@@ -389,23 +402,23 @@ def loss_and_gradients(
 class TrainingStep:
     """One training step, in three parts: its random inputs, its gradients, its update.
 
-    `training.steps` compiles it into a loop over several steps: for so small a model, the overhead
-    of Python at every step would cost as much time as the arithmetic.
+    `training.steps` compiles it into a loop over several steps: for a model this small, the
+    overhead of Python at every step would take as much time as the arithmetic.
 
-    What is random in a step: which images it gets (`data.batches`: a new order in each epoch),
-    their elastic distortion, their Bernoulli samples if it trains on these, and the noise that
-    becomes z. All of it comes from support/noise.py, as functions of the seed and of the number of
-    the epoch or step; Keras draws the initial weights (`build`).
+    The random parts of a step are the choice of its images (`data.batches` draws a new order for
+    each epoch), their elastic distortion, their Bernoulli samples if it trains on these, and the
+    noise from which z is computed. All of them come from support/noise.py, as functions of the seed
+    and of the number of the epoch or step. Keras draws the initial weights (`build`).
 
-    Where several devices share a run, `training.steps` gives each of them its part of a batch and
-    of the noise, and averages their gradients.
+    If several devices share a run, `training.steps` gives each of them its part of a batch and of
+    the noise, and averages their gradients.
 
     Args:
-        config: of the run.
+        config: the run's configuration.
         images: uint8 (n, 784), all training images.
         vae: a `model.VAE`.
-        optimizer: of the VAE's weights.
-        learning_rate: its schedule, a function of the number of steps done.
+        optimizer: the optimizer of the VAE's weights.
+        learning_rate: the learning rate as a function of the number of steps done.
     """
 
     def __init__(
@@ -428,10 +441,10 @@ class TrainingStep:
         return self.optimizer.iterations
 
     def inputs(self, indices: tf.Tensor, steps: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Gathers the images of several steps and draws all that is random in them.
+        """Gathers the images of several steps, and draws their random numbers.
 
         Args:
-            indices: of the images of each step, int32 (steps, batch).
+            indices: which training images each step gets, int32 (steps, batch).
             steps: the number of each step in the run, int32 (steps,).
 
         Returns:
@@ -451,10 +464,10 @@ class TrainingStep:
         return images, drawn
 
     def distorted_share(self, step: tf.Tensor) -> tf.Tensor:
-        """Returns the share of images that are distorted at a step.
+        """Returns the fraction of images that are distorted at a step.
 
-        It follows the learning rate: it rises in the warm-up, then falls with the rate, so that a
-        run ends on images as validation has them.
+        It is proportional to the learning rate: it rises during the warm-up and then falls, so that
+        a run ends on undistorted images, like those of validation.
         """
         return self.learning_rate(step) / self.config.learning_rate
 
@@ -474,8 +487,8 @@ class TrainingStep:
         Args:
             images: float32 (batch, 784).
             noise: float32 (elbo_samples, batch, latent_dim).
-            step: its number in the run, from 0 on; it sets the weight of the KL term, which
-                rises linearly and is above 0 from the first step on.
+            step: the number of the step in the run, counted from 0. It determines the weight of
+                the KL term, which rises linearly and is above 0 already at step 0.
         """
         config = self.config
         warmup_steps = config.steps_in(config.kl_warmup_epochs)
@@ -483,7 +496,7 @@ class TrainingStep:
         return loss_and_gradients(self.vae, images, noise, config.recon_loss, beta)
 
     def update(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Changes the weights by one step of the optimizer."""
+        """Updates the weights by one step of the optimizer."""
         variables = self.vae.trainable_variables
         self.optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
@@ -494,8 +507,8 @@ def build(
     """Returns the model with its initial weights, its optimizer, and the learning rate.
 
     Args:
-        config: of the run.
-        workers: on whose devices the weights are made.
+        config: the run's configuration.
+        workers: the workers on whose devices the weights are created.
     """
     import keras
 
@@ -506,7 +519,7 @@ def build(
     learning_rate = training.schedule.LearningRate(
         config.learning_rate,
         config.schedule,
-        config.steps_in(config.warmup_epochs),  # it takes a tenth of the run at most
+        config.steps_in(config.warmup_epochs),  # limited there to a tenth of the run
         config.total_steps,
     )
     with workers.scope():
@@ -523,21 +536,22 @@ def train(
     """Runs the training loop: epochs of batches, several steps per call.
 
     The run is saved before its first step, whenever `--save_every` seconds have passed, and after
-    its last step; a save is one file with the weights, the optimizer and the number of steps done.
+    its last step; a save is one file with the weights, the state of the optimizer and the number of
+    steps done.
 
     Ctrl-C only sets a flag: `run.after_steps` sees it when the steps of the current call are done,
-    saves, and raises `Interrupted`, which ends the script with exit code 130. A kill leaves the
-    newest save.
+    saves, and raises `Interrupted`, which ends the script with exit code 130. If the process is
+    killed, the newest save remains.
 
-    The same command then loads that save and continues in the middle of the epoch, where
-    `run.remaining` skips the batches that are done. It ends in the same bits as a run that was
-    never interrupted, since each random number depends on the seed and on the number of its epoch
-    or step alone.
+    Running the same command again loads that save and continues in the middle of the epoch:
+    `run.remaining` skips the batches that are done. The results are bit-identical to those of a run
+    that was never interrupted, since each random number depends only on the seed and on the number
+    of its epoch or step.
 
     Args:
-        config: of the run.
-        dataset: to train and to validate on.
-        run: saves, summaries, progress, signals and other workers, all around the loop.
+        config: the run's configuration.
+        dataset: the data set to train and validate on.
+        run: takes care of saves, summaries, progress, signals and other workers.
 
     Returns:
         The trained model.
@@ -547,24 +561,24 @@ def train(
 
     images = dataset.train.images
     training_step = TrainingStep(config, images, vae, optimizer, learning_rate)
-    # As many as fit in some memory and some fraction of a second.
+    # As many as fit into a limited amount of memory and a fraction of a second.
     steps_per_call = training.steps.most_steps_per_call(vae, config.batch_size, config.elbo_samples)
     train_steps = training.steps.compile_steps(
         training_step, training.run.TERM_NAMES, run.workers, steps_per_call, config.batch_size
     )
     evaluate = analysis.metrics.Evaluator(vae, config.seed)
-    # As they are, or one Bernoulli sample of each where training is on such samples.
+    # Unchanged, or one fixed Bernoulli sample of each image if training is on such samples.
     validation = config.evaluation_images(dataset.validation.images)
     for epoch in range(run.epoch, config.epochs):
         if run.ended_early:
             break
         batches = data.batches(len(images), config.batch_size, config.seed, epoch)
-        for indices in run.remaining(batches, steps_per_call):  # (steps, batch), of the images
+        for indices in run.remaining(batches, steps_per_call):  # of images, (steps, batch)
             losses = train_steps(indices)
-            run.after_steps(losses)  # are they finite? summaries, progress, a save, Ctrl-C
-        # All validation images, undistorted, at one sample of z each, the same in every epoch.
+            run.after_steps(losses)  # fails if one is not finite; summaries, saves, Ctrl-C
+        # All validation images, undistorted, with one sample of z each; the noise never changes.
         figures = evaluate(validation)
-        # Summaries, a save if one is due, Ctrl-C; with `--keep best`: are these weights the best?
+        # Summaries, a save if one is due, Ctrl-C; with `--keep best`, remembers the best weights.
         run.after_epoch(analysis.metrics.curve_point(figures, config.recon_loss, config.beta))
     run.select_weights()
     return vae
@@ -576,10 +590,10 @@ def fit_prior_and_finish(
     """Fits the prior to the encoded training images, and writes the finished weights.
 
     Args:
-        config: of the run.
-        dataset: it was trained on.
+        config: the run's configuration.
+        dataset: the data set that the model was trained on.
         vae: the trained model.
-        run: after its last step.
+        run: the run, after its last step.
     """
     if run.workers.chief:
         print("Fitting a prior to the encoded training images ...", flush=True)
@@ -598,7 +612,7 @@ def fit_prior_and_finish(
 
 
 def load_data(args: argparse.Namespace) -> data.Dataset:
-    """Loads the data set that the flags name."""
+    """Loads the data set that the flags select."""
     path = cli.data_dir(args, args.dataset)
     with cli.error_context("--data_dir: " if path else f"--dataset {args.dataset}: "):
         return data.load(args.dataset, path, args.limit, args.transpose)
@@ -611,15 +625,15 @@ def open_folder(
 
     Args:
         args: the parsed flags.
-        config: that a run in the folders must agree with.
-        dataset: that it must be trained on.
+        config: the configuration that a run in the folders must have to be continued.
+        dataset: the data set that it must have been trained on.
         chief: whether this process is the one that writes.
 
     Raises:
         UserError: the folders hold another run.
     """
-    # `args.given` are the flags that the user typed. The fallback data set has default folders of
-    # its own.
+    # `args.given` holds the flags that the user typed. The fallback data set has its own default
+    # folders.
     suffix = "_digits" if dataset.fallback_reason else ""
     weights, log = args.save_weight_dir, args.log_dir
     if "save_weight_dir" not in args.given:
@@ -629,7 +643,7 @@ def open_folder(
     identity = config.identity(dataset, given=args.given)
     with cli.error_context(after=CONFLICT_HINT, error_type=OtherRunError):
         folder = storage.run_folder.RunFolder(weights, log, identity, args.overwrite, writes=chief)
-    # Where the folder holds a save of this run already, that is continued.
+    # Not used if the folder already holds a save of this run, which is then continued.
     if args.load_weight_dir and not folder.finished:
         with cli.error_context("--load_weight_dir: "):
             folder.start_from(args.load_weight_dir)
@@ -637,7 +651,7 @@ def open_folder(
 
 
 def next_commands(args: argparse.Namespace, folder: storage.run_folder.RunFolder) -> str:
-    """Returns the commands that show a finished run, as one types them."""
+    """Returns the commands to evaluate and view a finished run, ready to be typed."""
     weights = f"--load_weight_dir {shlex.quote(folder.path)}"
     data_flag = f" --data_dir {shlex.quote(args.data_dir)}" if args.data_dir else ""
     return "\n".join(
@@ -660,14 +674,14 @@ def main(args: argparse.Namespace) -> None:
     config = resolve(args, dataset)
     folder = open_folder(args, config, dataset, chief)
     if folder.finished:
-        # Every worker says so, since every one of them ends here.
+        # Every worker says so, since all of them stop here.
         folder.report_finished()
         print(next_commands(args, folder))
         return
-    # Given weights and a run to continue have a network of their own.
+    # A run to continue and weights to start from determine the architecture.
     config = dataclasses.replace(config, architecture=folder.architecture or config.architecture)
     if chief:
-        print(f"{folder.action} in {folder.path}, event files in {folder.log_dir}.")
+        print(f"{folder.action}: weights in {folder.path}, event files in {folder.log_dir}.")
         print("Importing TensorFlow and compiling the training step ...", flush=True)
     with (
         folder,
@@ -680,7 +694,7 @@ def main(args: argparse.Namespace) -> None:
         print(f"Finished: weights in {folder.path}, event files in {folder.log_dir}.")
         print(next_commands(args, folder))
         if dataset.fallback_reason:
-            print("THIS IS NOT MNIST: these weights were trained on `digits` alone.")
+            print("THIS IS NOT MNIST: these weights were trained only on `digits`.")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,10 @@
-"""What the scripts share as commands: flag types, common flags, the error line, exit codes.
+"""The command line that the scripts share: flag types, common flags, error lines, exit codes.
 
     @cli.script(parser)          # main(argv) parses, runs, and returns the exit code
     def main(args): ...
 
-Imported by every script before anything heavy, so that `--help` and a wrong flag answer at once:
-nothing here imports NumPy or TensorFlow.
+Every script imports this before anything heavy, and nothing here imports NumPy or TensorFlow, so
+that `--help` and wrong flags are answered at once.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from support.errors import Interrupted, NotFiniteError, UserError
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LARGEST_INTEGER = 2**31 - 1
-# What other repositories call a flag, where spelling alone would not find ours.
+# Names of flags in other repositories that are not similar enough to ours to be recognized.
 OTHER_NAMES = {
     "--z_dim": "--latent_dim",
     "--num_samples": "--num",
@@ -33,12 +33,14 @@ OTHER_NAMES = {
     "--checkpoint": "--load_weight_dir",
 }
 DATASETS = ("auto", "mnist", "fashion_mnist", "kmnist", "digits", "custom")
-# Signals by which a system ends a process: a dropped connection sends SIGHUP; Windows has SIGBREAK.
+# Signals that end a process: a lost connection sends SIGHUP; SIGBREAK exists only on Windows.
 TERMINATION = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)
 )
-# What a script says where it was interrupted before it had anything to save.
+# What a script prints if it is interrupted before it has anything to save.
 INTERRUPTED = "interrupted"
+# The smallest value of a flag that must be above 0.
+ABOVE_ZERO = 1e-30
 
 
 def integer(minimum: int, maximum: int = LARGEST_INTEGER) -> Callable[[str], int]:
@@ -52,27 +54,27 @@ def number(minimum: float, maximum: float) -> Callable[[str], float]:
 
 
 def _in_range(kind: type, name: str, minimum: float, maximum: float) -> Callable[[str], Any]:
+    least = "above 0 and at most" if minimum == ABOVE_ZERO else f"from {minimum:.15g} to"
+
     def parse(text: str) -> Any:
         with contextlib.suppress(ValueError):
             value = kind(text)
             if minimum <= value <= maximum:
                 return value
-        raise argparse.ArgumentTypeError(
-            f"expected {name} from {minimum} to {maximum}, got {text!r}"
-        )
+        raise argparse.ArgumentTypeError(f"expected {name} {least} {maximum:.15g}, got {text!r}")
 
     return parse
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of one script's flags: defaults in `--help`, one line for what is wrong.
+    """A parser of one script's flags: `--help` shows defaults, and an error is one line.
 
     The parsed arguments have one more attribute, `given`: the names of the flags that the user
     typed.
 
     Args:
         script: the script's name.
-        docstring: of the script, shown as its description.
+        docstring: the script's docstring, shown as its description.
     """
 
     def __init__(self, script: str, docstring: str | None) -> None:
@@ -84,31 +86,31 @@ class Parser(argparse.ArgumentParser):
         )
 
     def parse_args(self, argv: Sequence[str] | None = None) -> argparse.Namespace:  # type: ignore[override]
-        """Parses flags; of an unknown flag the error names the closest known one."""
+        """Parses flags; the error about an unknown flag suggests the closest known one."""
         args, unknown = self.parse_known_args(argv)
         if unknown:
             self.error(self._unknown_flag(unknown[0]))
         args.given = self._given_flags(argv, args)
         for name, value in vars(args).items():
             if value == "" and name in args.given:
-                self.error(f"--{name} is empty: name a file or folder, or leave the flag out")
-            # TensorFlow accepts file names in UTF-8 alone.
+                self.error(f"--{name} is empty: give a path, or leave the flag out")
+            # TensorFlow accepts only file names in UTF-8.
             if not _is_utf8(as_typed(value)):
                 self.error(f"--{name} is not valid UTF-8: rename the file or folder")
         return args
 
     def error(self, message: str) -> NoReturn:
-        """Ends the script with one line."""
+        """Prints one line and ends the script."""
         self.exit(UserError.code, f"{self.prog}: error: {message}\n")
 
     def _given_flags(self, argv: Sequence[str] | None, args: argparse.Namespace) -> frozenset[str]:
-        """Returns the names of the flags in `argv`: those that replace a blank value."""
+        """Returns the names of the flags in `argv`, by parsing it without defaults."""
         blank = argparse.Namespace(**dict.fromkeys(vars(args)))
         typed, _ = self.parse_known_args(argv, blank)
         return frozenset(name for name, value in vars(typed).items() if value is not None)
 
     def _unknown_flag(self, word: str) -> str:
-        """Returns what is wrong with a word that is no flag, and which flag was meant."""
+        """Returns a message about a word that is not a flag, with the flag that was meant."""
         flag = word.partition("=")[0]
         known = [option for option in self._option_string_actions if option.startswith("--")]
         close = difflib.get_close_matches(flag, known, 1, 0.7)
@@ -122,7 +124,7 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the line breaks of the docstring and shows every default that is a value."""
+    """Keeps the line breaks of the docstring, and shows the default of every flag that has one."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, max_help_position=32)
@@ -130,16 +132,20 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None:
             return action.help
-        if action.default is False or action.default == "":
+        if action.default is False:
+            return f"{action.help} (default: off)"
+        if action.default == "":
             return f"{action.help} (default: none)"
+        if isinstance(action.default, tuple):
+            return f"{action.help} (default: {as_typed(action.default)})"
         return super()._get_help_string(action)
 
 
 def add_data_flags(parser: argparse.ArgumentParser, auto: str) -> argparse._ArgumentGroup:
-    """Adds `--dataset` and `--data_dir`: which images, and where they are; returns their group.
+    """Adds the flags of the data set, and returns their group.
 
     Args:
-        parser: of a script.
+        parser: a script's parser.
         auto: what the default, `auto`, means in this script.
     """
     group = parser.add_argument_group("data")
@@ -147,24 +153,27 @@ def add_data_flags(parser: argparse.ArgumentParser, auto: str) -> argparse._Argu
     group.add_argument(
         "--data_dir",
         metavar="PATH",
-        help="a file, folder or archive with the images (default: the environment variable "
-        "MNIST_DIR for MNIST, otherwise a download)",
+        help="file, folder or archive that holds the images (default: for MNIST the path in the "
+        "environment variable MNIST_DIR, if it is set; otherwise a download)",
     )
     group.add_argument(
         "--transpose",
         action=argparse.BooleanOptionalAction,
-        help="exchange rows and columns of the images (default: of EMNIST's files, in which they "
+        help="exchange the rows and columns of the images (default: only for EMNIST, whose images "
         "lie on their sides)",
     )
     return group
 
 
 def data_dir(args: argparse.Namespace, dataset: str) -> str:
-    """Returns where the images are, or an empty text for a download.
+    """Returns the path of the images; an empty string if they are to be downloaded.
+
+    The path is that of `--data_dir` or, if this flag is not given, and only for MNIST, that in the
+    environment variable MNIST_DIR.
 
     Args:
-        args: with `--data_dir`; without it, MNIST_DIR is where MNIST is, and no other data set.
-        dataset: which one is to be loaded, as `--dataset` names it.
+        args: the parsed flags.
+        dataset: the data set to load, as given to `--dataset`.
     """
     if args.data_dir is not None:
         return str(args.data_dir)
@@ -176,7 +185,10 @@ def data_dir(args: argparse.Namespace, dataset: str) -> str:
 def add_seed_flag(parser: argparse.ArgumentParser) -> None:
     """Adds `--seed`."""
     parser.add_argument(
-        "--seed", type=integer(0), default=0, help="same seed, same machine: same bits"
+        "--seed",
+        type=integer(0),
+        default=0,
+        help="random seed; on the same machine, the same seed gives bit-identical results",
     )
 
 
@@ -186,21 +198,24 @@ def add_load_weights_flag(parser: argparse.ArgumentParser) -> None:
         "--load_weight_dir",
         default="./better_weight",
         metavar="PATH",
-        help="a folder that train.py wrote, or a .keras file of one",
+        help="a folder that train.py wrote, or a .keras file in it",
     )
 
 
 def weights_path(args: argparse.Namespace) -> str:
-    """Returns what `--load_weight_dir` names; its default lies beside the scripts."""
+    """Returns the path in `--load_weight_dir`; its default is in the folder of the scripts."""
     if "load_weight_dir" in args.given:
         return str(args.load_weight_dir)
     return os.path.normpath(os.path.join(ROOT, args.load_weight_dir))
 
 
 def add_output_flag(parser: argparse.ArgumentParser) -> None:
-    """Adds `--output_dir`: the folder for pictures and figures."""
+    """Adds `--output_dir`: the folder for pictures and other results."""
     parser.add_argument(
-        "--output_dir", default="./result", metavar="FOLDER", help="where pictures and files go"
+        "--output_dir",
+        default="./result",
+        metavar="FOLDER",
+        help="folder for the output files",
     )
 
 
@@ -208,13 +223,13 @@ def add_output_flag(parser: argparse.ArgumentParser) -> None:
 def error_context(
     before: str = "", after: str = "", error_type: type[UserError] = UserError
 ) -> Iterator[None]:
-    """Adds to the message of a `UserError` which flag it is about, or the way out.
+    """Adds to the message of a `UserError` which flag it is about, or what to do.
 
-    Modules that know no flags cannot say that.
+    The modules that raise it do not know the flags.
 
     Args:
-        before, after: what to add.
-        error_type: of the errors to add to.
+        before, after: text to add before and after the message.
+        error_type: the errors whose messages are extended.
     """
     try:
         yield
@@ -230,17 +245,18 @@ def as_typed(value: Any) -> str:
 
 
 def _is_utf8(text: str) -> bool:
-    """Whether a text holds no bytes that Python could not decode."""
+    """Whether Python could decode all bytes of a text."""
     return text == text.encode(errors="replace").decode()
 
 
 def script(
     parser: Callable[[], Parser],
 ) -> Callable[[Callable[[argparse.Namespace], int | None]], Callable[..., int]]:
-    """Makes `main(args)` a function of argv that returns the exit code.
+    """Turns `main(args)` into a function of argv that returns the exit code.
 
-    What goes wrong becomes one last line on stderr, which starts with the script's name. Exit
-    codes: 0 done, 2 input or environment, 3 no longer finite, 128 + n ended by signal n.
+    An error becomes one last line on stderr, which starts with the script's name. Exit codes: 0
+    success; 2 a problem with the input or the environment; 3 a loss became NaN or infinite; 128 + n
+    ended by signal n.
 
     Args:
         parser: function without arguments that returns the script's `Parser`.
@@ -277,17 +293,17 @@ def script(
 
 
 def _described(error: OSError) -> str:
-    """Returns what an error of the operating system says, and what to do."""
+    """Returns the message of an error of the operating system, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
     if isinstance(error, BrokenPipeError):
         advice = "the program that read this output has ended"
     else:
-        advice = "check that there is space and that you may write there"
+        advice = "check the free disk space and the permissions"
     return f"{where}{error.strerror or error}: {advice}"
 
 
 def _open_missing_streams() -> None:
-    """Gives the script the three standard streams, where some were closed."""
+    """Opens those of the three standard streams that are closed."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             # The system gives a new descriptor the lowest free number, which is the missing one.
@@ -309,10 +325,10 @@ def _termination_interrupts() -> Iterator[None]:
 def handled(
     signals: Sequence[signal.Signals], handler: Callable[[int, FrameType | None], None]
 ) -> Iterator[None]:
-    """Handles signals inside the block, but for those that this process ignores (`nohup`).
+    """Handles signals inside the block, except those that this process ignores (`nohup`).
 
-    Python handles signals in the main thread alone: in another one, as in some notebooks and web
-    applications, nothing is handled.
+    Python handles signals only in the main thread. In another one, as in some notebooks and web
+    applications, this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

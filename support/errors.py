@@ -1,32 +1,32 @@
-"""The exceptions that a script turns into its last line and its exit code."""
+"""The exceptions that a script turns into its last line of output and its exit code."""
 
 
 class UserError(Exception):
-    """Something that the user can put right.
+    """A problem that the user can fix.
 
     The message says what is wrong with which file or value, what was expected, and what to do. A
-    script prints it as its last line and exits with `code`.
+    script prints it as its last line, and exits with `code`.
     """
 
     code = 2
 
 
 class OtherRunError(UserError):
-    """A folder holds another run than the one that is to begin or to continue there."""
+    """A folder holds another run, not the one that is to start or continue there."""
 
 
 class NotFiniteError(Exception):
-    """A loss or weights that are no longer finite; otherwise as `UserError`."""
+    """The loss or the weights became NaN or infinite; used like `UserError`."""
 
     code = 3
 
 
 class Interrupted(BaseException):
-    """A signal that ends a script early, which is no error.
+    """A signal ended a script early, which is not an error.
 
     Args:
-        message: what was saved.
-        signum: the signal, SIGINT or SIGTERM.
+        message: what was saved, and how to continue.
+        signum: the number of the signal.
     """
 
     def __init__(self, message: str, signum: int) -> None:

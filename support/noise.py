@@ -1,13 +1,13 @@
-"""Every random number of the project, each a function of (seed, stream, step, position).
+"""All random numbers except the initial weights, as functions of (seed, stream, step, position).
 
-Nothing here keeps a state, so that a number never depends on where a call, a chunk or a process
-began: a resumed run draws what an uninterrupted one would have drawn, and N workers draw what one
-draws. Each purpose has its own stream of TensorFlow's generator. NumPy's generators are seeded by
+Nothing here keeps state, so a number never depends on where a call, a chunk or a process began: a
+resumed run draws the same numbers as an uninterrupted one, and N workers draw the same numbers as
+one. Each purpose has its own stream of TensorFlow's generator. NumPy's generators are seeded by
 (seed, epoch) for the order of images, by (seed, BINARIZATION) for the fixed Bernoulli sample, and
 by the seed for the fit of the prior.
 
-TensorFlow gives other numbers for the same stateless call inside XLA, and is slow at it there:
-call these functions outside of what is compiled with `jit_compile=True`.
+Inside XLA, TensorFlow's stateless generator is slow and gives different numbers for the same
+arguments: call these functions outside of what is compiled with `jit_compile=True`.
 """
 
 import math
@@ -49,9 +49,9 @@ def antithetic_normal(
 ) -> "tf.Tensor":
     """Returns standard normal noise in antithetic pairs, float32 (samples, *shape).
 
-    Antithetic (Hammersley and Morton 1956): the second half of the samples are the negatives of
-    the first half. Whatever is linear in the noise cancels within a pair, so the gradient varies
-    less than with independent samples.
+    Antithetic (Hammersley and Morton 1956) means that the second half of the samples are the
+    negatives of the first half. Whatever is linear in the noise cancels within a pair, so the
+    variance of the gradient is lower than with independent samples.
     """
     import tensorflow as tf
 
@@ -60,7 +60,7 @@ def antithetic_normal(
 
 
 def for_each_step(draw: "Callable[[Any], tf.Tensor]", steps: "tf.Tensor") -> "tf.Tensor":
-    """Returns float32 (steps, ...): what `draw` returns for each step's number in `steps`."""
+    """Returns what `draw` returns for each number in `steps`, as float32 (steps, ...)."""
     import tensorflow as tf
 
     return tf.map_fn(draw, steps, fn_output_signature=tf.float32)
@@ -72,9 +72,10 @@ def epoch_order(images: int, seed: int, epoch: int) -> NDArray[np.int32]:
 
 
 def bernoulli_sample(images: NDArray[np.uint8], seed: int) -> NDArray[np.uint8]:
-    """Returns one fixed Bernoulli sample of the grey values of images, uint8 0 or 255.
+    """Returns one fixed Bernoulli sample of each image, uint8 0 or 255.
 
-    The value of a pixel depends on its position in `images`.
+    The probability that a pixel is 255 is its intensity divided by 255. The random number of a
+    pixel depends on its position in `images`.
     """
     drawn = np.random.default_rng([seed, BINARIZATION]).random(images.shape, np.float32)
     return np.where(255 * drawn < images, np.uint8(255), np.uint8(0))
@@ -84,10 +85,10 @@ def evaluation_images(images: NDArray[np.uint8], binarized: bool, seed: int) -> 
     """Returns images, uint8 (n, 784), as a model is evaluated on them.
 
     Args:
-        images: grey.
-        binarized: whether the model was trained on Bernoulli samples of the grey values; then it
-            is evaluated on one fixed sample.
-        seed: of that sample.
+        images: greyscale images.
+        binarized: whether the model was trained on Bernoulli samples of the images; if so, it is
+            evaluated on one fixed sample.
+        seed: seed of that sample.
     """
     if binarized:
         return bernoulli_sample(images, seed)
@@ -95,12 +96,12 @@ def evaluation_images(images: NDArray[np.uint8], binarized: bool, seed: int) -> 
 
 
 def generator(seed: int) -> np.random.Generator:
-    """Returns NumPy's generator of a seed, for a computation that draws in one fixed order."""
+    """Returns a NumPy generator with a seed, for a computation that draws in a fixed order."""
     return np.random.default_rng(seed)
 
 
 def _key(seed: int, stream: int, step: "int | tf.Tensor") -> "tf.Tensor":
-    """Returns the two integers that a stateless generator takes; folding keeps the whole seed."""
+    """Returns the key of a stateless generator, two integers, which depends on every argument."""
     import tensorflow as tf
 
     return tf.random.experimental.stateless_fold_in(tf.stack([seed, stream]), step)

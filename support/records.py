@@ -1,10 +1,10 @@
-"""What `run.json` holds, typed: the record of a run that lies in every weights file.
+"""The contents of `run.json`, the record of a run in every weights file, as typed objects.
 
-    record = RunRecord.from_json(json.load(file))      # raises ValueError, naming the key
+    record = RunRecord.from_json(json.load(file))      # ValueError names the wrong key
     record.architecture.latent_dim, record.finished
 
-Everything that any module reads of `run.json` passes `RunRecord.from_json`, which checks types and
-ranges. Keys that are absent from files of earlier versions have defaults.
+Every module reads `run.json` through `RunRecord.from_json`, which checks types and ranges. Keys
+that files of earlier versions lack have defaults.
 """
 
 import dataclasses
@@ -13,14 +13,14 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-# The version of the format of weights files; raised when older readers would misread them.
+# The version of the format of weights files; increased when older readers would misread them.
 FORMAT = 1
 ACTIVATIONS = ("silu", "relu", "gelu", "elu", "tanh")
-# Wider or deeper networks fit no workstation; a damaged run.json could ask for them.
+# Limits of a network that fits on a workstation; a damaged run.json could ask for more.
 LARGEST_WIDTH = 8192
 LARGEST_DEPTH = 16
 LARGEST_STEP = 10**9
-# No moment of a posterior that readers accept reaches this.
+# Readers reject moments of a posterior that reach this.
 LARGEST_MOMENT = 1e30
 LONGEST_REASON = 200
 
@@ -39,7 +39,7 @@ class Architecture(NamedTuple):
         """Returns the architecture that a JSON object describes.
 
         Raises:
-            ValueError: it describes none, or one that is too large.
+            ValueError: it describes no architecture, or one that is too large.
         """
         if not isinstance(content, dict) or set(content) != set(cls._fields):
             raise ValueError(f"expected an object with {', '.join(cls._fields)}")
@@ -49,7 +49,7 @@ class Architecture(NamedTuple):
         if not all(_is_integer(width, 1, LARGEST_WIDTH) for width in [*hidden_units, latent_dim]):
             raise ValueError(f"expected widths of 1 to {LARGEST_WIDTH}")
         if activation not in ACTIVATIONS:
-            raise ValueError(f"expected an activation of {', '.join(ACTIVATIONS)}")
+            raise ValueError(f"expected activation to be one of {', '.join(ACTIVATIONS)}")
         return cls(tuple(hidden_units), latent_dim, activation)
 
     def to_json(self) -> dict[str, Any]:
@@ -62,8 +62,8 @@ class DatasetRecord(NamedTuple):
 
     Attributes:
         name: as in `data.Dataset`.
-        sha256: of its arrays, as in `data.Dataset`.
-        class_names: of the labels, where they are not the digits 0 to 9; else empty.
+        sha256: the hash of its arrays, as in `data.Dataset`.
+        class_names: the names of the labels; empty if they are the digits 0 to 9.
     """
 
     name: str
@@ -72,7 +72,7 @@ class DatasetRecord(NamedTuple):
 
     @classmethod
     def from_json(cls, content: Any) -> "DatasetRecord":
-        """Returns the record; raises ValueError where the JSON object is none."""
+        """Returns the record; raises ValueError if the content is not one."""
         if not isinstance(content, dict):
             raise ValueError("expected an object")
         name, sha256 = (_word(content.get(key), key) for key in ("name", "sha256"))
@@ -82,7 +82,7 @@ class DatasetRecord(NamedTuple):
         return cls(name, sha256, tuple(_text(one, "class_names") for one in class_names))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the JSON object; without class_names where there are none."""
+        """Returns the JSON object; without class_names if there are none."""
         content: dict[str, Any] = {"name": self.name, "sha256": self.sha256}
         if self.class_names:
             content["class_names"] = list(self.class_names)
@@ -97,7 +97,7 @@ class Source(NamedTuple):
 
     @classmethod
     def from_json(cls, content: Any) -> "Source | None":
-        """Returns the record, None for null; raises ValueError where the content is neither."""
+        """Returns the record, None for null; raises ValueError if the content is neither."""
         if content is None:
             return None
         if not isinstance(content, dict):
@@ -106,7 +106,7 @@ class Source(NamedTuple):
 
 
 class Posterior(NamedTuple):
-    """Moments of q(z | x) over the training images, one number a latent dimension.
+    """Moments of q(z | x) over the training images, one number per latent dimension.
 
     Attributes:
         mu_mean, mu_std: mean and standard deviation of mu over the images.
@@ -124,7 +124,7 @@ class Posterior(NamedTuple):
 
     @classmethod
     def from_json(cls, content: Any, latent_dim: int) -> "Posterior | None":
-        """Returns the record, None for null; raises ValueError where the content is neither."""
+        """Returns the record, None for null; raises ValueError if the content is neither."""
         if content is None:
             return None
         if not isinstance(content, dict) or set(content) != set(cls._fields):
@@ -142,12 +142,12 @@ class Posterior(NamedTuple):
 
 
 class PriorRecord(NamedTuple):
-    """What became of the fitted prior.
+    """The outcome of fitting the prior.
 
     Attributes:
-        gain: nats by which log p(z) under it exceeds that under N(0, I), mean over validation
-            images; None where nothing was fitted.
-        reason: why there is no fitted prior; empty where there is one.
+        gain: by how many nats log p(z) is larger under it than under N(0, I), averaged over
+            validation images; None if nothing was fitted.
+        reason: why there is no fitted prior; empty if there is one.
     """
 
     gain: float | None
@@ -155,7 +155,7 @@ class PriorRecord(NamedTuple):
 
     @classmethod
     def from_json(cls, content: Any) -> "PriorRecord | None":
-        """Returns the record, None for null; raises ValueError where the content is neither."""
+        """Returns the record, None for null; raises ValueError if the content is neither."""
         if content is None:
             return None
         if not isinstance(content, dict):
@@ -176,17 +176,17 @@ class RunRecord:
     """The record of a run at one of its saves.
 
     Attributes:
-        run_id: hexadecimal, drawn when the run began.
-        dataset: what it is trained on.
+        run_id: a hexadecimal number, drawn at random when the run began.
+        dataset: the data set that it is trained on.
         architecture: its network.
-        training: every flag that shapes the result, by name, as `train.Config` has them.
-        step, epochs_done: how much of it is done.
-        versions: of Python and of the packages that shape a result, by name.
+        training: every flag that affects the result, by name, as in `training.config.Config`.
+        step, epochs_done: how many steps and epochs of it are done.
+        versions: versions of Python and of the packages that affect a result, by name.
         source: the weights that it started from; None: random ones.
         posterior: in finished weights, the moments of q(z | x) over the training images.
-        prior: in finished weights, what became of the fitted prior.
-        kept_epoch: in finished weights, the epoch that they are of, counted from 1; None in files
-            of earlier versions: the last one.
+        prior: in finished weights, the outcome of fitting the prior.
+        kept_epoch: in finished weights, the epoch that they come from, counted from 1; None in
+            files of earlier versions, which always kept the last epoch.
     """
 
     run_id: str
@@ -221,7 +221,7 @@ class RunRecord:
         """Returns the record that the content of `run.json` describes.
 
         Raises:
-            ValueError: a key is missing, of another type, or out of range.
+            ValueError: a value is missing, of another type, or out of range.
         """
         with_key = _reader(content)
         architecture = with_key("architecture", Architecture.from_json)
@@ -241,7 +241,7 @@ class RunRecord:
         )
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the content of `run.json` but for `members`, which the file's writer adds."""
+        """Returns the content of `run.json` except `members`, which the file's writer adds."""
         return {
             "format": FORMAT,
             "run_id": self.run_id,
@@ -259,7 +259,7 @@ class RunRecord:
 
 
 def _reader(content: Mapping[str, Any]) -> Callable[[str, Callable[[Any], Any]], Any]:
-    """Returns a function that parses the value of a key and names the key where that fails."""
+    """Returns a function that parses the value of a key; its errors name the key."""
 
     def read(key: str, parse: Callable[[Any], Any]) -> Any:
         try:
@@ -271,7 +271,7 @@ def _reader(content: Mapping[str, Any]) -> Callable[[str, Callable[[Any], Any]],
 
 
 def _training(content: Any) -> dict[str, Setting]:
-    """Returns the flags that shaped a run; raises ValueError where the content is none."""
+    """Returns the flags that affect a run; raises ValueError if the content is not that."""
     if not isinstance(content, dict) or len(content) > 100:
         raise ValueError("expected an object of settings")
     if content.get("binarize") not in ("none", "dynamic"):
@@ -279,14 +279,14 @@ def _training(content: Any) -> dict[str, Setting]:
     for name, value in content.items():
         _text(name, "the name of a setting")
         if not isinstance(value, bool | int | float | str | None):
-            raise ValueError(f"expected {name} to be a number, a text or null")
+            raise ValueError(f"expected {name} to be a number, a string or null")
         if isinstance(value, str) and value:
             _text(value, name)
     return content
 
 
 def _versions(content: Any) -> dict[str, str]:
-    """Returns versions by package; raises ValueError where the content is no such object."""
+    """Returns versions by package; raises ValueError if the content is not that."""
     if not isinstance(content, dict) or len(content) > 100:
         raise ValueError("expected an object of versions")
     return {_text(name, "a package"): _text(value, name) for name, value in content.items()}
@@ -315,5 +315,7 @@ def _word(value: Any, name: str) -> str:
 
 def _text(value: Any, name: str) -> str:
     if not isinstance(value, str) or not value.isprintable() or len(value) >= LONGEST_REASON:
-        raise ValueError(f"expected {name} to be a printable text below {LONGEST_REASON} letters")
+        raise ValueError(
+            f"expected {name} to be printable text of fewer than {LONGEST_REASON} characters"
+        )
     return value

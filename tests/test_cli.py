@@ -55,6 +55,21 @@ def test_no_number_in_the_range_is_refused(text):
         cli.number(0, 1)(text)
 
 
+def test_the_range_of_a_number_is_shown_without_exponents():
+    for parse, says in (
+        (cli.number(0, 1e6), "expected a number from 0 to 1000000, got '-1'"),
+        (cli.number(0, 0.999999), "expected a number from 0 to 0.999999, got '-1'"),
+        (
+            cli.number(cli.ABOVE_ZERO, 1e6),
+            "expected a number above 0 and at most 1000000, got '-1'",
+        ),
+        (cli.integer(0), "expected a whole number from 0 to 2147483647, got '-1'"),
+    ):
+        with pytest.raises(argparse.ArgumentTypeError) as error:
+            parse("-1")
+        assert str(error.value) == says
+
+
 @pytest.mark.parametrize(
     "argv, says",
     [
@@ -69,7 +84,7 @@ def test_no_number_in_the_range_is_refused(text):
         (["word"], "word is not a flag of toy.py: see --help"),
         (["--epoch", "0"], "argument --epoch/--epochs: expected a whole number from 1 to 9"),
         (["--load_weight_dir", "\udcff"], "--load_weight_dir is not valid UTF-8"),
-        (["--load_weight_dir", ""], "--load_weight_dir is empty: name a file or folder"),
+        (["--load_weight_dir", ""], "--load_weight_dir is empty: give a path"),
         # Nothing is abbreviated: a new flag must not change what an old command means.
         (["--seed_", "1"], "did you mean --seed?"),
         (["--over"], "--over is not a flag of toy.py"),
@@ -102,7 +117,7 @@ def test_help_keeps_the_docstring_and_shows_every_default(capsys):
     assert "    python toy.py   # as it is typed" in shown
     words = " ".join(shown.split())
     assert "size of z (default: 2)" in words
-    assert "weights (default: none)" in words and "start again (default: none)" in words
+    assert "weights (default: none)" in words and "start again (default: off)" in words
     assert "(default: 1)" in words and "(default: None)" not in words
 
 
@@ -116,15 +131,14 @@ ENDS = [
     (
         FileNotFoundError(2, "No such file", "x.npz"),
         2,
-        "toy.py: error: x.npz: No such file: check that there is space and that you may write "
-        "there\n",
+        "toy.py: error: x.npz: No such file: check the free disk space and the permissions\n",
     ),
     (
         BrokenPipeError(32, "Broken pipe"),
         2,
         "toy.py: error: Broken pipe: the program that read this output has ended\n",
     ),
-    (OSError("odd"), 2, "toy.py: error: odd: check that there is space"),
+    (OSError("odd"), 2, "toy.py: error: odd: check the free disk space"),
     (SystemExit(7), 7, ""),
     (SystemExit("text"), 1, ""),
 ]

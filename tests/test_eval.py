@@ -374,7 +374,7 @@ def test_the_table_of_own_images_says_what_its_columns_mean(offline, own, tmp_pa
     row = f"{seven['loss_total']:>10.2f}  {seven['RMSE_mean']:>9.4f}  {share:>4.0f} %  7 (p > 0.99)"
     assert f"{'seven.png':<28}  {row}\n" in printed
     assert re.search(r"^no digit\.png .* 0 %  none of these$", printed, re.MULTILINE)
-    assert "higher: share of the test images with a higher loss_total (-ELBO)\n" in printed
+    assert "higher: percentage of the test images with a higher loss_total (-ELBO)\n" in printed
     assert "higher than that of all but 1 in 1,000 test images" in printed
     assert "own.png to" in printed and not (tmp_path / "own_interpolation.png").exists()
 
@@ -416,7 +416,7 @@ def test_a_run_in_progress_is_evaluated_by_its_newest_save(copy, small, tmp_path
     (copy / "vae.keras").unlink()
     argv = ["--output_dir", str(tmp_path / "out"), "--load_weight_dir", str(copy)]
     assert eval_script.main([*argv, "--nll_samples", "20"]) == 0
-    said = "The run is in progress: these are the weights of step 24."
+    said = "The run is not finished: these are the weights of step 24."
     assert said in capsys.readouterr().out
     assert metrics_of(tmp_path / "out") == metrics_of(small[0]) | {"finished": False}
 
@@ -438,10 +438,10 @@ def test_weights_of_other_data_say_where_to_look(copy, tmp_path, capsys):
     members = members_of(copy / "vae.keras")
     argv = ["--load_weight_dir", str(copy), "--output_dir", str(tmp_path / "none")]
     for name, says in (
-        ("custom", "--data_dir: these weights were trained on data of your own: say where it is"),
+        ("custom", "--data_dir: these weights were trained on your own data: give its path"),
         (
             "digits",
-            "digits holds other images than the digits data that these weights were trained on",
+            "digits does not hold the digits images that these weights were trained on",
         ),
     ):
         write_members(copy / "vae.keras", members, dataset={"name": name, "sha256": "0" * 64})
@@ -449,7 +449,7 @@ def test_weights_of_other_data_say_where_to_look(copy, tmp_path, capsys):
         assert says in last_line(capsys.readouterr().err)
     # Figures on other images of the same name cannot be compared either.
     assert eval_script.main([*argv, "--dataset", "digits"]) == 0
-    marked = "NOT COMPARABLE: these weights were trained on other digits images.\n"
+    marked = "NOT COMPARABLE: these weights were trained on different digits images.\n"
     assert marked in capsys.readouterr().out
 
 
@@ -459,7 +459,7 @@ def test_figures_that_are_not_finite_cost_one_line(copy, tmp_path, capsys):
     bias.assign(bias + 300.0)
     weights_file.write(weights_file.finished_path(str(copy)), vae, record)
     assert eval_script.main(["--load_weight_dir", str(copy), "--output_dir", str(tmp_path)]) == 2
-    assert "figures of these weights are not finite" in last_line(capsys.readouterr().err)
+    assert "metrics of these weights are NaN or infinite" in last_line(capsys.readouterr().err)
     assert not (tmp_path / "metrics.json").exists()
 
 

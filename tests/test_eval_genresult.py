@@ -36,7 +36,7 @@ def test_pretrained_weights_generate_from_any_folder(tmp_path):
     run = run_script("eval_genresult.py", cwd=tmp_path, **environment)
     assert run.returncode == 0 and run.stderr == "", run.stderr
     assert run.stdout == (
-        "Wrote 100 samples of the fitted prior to generated.npz, and generated.png, in ./result.\n"
+        "Wrote generated.npz, generated.png to ./result: 100 samples from the fitted prior.\n"
     )
     with np.load(tmp_path / "result" / "generated.npz") as archive:
         assert archive["images"].shape == (100, 28, 28) and archive["images"].max() > 200
@@ -67,14 +67,14 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
     """The encoder agrees; otherwise classes are about as frequent as in MNIST."""
     many = ["--num", "300", "--seed", "3"]
     fitted = generated(BETTER_WEIGHT, tmp_path, *many)
-    assert "Wrote 300 samples of the fitted prior to" in capsys.readouterr().out
+    assert ": 300 samples from the fitted prior.\n" in capsys.readouterr().out
     standard = generated(BETTER_WEIGHT, tmp_path, *many, "--prior", "standard")
-    assert "Wrote 300 samples of N(0, I) to" in capsys.readouterr().out
+    assert ": 300 samples from N(0, I).\n" in capsys.readouterr().out
     with np.load(tmp_path / "generated.npz") as archive:
         assert archive["prior"] == "standard" and set(archive.files) == {"images", "prior"}
     assert (fitted != standard).any()
     asked = generated(BETTER_WEIGHT, tmp_path, *many, "--digit", "6", "0", "1")
-    assert "300 samples of the fitted prior, digits 6 0 1 to" in capsys.readouterr().out
+    assert ": 300 samples from the fitted prior, digits 6 0 1.\n" in capsys.readouterr().out
     with np.load(tmp_path / "generated.npz") as archive:
         assert archive["prior"] == "fitted"
         labels = archive["labels"]
@@ -88,7 +88,7 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
     cold = generated(BETTER_WEIGHT, tmp_path, "--num", "30", "--digits", "4", "--temperature", "0")
     # The means of the components, of which a class has ten at most.
     assert 1 < len(np.unique(cold, axis=0)) <= 10
-    assert "digits 4, temperature 0 to" in capsys.readouterr().out
+    assert "digits 4, temperature 0.\n" in capsys.readouterr().out
 
 
 def members_of(path):
@@ -108,13 +108,14 @@ def write_members(path, members, **record):
 def test_without_a_fitted_prior_the_script_says_why(trained, copy, tmp_path, capsys):
     argv = ["--output_dir", str(tmp_path / "none"), "--load_weight_dir"]
     wrong_flags = {
-        "generates digits by class from its fitted prior only: drop one flag": [
+        "can generate digits by class only from its fitted prior: leave out --digit, or --prior "
+        "standard": [
             "--digit",
             "1",
             "--prior",
             "standard",
         ],
-        "was not trained on the class 77: --digit takes 0 1 2 3 4 5 6 7 8 9": [
+        "was not trained on class 77: choose from 0 1 2 3 4 5 6 7 8 9": [
             "--digit",
             "1",
             "77",
@@ -130,10 +131,10 @@ def test_without_a_fitted_prior_the_script_says_why(trained, copy, tmp_path, cap
     for flags in (["--digit", "1"], ["--prior", "fitted"]):
         assert eval_genresult.main([*argv, str(copy), *flags]) == 2
         line = last_line(capsys.readouterr().err)
-        assert f"has no fitted prior (too few images): drop {' '.join(flags[:1])}" in line
+        assert f"has no fitted prior (too few images): leave out {flags[0]}" in line
     assert not (tmp_path / "none").exists()
     assert eval_genresult.main([*argv, str(copy)]) == 0
-    assert "samples of N(0, I)" in capsys.readouterr().out
+    assert "samples from N(0, I)" in capsys.readouterr().out
 
 
 def first_z(latent_dim, count):
@@ -207,7 +208,7 @@ def test_a_manifold_shows_z0_to_the_right_and_z1_upwards(trained, tmp_path, caps
     argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path / "none")]
     assert eval_genresult.main([*argv, "--manifold"]) == 2
     line = last_line(capsys.readouterr().err)
-    assert "--manifold shows a two-dimensional z" in line and "has 4 dimensions" in line
+    assert "--manifold needs a two-dimensional z" in line and "has 4 dimensions" in line
     assert not (tmp_path / "none").exists()
 
 
@@ -221,7 +222,7 @@ def test_a_run_in_progress_has_neither_traversal_nor_page(copy, tmp_path, capsys
         line = last_line(capsys.readouterr().err)
         assert f"{flag[0]} needs the weights of a finished run" in line
     assert eval_genresult.main([*argv, "--digit", "1"]) == 2
-    assert "(its run is in progress)" in last_line(capsys.readouterr().err)
+    assert "(its run is not finished)" in last_line(capsys.readouterr().err)
     assert not (tmp_path / "out").exists()
     assert eval_genresult.main(argv) == 0
 

@@ -144,7 +144,7 @@ def test_the_defaults_are_those_of_the_published_figures():
         (["--data_dir", "nowhere"], "--data_dir: nowhere does not exist"),
         (["--dataset", "digits", "--limit", "1298"], "--limit"),
         (["--dataset", "digits", "--limit", "240", "--batch", "500"], "only 240 training images"),
-        (["--dataset", "digits", "--hidden_units", *["8"] * 17], "expected 16 layers at most"),
+        (["--dataset", "digits", "--hidden_units", *["8"] * 17], "at most 16 layers, got 17"),
         (["--dataset", "digits", "--patience", "3", "--keep", "last"], "--patience cannot be"),
         (["--dataset", "digits", "--load_weight_dir", "none"], "--load_weight_dir: none does not"),
     ],
@@ -444,7 +444,7 @@ def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path
     assert train(tmp_path, "--epoch", "3") == 0
     captured = capsys.readouterr()
     assert "step-000000030.keras" in captured.err
-    assert captured.err.count("the save before it is used") == 1
+    assert captured.err.count("the previous save is used instead") == 1
     assert "Continuing at step 24, after 2 of 3 epochs." in captured.out
     same_run(whole, tmp_path)
 
@@ -528,7 +528,8 @@ def test_a_loss_that_is_not_finite_stops_the_run(tmp_path, capsys):
     argv = ["--epoch", "3", "--learning_rate", "1e6", "--schedule", "constant"]
     assert train(tmp_path, *argv, "--warmup_epochs", "0", "--elastic", "0") == 3
     line = last_line(capsys.readouterr().err)
-    assert "no longer finite at step" in line and "the save of step 0 is in" in line
+    assert "the loss became NaN or infinite at step" in line
+    assert "(the save of step 0 is kept in" in line
     assert weights_file.saved_steps(str(tmp_path / "weights")) == [0]
 
 
@@ -544,11 +545,11 @@ def test_finished_says_so_and_changes_nothing(trained, capsys):
 @pytest.mark.parametrize(
     "argv, says",
     [
-        (["--epoch", "2", "--latent_dim", "5"], "latent_dim 4 where this run has 5"),
-        (["--epoch", "2", "--seed", "9"], "seed 0 where this run has 9"),
-        (["--epoch", "2", "--limit", "100"], "limit 240 where this run has 100"),
-        (["--epoch", "2", "--beta_2", "0.999"], "beta_2 0.99 where this run has 0.999"),
-        (["--epoch", "4"], "epochs 2 where this run has 4"),
+        (["--epoch", "2", "--latent_dim", "5"], "its latent_dim is 4, but this run has 5"),
+        (["--epoch", "2", "--seed", "9"], "its seed is 0, but this run has 9"),
+        (["--epoch", "2", "--limit", "100"], "its limit is 240, but this run has 100"),
+        (["--epoch", "2", "--beta_2", "0.999"], "its beta_2 is 0.99, but this run has 0.999"),
+        (["--epoch", "4"], "its epochs is 2, but this run has 4"),
     ],
 )
 def test_another_configuration_is_refused(trained, capsys, argv, says):
@@ -568,7 +569,7 @@ def test_overwrite_removes_only_our_files(copy, trained, capsys):
     argv = [*SMALL, "--save_weight_dir", str(copy), "--log_dir", str(copy.parent / "log")]
     argv += ["--epoch", "1", "--seed", "3"]
     assert script.main(argv) == 2
-    assert "seed 0 where this run has 3" in last_line(capsys.readouterr().err)
+    assert "its seed is 0, but this run has 3" in last_line(capsys.readouterr().err)
     assert script.main([*argv, "--overwrite"]) == 0
     assert (copy / "notes.txt").read_text() == "mine"
     assert (copy.parent / "log" / "train" / "mine.txt").read_text() == "mine"
@@ -588,13 +589,16 @@ def test_a_log_folder_belongs_to_one_run(trained, tmp_path, capsys):
     foreign.write_text("mine")
     for overwrite in ([], ["--overwrite"]):
         assert train(tmp_path, "--epoch", "1", *overwrite) == 2
-        assert "event files of an unknown run" in last_line(capsys.readouterr().err)
+        line = last_line(capsys.readouterr().err)
+        assert "event files of an unknown run, which --overwrite does not remove: choose " in line
+        # The way out of other conflicts is none here.
+        assert "use --overwrite" not in line
     assert foreign.read_text() == "mine"
 
 
 def test_a_second_run_on_the_same_folders_is_refused(copy, tmp_path, capsys):
     for folder, log in ((copy, tmp_path / "l"), (tmp_path / "w", tmp_path / "log")):
-        identity = CONFIG.identity(DIGITS, typed=())
+        identity = CONFIG.identity(DIGITS, given=())
         with RunFolder(str(folder), str(log), identity, overwrite=True):
             other = tmp_path / "other"
             pair = (folder, other) if folder == copy else (other, log)
@@ -622,10 +626,10 @@ def test_a_new_run_starts_from_given_weights(trained, tmp_path, capsys):
     shutil.copytree(trained, tmp_path / "source")
     assert script.main([*bare, *folders(tmp_path), "--latent_dim", "5"]) == 2
     line = last_line(capsys.readouterr().err)
-    assert "--load_weight_dir: " in line and "has latent_dim 4 where this run has 5" in line
+    assert "--load_weight_dir: " in line and "its latent_dim is 4, but this run has 5" in line
     inside = ["--save_weight_dir", str(tmp_path / "source"), "--overwrite"]
     assert script.main([*bare, *inside]) == 2
-    assert "where the new run goes" in last_line(capsys.readouterr().err)
+    assert "the folder of the new run" in last_line(capsys.readouterr().err)
     assert script.main([*bare, *folders(tmp_path)]) == 0
     # A run that is there never reads them again.
     shutil.rmtree(tmp_path / "source")
@@ -685,7 +689,7 @@ def test_the_whole_way_on_the_digits_of_scikit_learn(tmp_path):
 
 def test_a_path_that_needs_quotes_is_quoted_in_the_next_commands():
     args = parsed("--data_dir", "my data", "--save_weight_dir", "w")
-    folder = RunFolder("my weights", "log", CONFIG.identity(DIGITS, typed=()))
+    folder = RunFolder("my weights", "log", CONFIG.identity(DIGITS, given=()))
     commands = script.next_commands(args, folder).splitlines()
     assert commands[0] == "Next: python eval.py --load_weight_dir 'my weights' --data_dir 'my data'"
     assert commands[1].strip() == "python eval_genresult.py --load_weight_dir 'my weights'"

@@ -1,4 +1,4 @@
-"""Metrics, likelihood, the fitted prior and samples of it.
+"""Metrics, likelihood, the fitted prior and samples from it.
 
 Modules are imported at first use, so that a script can name them all at its top and still answer
 `--help` at once; __init__.pyi lists them.

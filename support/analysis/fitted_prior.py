@@ -1,14 +1,14 @@
-"""The fitted prior: one Gaussian mixture for each class, where the encoder really puts images.
+"""The fitted prior: a Gaussian mixture for each class, fitted to the encoded images.
 
-    arrays, record = fit(training, labels, validation, seed)     # by scikit-learn
+    arrays, record = fit(training, labels, validation, seed)     # with scikit-learn
     mixture = Mixture(arrays)                                    # without it
     z = mixture.sample(noise, uniform)
 
-The ELBO is trained with N(0, I), which has mass where no training image lies; z from there is
-decoded into what looks like no digit. A density that is fitted afterwards to samples of q(z | x)
-avoids such places (Ghosh et al., "From Variational to Deterministic Autoencoders", 2020: ex-post
-density estimation). This is the only place where training looks at labels. Inactive latent
-dimensions, which carry nothing, stay N(0, 1).
+N(0, I), the prior in the ELBO, has probability mass where no training image is encoded, and z from
+there decodes into images that do not look like digits. A density that is fitted after training to
+samples from q(z | x) avoids such regions (Ghosh et al., "From Variational to Deterministic
+Autoencoders", 2020: ex-post density estimation). This is the only part of training that uses
+labels. Inactive latent dimensions, which carry no information, stay N(0, 1).
 """
 
 import itertools
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 # The variance of mu over images above which a latent dimension is active.
 ACTIVE_VARIANCE = 0.01
-# With more components a class the density of validation images falls.
+# With more components per class, the density of validation images falls.
 COMPONENTS = 10
-# For each dimension a component needs some images, or its covariance is left to chance.
+# A component needs this many images per dimension, or its covariance is left to chance.
 IMAGES_PER_DIMENSION = 10
 RIDGE = 1e-3
 EM_ITERATIONS = 20
-# Where the mean of z^2 lies outside of these, a latent dimension has a scale of its own, as with a
-# small --beta: it is fitted although mu may hardly vary, in units of its standard deviation.
+# A latent dimension whose mean of z^2 is outside these bounds has a scale of its own, as happens
+# with a small --beta. It is fitted in units of its standard deviation, even if mu hardly varies.
 ORDINARY_SQUARE = 0.25, 4.0
 LEAST_SCALE = 1e-4
-# Bounds that readers check: of means and covariances, of the number of classes, and of the
-# diagonal of a covariance's Cholesky factor.
+# Bounds that readers check: on means and covariances, on the number of classes, and on the diagonal
+# of a covariance's Cholesky factor.
 LARGEST_VALUE = 1e12
 MOST_CLASSES = 256
 LEAST_DEVIATION = 1e-6
-# Samples of z beyond this could give covariances beyond LARGEST_VALUE.
+# Larger values of z could give covariances beyond LARGEST_VALUE.
 FARTHEST_Z = 9e5
-# Of all covariances together; a prior of a thousand dimensions and ten classes has 80 MB.
+# All covariances together; those of a thousand dimensions and ten classes take 80 MB.
 LARGEST_BYTES = 100_000_000
 
 
@@ -55,7 +55,7 @@ class PriorArrays(NamedTuple):
         active: the fitted latent dimensions, ascending, int64 (A,): those that are active, or
             have a scale of their own.
         labels: the class of each component, ascending, uint8 (M,).
-        weights: of the components, which sum to 1, float64 (M,).
+        weights: the weights of the components, which sum to 1, float64 (M,).
         means: float64 (M, A).
         covariances: float64 (M, A, A).
     """
@@ -68,7 +68,7 @@ class PriorArrays(NamedTuple):
 
 
 class Component(NamedTuple):
-    """One Gaussian of a mixture: the class it belongs to, its mean (A,), covariance (A, A)."""
+    """One Gaussian of a mixture: its class, its mean (A,) and its covariance (A, A)."""
 
     label: int
     mean: NDArray[np.float64]
@@ -85,7 +85,7 @@ class Encoded(NamedTuple):
 def active_units(mu: NDArray[np.floating]) -> NDArray[np.int64]:
     """Returns which latent dimensions are active, ascending.
 
-    A unit is active where the variance of mu over images is above 0.01 (Burda, Grosse and
+    A dimension is active if the variance of mu over images is above 0.01 (Burda, Grosse and
     Salakhutdinov 2016, section 5.2).
 
     Args:
@@ -101,17 +101,17 @@ def fit(
     seed: int,
     before_each_class: Callable[[], None] = lambda: None,
 ) -> tuple[PriorArrays | None, records.PriorRecord]:
-    """Fits the mixtures, to the same bits whatever the number of threads.
+    """Fits the mixtures; the result is bit-identical for any number of threads.
 
     Args:
         training: the encoded training images.
-        labels: of them, (n,); None: one mixture is fitted to all images together.
-        validation: other encoded images, to judge by.
-        seed: of the fit, and of the samples of q(z | x), one an image.
+        labels: their labels, (n,); None: one mixture is fitted to all images together.
+        validation: other encoded images, on which the fit is compared with N(0, I).
+        seed: seed of the fit and of the samples from q(z | x), one per image.
         before_each_class: called before the mixture of each class is fitted.
 
     Returns:
-        The arrays, None where N(0, I) is as good or nothing can be fitted; and the record, which
+        The arrays, or None if N(0, I) is as good or nothing can be fitted; and the record, which
         says why there are none.
     """
     if labels is None:
@@ -130,7 +130,7 @@ def fit(
     z = _sampled(training, random)
     z_validation = _sampled(validation, random)
     if not np.abs(z).max() < FARTHEST_Z:
-        return _none(f"z is not finite, or beyond {FARTHEST_Z:,.0f}")
+        return _none(f"values of z are not finite, or beyond {FARTHEST_Z:,.0f}")
     scales = scales[active]
     points = [z[labels == label][:, active] / scales for label in classes]
     try:
@@ -140,31 +140,32 @@ def fit(
         gain = float(np.mean(Mixture(arrays).log_ratio(z_validation)))
     except (ValueError, MemoryError) as error:
         # What scikit-learn and NumPy raise for points that no Gaussian fits. The prior is an
-        # extra: it must not keep the finished weights from being written.
+        # extra: its failure must not prevent the finished weights from being written.
         return _none(f"the mixtures cannot be fitted ({type(error).__name__}: {error!s:.100})")
     if not np.isfinite(gain):
-        return _none("its density is not finite for the validation images")
+        return _none("its density on the validation images is not finite")
     if gain <= 0:
-        return _none("N(0, I) is as good for the validation images", gain)
+        return _none("N(0, I) fits the validation images at least as well", gain)
     return arrays, records.PriorRecord(gain)
 
 
 def _none(reason: str, gain: float | None = None) -> tuple[None, records.PriorRecord]:
-    """Returns what `fit` returns where there is no fitted prior."""
+    """Returns what `fit` returns if there is no fitted prior."""
     return None, records.PriorRecord(gain, reason)
 
 
 def _sampled(encoded: Encoded, random: np.random.Generator) -> NDArray[np.float32]:
-    """Returns one sample of q(z | x) for each image, float32 (n, latent_dim)."""
+    """Returns one sample from q(z | x) for each image, float32 (n, latent_dim)."""
     drawn = random.standard_normal(encoded.mu.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
         return encoded.mu + np.exp(0.5 * encoded.log_var) * drawn
 
 
 def _own_scales(encoded: Encoded) -> NDArray[np.float64]:
-    """Returns the standard deviation of z in each latent dimension that has a scale of its own.
+    """Returns the unit of z in each latent dimension, (latent_dim,).
 
-    It is 1 in all others, (latent_dim,), where the KL term has kept z near N(0, 1).
+    It is the standard deviation of z in dimensions that have a scale of their own, and 1 in all
+    others, where the KL term has kept z near N(0, 1).
     """
     mu, log_var = encoded.mu.astype(np.float64), encoded.log_var.astype(np.float64)
     with np.errstate(over="ignore"):
@@ -176,7 +177,7 @@ def _own_scales(encoded: Encoded) -> NDArray[np.float64]:
 
 
 def _affordable_components(images: int, dimensions: int) -> int:
-    """Returns how many components a class with so many images can have."""
+    """Returns how many components a class with this many images can have."""
     return int(np.clip(images // (IMAGES_PER_DIMENSION * (dimensions + 1)), 1, COMPONENTS))
 
 
@@ -186,7 +187,7 @@ def _fit_mixtures(
     seed: int,
     before_each_class: Callable[[], None],
 ) -> "list[GaussianMixture]":
-    """Fits one mixture, of so many components, to the points (n, A) of each class."""
+    """Fits a mixture with the given number of components to the points (n, A) of each class."""
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
@@ -194,7 +195,7 @@ def _fit_mixtures(
     mixtures = []
     # With one thread the order of float additions does not depend on the machine.
     with threadpool_limits(1), warnings.catch_warnings():
-        # So few iterations are intended: validation images gain nothing from more.
+        # The small number of iterations is intended: more do not help on validation images.
         warnings.simplefilter("ignore", ConvergenceWarning)
         for class_points, count in zip(points, components, strict=True):
             before_each_class()
@@ -219,7 +220,7 @@ def _joined(
     """Joins the mixtures of all classes into one, in units of z.
 
     Args:
-        mixtures: of each class, over z / scales.
+        mixtures: the mixture of each class, over z / scales.
         classes, counts: the labels, ascending, and how many images each has.
         active, scales: the fitted latent dimensions, and the unit in each of them.
     """
@@ -245,12 +246,12 @@ def read(file: IO[bytes], what: str, latent_dim: int) -> PriorArrays:
     """Reads `prior.npz` from an open file and checks it.
 
     Args:
-        file: open, binary, seekable.
+        file: the open file, binary and seekable.
         what: the file's name, for messages.
-        latent_dim: size of the z that it must be a prior of.
+        latent_dim: the size that z must have.
 
     Raises:
-        UserError: the arrays are damaged, or no prior of such a z.
+        UserError: the arrays are damaged, or are not a prior of such a z.
     """
 
     def accepts(name: str) -> files.Accepts:
@@ -264,7 +265,7 @@ def read(file: IO[bytes], what: str, latent_dim: int) -> PriorArrays:
 
 
 def _check(arrays: PriorArrays, latent_dim: int) -> None:
-    """Raises where arrays are no prior of z (latent_dim,)."""
+    """Raises a ValueError if the arrays are not a prior of z (latent_dim,)."""
     active, weights, covariances = arrays.active, arrays.weights, arrays.covariances
     a, m = len(active), len(weights)
     if not 1 <= a <= latent_dim or not 1 <= m <= COMPONENTS * MOST_CLASSES:
@@ -282,20 +283,20 @@ def _check(arrays: PriorArrays, latent_dim: int) -> None:
         raise ValueError("weights that are not positive or do not sum to 1")
     if not np.allclose(covariances, covariances.swapaxes(1, 2), rtol=1e-6, atol=1e-9):
         raise ValueError("covariances that are not symmetric")
-    # NumPy raises LinAlgError, a ValueError, where one is not positive definite.
+    # NumPy raises LinAlgError, a ValueError, if one is not positive definite.
     factors = np.linalg.cholesky(covariances)
     if factors.diagonal(axis1=1, axis2=2).min() < LEAST_DEVIATION:
-        raise ValueError("covariances that are next to nothing")
+        raise ValueError("covariances that are almost singular")
 
 
 class Mixture:
     """A mixture of Gaussians over z.
 
     Args:
-        arrays: as `fit` and `read` return them.
+        arrays: what `fit` or `read` returns.
 
     Attributes:
-        labels: the classes that it has components of, ascending, uint8 (C,).
+        labels: the classes of its components, ascending, uint8 (C,).
         components: its Gaussians, on the active dimensions.
     """
 
@@ -371,8 +372,8 @@ class Mixture:
         """Samples z.
 
         Args:
-            noise: standard normal, float32 (n, latent_dim); scaled down, z comes closer to the
-                means of the components.
+            noise: standard normal, float32 (n, latent_dim); if it is scaled down, z is closer to
+                the means of the components.
             uniform: random numbers in [0, 1), float32 (n,), which choose the components.
             labels: the class of each sample, (n,); None: classes are as frequent as in training.
 
@@ -386,13 +387,13 @@ class Mixture:
         means = tf.gather(arrays.means.astype(np.float32), which)
         factors = tf.gather(self._factors.astype(np.float32), which)
         moved = means + tf.linalg.matvec(factors, tf.gather(noise, arrays.active, axis=1))
-        # Each active dimension takes its new value, every other one keeps its noise.
+        # Each active dimension takes its new value; all others keep their noise.
         sources = np.arange(dimensions)
         sources[arrays.active] = dimensions + np.arange(len(arrays.active))
         return tf.gather(tf.concat([noise, moved], axis=1), sources, axis=1)
 
     def _chosen_components(self, uniform: "tf.Tensor", labels: "tf.Tensor | None") -> "tf.Tensor":
-        """Returns the component of each sample, int32 (n,); arguments as `sample`."""
+        """Returns the component of each sample, int32 (n,); arguments: see `sample`."""
         import tensorflow as tf
 
         ends = np.cumsum(self._arrays.weights)

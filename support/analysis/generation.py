@@ -24,12 +24,12 @@ from support import noise, records
 from support.analysis import fitted_prior, metrics
 from support.datasets.types import SIDE
 
-# Images are computed in chunks of one size, so that the first n of a seed are the same however
-# many are asked for.
+# Images are computed in chunks of one size, so that the first n images of a seed are the same
+# however many are generated.
 CHUNK = 1000
 # While one chunk waits for the slower of its threads, or for the disk, another one is computed.
 CHUNKS_AT_ONCE = 3
-# How many images `write_npz` returns.
+# The largest number of images that `write_npz` returns.
 SHOWN = 100
 STEPS = 11
 MOST_UNITS = 10
@@ -43,8 +43,8 @@ class Sampler:
 
     Attributes:
         latent_dim: size of z.
-        seed: of the noise; that of a sample depends on its position.
-        temperature: scales the noise: of N(0, I), or about the means of the fitted prior.
+        seed: seed of the noise; the noise of a sample depends on its position.
+        temperature: scales how far z is from 0, or from the means of the fitted prior.
         prior: the fitted prior; None: N(0, I).
         labels: the classes to sample in turn, which needs the fitted prior; empty: classes are
             as frequent as in training.
@@ -71,7 +71,7 @@ class Sampler:
 
 
 def decode(decoder: keras.Model, z: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Returns the images of z: (..., latent_dim) -> uint8 (..., 784)."""
+    """Decodes z into images: (..., latent_dim) -> uint8 (..., 784)."""
     flat = z.reshape(-1, z.shape[-1]).astype(np.float32)
     images = metrics.to_uint8(model.decode(decoder, flat)).numpy()
     return images.reshape(*z.shape[:-1], -1)
@@ -86,8 +86,8 @@ def generate(
     """Yields generated images, uint8 (n, 784) with n at most CHUNK, `count` in all.
 
     Args:
-        decoder: of a `model.VAE`.
-        sampler: of z.
+        decoder: the decoder of a `model.VAE`.
+        sampler: samples z.
         count: how many images.
         report_done: called with the number of images that are done; None: no report.
     """
@@ -96,7 +96,7 @@ def generate(
     def compute(index: tf.Tensor) -> tf.Tensor:
         return metrics.to_uint8(model.decode(decoder, sampler.chunk(index)))
 
-    # Traced here, once; otherwise each thread would begin with that.
+    # Traced here, once; otherwise each thread would begin by tracing it.
     compute = compute.get_concrete_function(tf.TensorSpec([], tf.int32))
 
     def compute_chunk(index: int) -> NDArray[np.uint8]:
@@ -125,9 +125,9 @@ def write_npz(
     """Writes images to an uncompressed `.npz` as they come, in constant memory.
 
     Args:
-        path: of the file.
+        path: the path of the file.
         chunks: uint8 (n, 784) each.
-        count: how many images they hold in all.
+        count: how many images the chunks hold in all.
         extra: small arrays to add, by name.
 
     Returns:
@@ -168,8 +168,8 @@ def slerp(
 ) -> NDArray[np.floating]:
     """Spherical interpolation (Shoemake 1985) of two vectors: `first` at 0, `second` at 1.
 
-    A straight line would pass too near the origin, where the prior of a high dimension has
-    hardly any mass (White, "Sampling Generative Networks", 2016).
+    A straight line would pass too close to the origin, where a high-dimensional N(0, I) has hardly
+    any mass (White, "Sampling Generative Networks", 2016).
     """
     lengths = np.linalg.norm(first) * np.linalg.norm(second)
     angle = np.arccos(np.clip(first @ second / max(lengths, 1e-30), -1, 1))
@@ -180,14 +180,14 @@ def slerp(
 
 
 class Traversal(NamedTuple):
-    """Paths along the latent dimensions of largest KL, one at a time, through one z.
+    """Paths from one z along the latent dimensions with the largest KL, one at a time.
 
     Attributes:
         units: the dimensions, in descending order of KL, (n,).
         kld: their mean KL over the training images, nats, (n,).
         deviations: the steps of each path, in standard deviations of mu over the training
             images from its mean, (STEPS,).
-        start: where each path would pass the z that it started from, in the same unit, (n,).
+        start: the position of the original z on each path, in the same unit, (n,).
         z: float32 (n, STEPS, latent_dim).
     """
 
@@ -199,14 +199,14 @@ class Traversal(NamedTuple):
 
 
 def traversal(start: NDArray[np.float32], posterior: records.Posterior) -> Traversal:
-    """Returns paths through the z `start`, (latent_dim,); `posterior` gives their ranges."""
+    """Returns paths from the z `start`, (latent_dim,); `posterior` gives their ranges."""
     mean, deviation, kld = (np.array(column) for column in posterior)
     units = np.argsort(-kld, kind="stable")[:MOST_UNITS]
     deviations = np.linspace(-DEVIATIONS, DEVIATIONS, STEPS)
     z = np.tile(start, (len(units), STEPS, 1))
     for row, unit in enumerate(units):
         z[row, :, unit] = mean[unit] + deviations * deviation[unit]
-    # A dimension without any deviation passes its start nowhere.
+    # A dimension without any deviation must not cause a division by zero.
     safe_deviation = np.maximum(deviation[units], 1e-30)
     passes_start = (start[units] - mean[units]) / safe_deviation
     return Traversal(units, kld[units], deviations, passes_start, z)
@@ -217,8 +217,8 @@ def manifold() -> tuple[NDArray[np.float64], NDArray[np.float64]]:
 
     Returns:
         The grid (GRID, GRID, 2), whose rows go from the largest z[1] down and whose columns go
-        from the smallest z[0] up; and the values of z[0], (GRID,), at equal steps of the
-        probability under N(0, 1).
+        from the smallest z[0] up; and the values of z[0], (GRID,), which are equally spaced
+        quantiles of N(0, 1).
     """
     from scipy.special import ndtri
 

@@ -11,10 +11,10 @@ import model
 from support import noise
 from support.analysis import fitted_prior
 
-# Images are computed in blocks, each with noise of its own; no data set fills so many of them.
+# Images are evaluated in blocks, each with its own noise; no data set fills this many blocks.
 BLOCK = 10_000
 MOST_BLOCKS = 128
-# Samples of z a compiled call.
+# Samples of z per compiled call.
 CHUNK = 10
 
 
@@ -30,21 +30,22 @@ def nll(
 ) -> dict[str, NDArray[np.float64]]:
     """Estimates -log p(x) of each image by importance sampling, in constant memory.
 
-    -log of the mean over z ~ q(z | x) of p(x, z) / q(z | x) (Burda, Grosse and Salakhutdinov
-    2016, eq. 8). Its expectation lies above the truth and falls towards it with `samples`.
+    The estimate is -log of the mean over z ~ q(z | x) of p(x, z) / q(z | x) (Burda, Grosse and
+    Salakhutdinov 2016, eq. 8). Its expectation is above the true value, and approaches it with more
+    samples.
 
     Args:
         vae: the model.
         images: uint8 (n, 784), 0 or 255.
-        samples: of z for each image.
-        seed: of the noise; that of a sample depends on its number and the image's position.
+        samples: how many samples of z per image.
+        seed: seed of the noise, which also depends on the sample's number and the image's position.
         prior: the fitted prior of these weights; None: there is none.
-        report_share: called with the share that is computed, in between; None: no report.
-        chunk: samples a compiled call; the result does not depend on it.
+        report_share: called repeatedly with the fraction that is done; None: no report.
+        chunk: samples per compiled call; the result does not depend on it.
 
     Returns:
         float64 (n,), nats, by name: `nll` under N(0, I) and, with `prior`, `nll_fitted` under
-        that one, of the same samples.
+        `prior`, from the same samples.
     """
     estimator = _Estimator(vae, seed, prior, chunk)
     found = []
@@ -61,7 +62,7 @@ class _Estimator:
     """Sums of importance weights.
 
     Args:
-        vae, seed, prior, chunk: as `nll` takes them.
+        vae, seed, prior, chunk: see `nll`.
     """
 
     def __init__(
@@ -72,15 +73,15 @@ class _Estimator:
         self._draw_chunk = tf.function(self._drawn, autograph=False)
 
     def add_samples(self, x: tf.Tensor, block: int, samples: int) -> Iterator[float]:
-        """Sums the weights of all samples of a block; yields the share of them that is done.
+        """Sums the weights of all samples of a block; yields the fraction of them that is done.
 
         Afterwards `log_sums` is the log of the sums, float64 (1 or 2, n): under N(0, I), and
         under the fitted prior.
 
         Args:
             x: float32 (n, 784), the images of the block.
-            block: its number.
-            samples: of z for each image.
+            block: the number of the block.
+            samples: how many samples of z per image.
         """
         mu, log_var = self._vae.encode(x)
         priors = 2 if self._prior else 1
@@ -118,7 +119,7 @@ class _Estimator:
             weights = [model.log_importance_weights(bce[None], mu, log_var, drawn[i][None])[0]]
             if self._prior:
                 weights.append(weights[0] + self._prior.log_ratio(z))
-            # One by one: the order of additions is that of the samples, whatever the chunk.
+            # One by one, so that the order of additions does not depend on the chunk.
             total = tf.reduce_logsumexp([total, tf.cast(weights, tf.float64)], axis=0)
             return i + 1, total
 

@@ -1,9 +1,9 @@
-"""The figures of trained weights, image by image.
+"""The metrics of trained weights, image by image.
 
     figures = Evaluator(vae, seed=0)(images)          # images: uint8 (n, 784)
     figures.means()["loss_total"]                     # -ELBO, nats
 
-Nothing here knows files, flags or training.
+Nothing here depends on files, flags or training.
 """
 
 from collections.abc import Mapping
@@ -18,20 +18,21 @@ import model
 from support import noise, records
 from support.analysis import fitted_prior
 
-# Of the pictures in TensorBoard: rows and columns of digits, and how many digits these are.
+# The pictures in TensorBoard: rows and columns of digits, and the number of digits.
 ROWS, COLUMNS = 4, 10
 PICTURED = ROWS * COLUMNS
 
 
 class Figures(NamedTuple):
-    """The figures of n images.
+    """The metrics of n images.
 
     Attributes:
         values: float (n,) by the names in `model.TERMS`, and `RMSE_mean` (z = mu); with a fitted
             prior also `loss_total_fitted`, the -ELBO under that prior.
         mu: mean of q(z | x), float32 (n, latent_dim).
-        predicted_label: the class under the fitted prior, uint8 (n,); None without a prior.
-        probability: p(predicted_label | z = mu) under that prior, float32 (n,); None without one.
+        predicted_label: the most probable class under the fitted prior, uint8 (n,); None if there
+            is no prior.
+        probability: p(predicted_label | z = mu) under that prior, float32 (n,); None likewise.
     """
 
     values: dict[str, NDArray[np.floating]]
@@ -40,13 +41,13 @@ class Figures(NamedTuple):
     probability: NDArray[np.float32] | None = None
 
     def means(self) -> dict[str, float]:
-        """Returns the mean of each figure over the images."""
+        """Returns the mean of each metric over the images."""
         return {
             name: float(np.mean(values, dtype=np.float64)) for name, values in self.values.items()
         }
 
     def standard_errors(self) -> dict[str, float]:
-        """Returns the standard error of each mean: the sample deviation over sqrt(n)."""
+        """Returns the standard error of each mean: the sample standard deviation over sqrt(n)."""
         return {
             name: float(np.std(values, ddof=1) / len(values) ** 0.5)
             for name, values in self.values.items()
@@ -54,12 +55,12 @@ class Figures(NamedTuple):
 
 
 class Evaluator:
-    """Evaluates images one by one; built once, it is traced once.
+    """Computes the metrics of each image; TensorFlow traces it only once.
 
     Args:
         vae: the model.
-        seed: of the noise; that of an image depends on its position, not on `batch`.
-        batch: how many images are computed at a time.
+        seed: seed of the noise; the noise of an image depends on its position, not on `batch`.
+        batch: how many images are evaluated at a time.
         prior: the fitted prior of these weights; None: there is none.
     """
 
@@ -74,7 +75,7 @@ class Evaluator:
         self._compiled = tf.function(self._figures, reduce_retracing=True, autograph=False)
 
     def __call__(self, images: NDArray[np.uint8]) -> Figures:
-        """Returns the figures of images, uint8 (n, 784)."""
+        """Returns the metrics of images, uint8 (n, 784)."""
         shape = [len(images), self._vae.latent_dim]
         drawn = noise.normal(shape, self._seed, noise.EVALUATION, 0)
         parts = []
@@ -87,7 +88,7 @@ class Evaluator:
         return Figures(found, mu, predicted, probability)
 
     def _figures(self, images: tf.Tensor, drawn: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Returns the figures of some images, uint8 (n, 784), with noise (n, latent_dim)."""
+        """Returns the metrics of some images, uint8 (n, 784), with noise (n, latent_dim)."""
         x = data.to_float(images)
         mu, log_var = self._vae.encode(x)
         z = model.reparameterize(mu, log_var, drawn)
@@ -101,7 +102,7 @@ class Evaluator:
 
 
 def to_uint8(logits: tf.Tensor) -> tf.Tensor:
-    """Returns logits as the pixels of images, uint8 of the same shape."""
+    """Turns logits into the pixels of images, uint8 of the same shape."""
     return tf.cast(tf.round(255.0 * tf.sigmoid(logits)), tf.uint8)
 
 
@@ -116,7 +117,7 @@ def encode(vae: model.VAE, images: NDArray[np.uint8], batch: int = 1000) -> fitt
 
 
 def posterior(mu: NDArray[np.float32], log_var: NDArray[np.float32]) -> records.Posterior:
-    """Returns the moments of q(z | x) over images, of which `encode` returned mu and log_var."""
+    """Returns the moments of q(z | x) over images, from what `encode` returns for them."""
     kld = np.asarray(model.kld_per_unit(mu, log_var), np.float64)
     wide = np.asarray(mu, np.float64)
     columns = wide.mean(axis=0), wide.std(axis=0), kld.mean(axis=0)
@@ -127,8 +128,8 @@ def curve_point(figures: Figures, recon_loss: str, beta: float) -> dict[str, flo
     """Returns the points of the validation curves, by name.
 
     Args:
-        figures: of the validation images.
-        recon_loss, beta: as `model.objective` takes them.
+        figures: the metrics of the validation images.
+        recon_loss, beta: see `model.objective`.
     """
     means = figures.means()
     points = {name: means[name] for name in model.TERMS}
@@ -140,16 +141,16 @@ def curve_point(figures: Figures, recon_loss: str, beta: float) -> dict[str, flo
 def pictures(
     vae: model.VAE, images: NDArray[np.uint8], seed: int
 ) -> Mapping[str, NDArray[np.uint8]]:
-    """Returns pictures by which one sees a model learn: the same images and noise at each call.
+    """Returns pictures that show a model learning: the same images and noise at each call.
 
     Args:
         vae: the model.
-        images: uint8 (n, 784), of which the first `PICTURED` are taken.
-        seed: of the samples of the prior.
+        images: uint8 (n, 784), of which at most the first `PICTURED` are used.
+        seed: seed of the samples from the prior.
 
     Returns:
-        uint8 (rows, columns, 784) by name: `reconstructions`, in which a row of images stands
-        above the row of their reconstructions, and `prior_samples`, of N(0, I).
+        uint8 (rows, columns, 784) by name: `reconstructions`, in which each row of images is
+        above the row of their reconstructions, and `prior_samples`, decoded from N(0, I).
     """
     columns = min(COLUMNS, len(images))
     rows = min(ROWS, len(images) // columns)

@@ -9,25 +9,25 @@ if TYPE_CHECKING:
     from support.analysis.metrics import Figures
     from support.datasets.photos import Digit
 
-# An image whose -ELBO is higher than that of all but this share of the test images is taken for
-# none of the classes. With fewer than 1,000 test images, that is one above all of them.
+# An image whose -ELBO is higher than that of all but this fraction of the test images is judged to
+# belong to none of the classes. With fewer than 1,000 test images it must be above all of them.
 RAREST = 1 / 1000
 
 
 class OwnImage(NamedTuple):
-    """One digit of the user's own pictures, with its figures.
+    """One digit of the user's own pictures, with its metrics.
 
     Attributes:
         digit: where it comes from, and how it was preprocessed.
         seen: its pixels as the model sees them, uint8 (784,).
         mu: mean of q(z | x), float32 (latent_dim,).
         loss_total: its -ELBO, nats.
-        RMSE_mean: of its reconstruction from z = mu.
-        share_higher: share of the test images with a higher -ELBO.
+        RMSE_mean: the RMSE of its reconstruction from z = mu.
+        share_higher: the fraction of the test images with a higher -ELBO.
         is_none_of_these: whether its -ELBO is too high for an image of any class.
-        predicted_label: the class under the fitted prior; None where that has no classes.
+        predicted_label: the most probable class under the fitted prior; None if it has no classes.
         probability: p(predicted_label | z = mu); None likewise.
-        class_name: of the predicted label.
+        class_name: the name of the predicted label.
     """
 
     digit: "Digit"
@@ -45,8 +45,8 @@ class OwnImage(NamedTuple):
         """Returns the image with its class.
 
         Args:
-            figures: of it, with the class that the fitted prior predicts.
-            class_names: of the labels; empty for digits.
+            figures: its metrics, with the class that the fitted prior predicts.
+            class_names: the names of the labels; empty for digits.
         """
         assert figures.predicted_label is not None, "needs a fitted prior"
         assert figures.probability is not None, "needs a fitted prior"
@@ -64,12 +64,12 @@ class OwnImage(NamedTuple):
             return "none of these"
         if self.probability is None:
             return "-"
-        # Rounded, it would look certain.
+        # Rounded to 1.00, it would look certain.
         bound = "p > 0.99" if self.probability > 0.99 else f"p = {self.probability:.2f}"
         return f"{self.class_name} ({bound})"
 
     def to_json(self) -> dict[str, Any]:
-        """Returns what metrics.json says of it."""
+        """Returns its entry in metrics.json."""
         return {
             "file": self.digit.file,
             "name": self.digit.name,
@@ -91,9 +91,9 @@ def compare(
     """Compares one of the user's digits with the test images.
 
     Args:
-        digit: of the user's pictures.
+        digit: the digit, from the user's pictures.
         seen: its pixels as the model sees them, uint8 (784,).
-        figures: of this one image.
+        figures: the metrics of this one image.
         test_elbo: -ELBO of each test image, (n,).
     """
     elbo = figures.values["loss_total"][0]
@@ -109,7 +109,7 @@ def compare(
 
 
 def share_higher(test_elbo: NDArray[np.floating], elbo: float) -> float:
-    """Returns the share of the test images whose -ELBO is higher than `elbo`."""
+    """Returns the fraction of the test images whose -ELBO is higher than `elbo`."""
     return float(np.mean(test_elbo > elbo))
 
 

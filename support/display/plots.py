@@ -3,8 +3,8 @@
     plots.draw("generated.png", "100 digits", plots.in_rows(images, 10))
 
 Every function that writes a PNG writes it whole or not at all. Images are uint8 (n, 784) or
-(n, side, side), bright ink on dark as MNIST's, and appear as dark ink on white paper. Colours are
-told apart by colour-blind eyes, and nothing is said by colour alone.
+(n, side, side), bright ink on dark as in MNIST, and are drawn as dark ink on white paper.
+Colour-blind readers can distinguish the colours, and colour alone never carries information.
 """
 
 import contextlib
@@ -29,9 +29,9 @@ SCALE = 2
 # A power of two, so that sizes in pixels are exact fractions of an inch.
 DPI = 128
 TITLE_SIZE, LABEL_SIZE, TEXT_SIZE = 12, 11, 10
-# Pixels of a picture's edge, and of one line of text.
+# Pixels of a picture's margin, and of one line of text.
 EDGE, LINE = 16, 28
-# Any: matplotlib would have every key as a literal type.
+# Typed as Any, since Matplotlib's type has a literal for every key.
 STYLE: Any = {
     "font.size": TEXT_SIZE,
     "axes.titlesize": LABEL_SIZE,
@@ -61,7 +61,7 @@ class Mark(NamedTuple):
     """A small triangle below a row, with a text.
 
     Attributes:
-        column: where, 0 being the middle of the first image; it may lie between two columns.
+        column: its position: 0 is the middle of the first image; it may be between two columns.
         text: what it marks.
     """
 
@@ -73,10 +73,10 @@ class Row(NamedTuple):
     """A row of images.
 
     Attributes:
-        name: what stands to the left of it.
+        name: the text to the left of it.
         images: uint8 (n, 784) or (n, side, side).
-        captions: a text of some lines below each image; none: no captions.
-        mark: a mark below the row.
+        captions: the text below each image, one or more lines; empty: no captions.
+        mark: a mark below the row; None: no mark.
     """
 
     name: str
@@ -86,14 +86,14 @@ class Row(NamedTuple):
 
     @property
     def lines_below(self) -> int:
-        """How many lines of text stand below the row."""
+        """How many lines of text are below the row."""
         if self.mark:
             return 1
         return max((1 + caption.count("\n") for caption in self.captions), default=0)
 
 
 def in_rows(images: NDArray[np.uint8], columns: int, names: Sequence[str] = ()) -> list[Row]:
-    """Returns rows of `columns` images each, named by `names` if there are any."""
+    """Returns rows of `columns` images each, with `names` as their names if there are any."""
     rows = []
     for number, first in enumerate(range(0, len(images), columns)):
         name = names[number] if names else ""
@@ -106,8 +106,8 @@ def mosaic(images: NDArray[np.uint8], columns: int, gap: int = GAP) -> NDArray[n
 
     Args:
         images: uint8 (n, 784) or (n, side, side).
-        columns: images in a row.
-        gap: in pixels.
+        columns: images per row.
+        gap: width of the gap, in pixels.
 
     Returns:
         uint8 (rows * (side + gap), columns * (side + gap)); the rest of the last row is empty.
@@ -132,11 +132,11 @@ def as_squares(images: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def enlarge(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Returns images as uint8 (n, side, side), each pixel as a square of pixels.
+    """Returns images as uint8 (n, side, side), with each pixel as a square of pixels.
 
     Args:
-        images: uint8 (n, 784) or (n, s, s), where `side` is a multiple of s.
-        side: in pixels.
+        images: uint8 (n, 784) or (n, s, s); `side` must be a multiple of s.
+        side: the new side, in pixels.
     """
     images = as_squares(images)
     times = side // images.shape[1]
@@ -144,7 +144,7 @@ def enlarge(images: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
 
 
 def resize(picture: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
-    """Returns a square grey picture, uint8, smoothly resized to (side, side)."""
+    """Returns a square greyscale picture, uint8, smoothly resized to (side, side)."""
     from PIL import Image
 
     return np.asarray(Image.fromarray(picture).resize((side, side)))
@@ -163,9 +163,9 @@ def draw(
 
     Args:
         path: the PNG to write.
-        title: one line above.
-        rows: of images; a side of 28 * scale pixels is a multiple of theirs.
-        column_names: a text below each column.
+        title: one line above the images.
+        rows: rows of images; 28 * scale must be a multiple of the side of each image.
+        column_names: the text below each column.
         column_label: what the column names mean.
         scale: pixels of the picture for each pixel of a 28x28 image.
     """
@@ -175,7 +175,7 @@ def draw(
     text_width = max(label_width, _text_width(title, TITLE_SIZE))
     left = 2 * EDGE + max(_text_width(row.name, TEXT_SIZE) for row in rows)
     total_width = max(left + width + EDGE, 2 * EDGE + text_width)
-    # Where a text is wider than the images, they stand in its middle.
+    # If a text is wider than the images, the images are centred.
     left += (total_width - left - width - EDGE) // 2
     top, bottom = 2 * LINE, EDGE
     if column_names:
@@ -205,12 +205,12 @@ def show(axes: "Axes", rows: Sequence[Row], scale: int = SCALE) -> None:
 def figure(
     path: str, inches: tuple[float, float], layout: Literal["constrained"] | None = None
 ) -> "Iterator[Figure]":
-    """Yields a figure to draw on, and writes it when the block has ended without an error.
+    """Yields a figure to draw on, and writes it if the block ends without an error.
 
     Args:
         path: the PNG to write.
         inches: its width and height.
-        layout: constrained: matplotlib arranges axes; None: nothing is moved.
+        layout: constrained: Matplotlib arranges the axes; None: nothing is moved.
     """
     from matplotlib import rc_context
     from matplotlib.figure import Figure
@@ -222,7 +222,7 @@ def figure(
 
 
 def _text_width(text: str, size: float) -> int:
-    """Returns how many pixels a text of a font size in points is wide."""
+    """Returns the width of a text in pixels; `size` is the font size in points."""
     from matplotlib.textpath import TextPath
 
     if not text:
@@ -232,10 +232,10 @@ def _text_width(text: str, size: float) -> int:
 
 
 class _Page:
-    """Rows of images as one array of pixels, and what is written on it.
+    """Rows of images as one array of pixels, and the text on it.
 
     Args:
-        rows: of images.
+        rows: the rows.
         scale: pixels of the page for each pixel of a 28x28 image.
     """
 
@@ -275,7 +275,7 @@ class _Page:
     def _show_mark(self, axes: "Axes", mark: Mark, top: float) -> None:
         x = self.middle(mark.column)
         axes.plot([x], [top + LINE / 3], marker="^", color=ACCENT, markersize=6, clip_on=False)
-        # On the side where there is more room for it.
+        # On the side that has more room.
         if x < self.pixels.shape[1] / 2:
             axes.text(x + EDGE / 2, top, mark.text, ha="left", va="top")
         else:

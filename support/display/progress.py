@@ -1,4 +1,4 @@
-"""What the user sees of a run in the terminal: which data, a progress bar, a line an epoch."""
+"""What a run shows in the terminal: its data set, a progress bar, and a line per epoch."""
 
 import sys
 import textwrap
@@ -16,12 +16,13 @@ WIDTH = 78
 
 
 def announce(dataset: Dataset) -> None:
-    """Prints which data a run is on; a fallback so that it cannot be missed."""
+    """Prints which data set a run uses; a fallback is announced so that it cannot be missed."""
     if dataset.fallback_reason:
         bar = "!" * WIDTH
         print(bar)
         print("THIS IS NOT MNIST: training on `digits`, 1,797 small digits from scikit-learn.")
-        print("Their figures cannot be compared with MNIST's. They need 100 epochs or more.")
+        print("Results on them cannot be compared with results on MNIST.")
+        print("Train for at least 100 epochs.")
         print(textwrap.fill(f"MNIST is not available: {dataset.fallback_reason}.", WIDTH))
         print(bar)
     for line in (*dataset.description, *(f"Notice: {notice}" for notice in dataset.notices)):
@@ -41,10 +42,10 @@ class Progress:
     """A bar on a terminal, and one line at the end of each epoch.
 
     Args:
-        epochs: of the run.
-        steps_per_epoch: of an epoch.
-        batch_size: images a step.
-        done: steps of the run that are done already.
+        epochs: epochs of the run.
+        steps_per_epoch: steps per epoch.
+        batch_size: images per step.
+        done: steps of the run that are already done.
         shown: False: nothing is printed.
     """
 
@@ -60,10 +61,10 @@ class Progress:
     def _new_bar(self) -> "rich.progress.Progress":
         from rich import progress
 
-        # One colour: a second one is hard to tell from an empty bar, or looks like an error.
+        # Only one colour: a second one is hard to tell from an empty bar, or looks like an error.
         part = progress.BarColumn(12, complete_style="green", finished_style="green")
         columns = "{task.description}", part, "{task.fields[status]}"
-        # Refreshed by hand, since no other thread should run beside the training.
+        # Refreshed by hand, so that no other thread runs at the same time as the training.
         bar = progress.Progress(*columns, transient=True, auto_refresh=False)
         bar.add_task("", total=self._steps_per_epoch, status="")
         return bar

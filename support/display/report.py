@@ -1,9 +1,9 @@
-"""What `eval.py --report` draws: one picture of the latent space, four panels with a title each.
+"""What `eval.py --report` draws: one picture with five panels on the latent space and the -ELBO.
 
     points = report.latent_map(mu, active, "tsne", seed=0)
     report.draw("report.png", report.Report(...))
 
-And a linear classifier of mu, the usual probe of what a representation holds.
+Also a linear classifier of mu, the usual way to probe what information a representation holds.
 """
 
 import dataclasses
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from support.analysis.fitted_prior import Component
 
-# Images that t-SNE maps: enough to fill the picture, and done within some 10 seconds.
+# Images that t-SNE maps: enough to fill the picture, and done within about 10 seconds.
 MAPPED = 2500
-# Images at each end of the ranking by -ELBO: rows of so many, and how many rows.
+# At each end of the ranking by -ELBO: images per row, and rows.
 RANKED_COLUMNS, RANKED_ROWS = 9, 2
-# Inactive dimensions that are shown beside the active ones.
+# Inactive dimensions that are shown in addition to the active ones.
 INACTIVE_SHOWN = 3
 DIGITS = 10
 
@@ -34,10 +34,10 @@ class LatentMap(NamedTuple):
     """A map of mu in two dimensions.
 
     Attributes:
-        points: of the first images, (m, 2).
-        title: what the map is.
-        axis_labels: of x and y; empty where distances along the axes have no meaning.
-        components: Gaussians of the fitted prior to show, where z has two dimensions.
+        points: the positions of the first m images, (m, 2).
+        title: the title of the map.
+        axis_labels: the labels of x and y; empty if distances along the axes have no meaning.
+        components: the Gaussians of the fitted prior to draw, if z has two dimensions.
     """
 
     points: NDArray[np.floating]
@@ -51,14 +51,14 @@ class Report:
     """What the picture shows of n images.
 
     Attributes:
-        description: of the images, for the title.
+        description: what the images are, for the title.
         images: uint8 (n, 784).
-        labels: uint8 (n,); None where there are none.
-        class_names: of the labels; empty for digits.
+        labels: uint8 (n,); None if there are none.
+        class_names: the names of the labels; empty for digits.
         elbo: -ELBO of each image, nats, (n,).
         rmse: RMSE_mean of each image, (n,).
         correct: whether each image was classified correctly, (n,) by the name of the classifier.
-        latent_map: of the images.
+        latent_map: the map of the images.
         kld: mean KL of each latent dimension, nats, (latent_dim,).
         active_units: how many latent dimensions are active.
     """
@@ -80,7 +80,7 @@ class Report:
 
 
 def class_name(label: int, class_names: Sequence[str]) -> str:
-    """Returns the name of a class: its own where it has one, otherwise its number."""
+    """Returns the name of a class, or its number if it has no name."""
     return class_names[label] if label < len(class_names) else str(label)
 
 
@@ -91,13 +91,12 @@ def classify_linearly(
 ) -> NDArray[np.uint8]:
     """Classifies images by multinomial logistic regression on mu.
 
-    With scikit-learn's default penalty, on mu as it is: unscaled, an inactive dimension stays
-    small.
+    The penalty is scikit-learn's default. mu is not scaled, so that inactive dimensions stay small.
 
     Args:
-        training_mu: (m, latent_dim), to fit.
-        training_labels: (m,).
-        mu: (n, latent_dim), to classify.
+        training_mu: mu of the images to fit to, (m, latent_dim).
+        training_labels: their labels, (m,).
+        mu: mu of the images to classify, (n, latent_dim).
 
     Returns:
         The predicted labels, (n,).
@@ -108,7 +107,10 @@ def classify_linearly(
     from sklearn.linear_model import LogisticRegression
 
     if len(np.unique(training_labels)) < 2:
-        raise UserError("--report needs images of at least two classes: drop the flag")
+        raise UserError(
+            "--report needs training images of at least two classes, but there is only one: leave "
+            "out the flag"
+        )
     return LogisticRegression(max_iter=1000).fit(training_mu, training_labels).predict(mu)
 
 
@@ -120,12 +122,12 @@ def latent_map(
     Args:
         mu: (n, latent_dim).
         active: the active latent dimensions.
-        method: `pca`, the two directions of largest variance, or `tsne`, which keeps neighbours
-            together (van der Maaten and Hinton, "Visualizing Data using t-SNE", 2008).
-        seed: of t-SNE.
+        method: `pca`, the two directions with the largest variance, or `tsne`, which keeps
+            neighbours together (van der Maaten and Hinton, "Visualizing Data using t-SNE", 2008).
+        seed: seed of t-SNE.
 
     Returns:
-        The map; mu itself where it has two dimensions.
+        The map; if mu has only one or two dimensions, mu itself.
     """
     if mu.shape[1] == 2:
         return LatentMap(mu, f"mu of all {len(mu):,} images", ("mu[0]", "mu[1]"))
@@ -144,12 +146,12 @@ def _tsne(mu: NDArray[np.floating], seed: int) -> LatentMap:
     print(f"Computing t-SNE of {len(mu):,} images (--map pca is faster) ...", flush=True)
     perplexity = min(30, (len(mu) - 1) / 3)
     tsne = TSNE(2, init="pca", perplexity=perplexity, random_state=seed, n_jobs=2)
-    title = f"t-SNE of mu, the first {len(mu):,} images: images that are alike lie close together"
+    title = f"t-SNE of mu, the first {len(mu):,} images: similar images are close together"
     return LatentMap(tsne.fit_transform(mu), title)
 
 
 def _pca(mu: NDArray[np.floating]) -> LatentMap:
-    """Returns the map of mu (n, latent_dim) on its two directions of largest variance."""
+    """Returns the map of mu (n, latent_dim) on the two directions with the largest variance."""
     from sklearn.decomposition import PCA
 
     pca = PCA(2, svd_solver="full").fit(mu)
@@ -162,7 +164,7 @@ def _pca(mu: NDArray[np.floating]) -> LatentMap:
 
 
 def draw(path: str, report: Report) -> None:
-    """Draws the picture to the PNG `path`."""
+    """Draws the picture and writes it to the PNG `path`."""
     with plots.figure(path, (14, 12.5), layout="constrained") as figure:
         figure.suptitle(f"Latent space and -ELBO of {report.description}", fontsize=14)
         grid = figure.add_gridspec(3, 2, width_ratios=(5, 4))
@@ -172,14 +174,14 @@ def draw(path: str, report: Report) -> None:
         if report.correct:
             draw_accuracies(axes, report)
         else:
-            # Without labels nothing can be said about classes.
+            # Without labels there are no classes to predict.
             draw_histogram(axes, report.rmse, "RMSE_mean")
         draw_histogram(figure.add_subplot(grid[2, 0]), report.elbo, "-ELBO, nats")
         draw_ranking(figure.add_subplot(grid[2, 1]), report)
 
 
 def draw_map(axes: "Axes", report: Report) -> None:
-    """Draws the map, each image as its digit, and each class's name at its median."""
+    """Draws the map: each image as its digit, and the name of each class at its median."""
     from matplotlib import patheffects
 
     latent = report.latent_map
@@ -189,7 +191,7 @@ def draw_map(axes: "Axes", report: Report) -> None:
     labels = labels[: len(points)]
     for label in np.unique(labels).tolist():
         of_class = points[labels == label]
-        # A digit is its own marker, so that classes are told apart without colour as well.
+        # A digit is its own marker, so that classes can be told apart without colour, too.
         marker = f"${label}$" if label < DIGITS and not report.class_names else "."
         x, y = of_class.T
         axes.scatter(x, y, s=20, marker=marker, color=_colour(label), linewidths=0)
@@ -209,12 +211,12 @@ def draw_map(axes: "Axes", report: Report) -> None:
 
 
 def _colour(label: int) -> str:
-    """Returns the colour of a class; those beyond the tenth share a grey."""
+    """Returns the colour of a class; all classes after the tenth are grey."""
     return plots.CLASS_COLOURS[label] if label < DIGITS else plots.GREY
 
 
 def _draw_ellipse(axes: "Axes", component: "Component") -> None:
-    """Draws a Gaussian of two dimensions as the ellipse of two standard deviations."""
+    """Draws a two-dimensional Gaussian as an ellipse at two standard deviations."""
     from matplotlib import patches
 
     variances, directions = np.linalg.eigh(component.covariance)
@@ -244,27 +246,27 @@ def draw_kld(axes: "Axes", report: Report) -> None:
 
 
 def draw_accuracies(axes: "Axes", report: Report) -> None:
-    """Draws the share of each class that each classifier classifies correctly."""
+    """Draws the percentage of each class that each classifier classifies correctly."""
     assert report.labels is not None, "nothing is correct without labels"
     classes = np.unique(report.labels)
     names = [report.name(label) for label in classes.tolist()]
     looks = (("o", plots.INK), ("s", plots.ACCENT))
     for (classifier, correct), (marker, colour) in zip(report.correct.items(), looks, strict=False):
         shares = [100 * correct[report.labels == label].mean() for label in classes]
-        legend = f"{classifier}: {100 * correct.mean():.1f} % of all"
+        legend = f"{classifier}: {100 * correct.mean():.1f} % of all images"
         axes.plot(names, shares, marker, color=colour, label=legend)
     if max(map(len, names)) > 2:
         axes.tick_params("x", rotation=30)
     axes.set(xlabel="class", ylabel="classified correctly, %")
     axes.set_title("Classes predicted from mu")
     axes.legend(loc="lower left")
-    # Room for the legend below the lowest share.
+    # Room for the legend below the lowest point.
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.35 * (high - low), high)
 
 
 def draw_histogram(axes: "Axes", values: NDArray[np.floating], name: str) -> None:
-    """Draws the distribution of a figure over the images."""
+    """Draws the distribution of a metric over the images."""
     axes.hist(values, bins=80, color=plots.INK)
     axes.set(xlabel=name, ylabel="images")
     quantity, _, unit = name.partition(", ")
@@ -273,7 +275,7 @@ def draw_histogram(axes: "Axes", values: NDArray[np.floating], name: str) -> Non
 
 
 def draw_ranking(axes: "Axes", report: Report) -> None:
-    """Draws the images of lowest and of highest -ELBO."""
+    """Draws the images with the lowest and with the highest -ELBO."""
     order = np.argsort(report.elbo, kind="stable")
     rows = []
     for name, ranked in (("lowest", order), ("highest", order[::-1])):
@@ -283,4 +285,4 @@ def draw_ranking(axes: "Axes", report: Report) -> None:
                 captions = [f"{value:.0f}" for value in report.elbo[which]]
                 rows.append(plots.Row(name, report.images[which], captions))
     plots.show(axes, rows)
-    axes.set_title("Images of lowest and highest -ELBO, with their nats")
+    axes.set_title("Images with the lowest and highest -ELBO, in nats")

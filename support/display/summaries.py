@@ -1,17 +1,17 @@
-"""TensorBoard's event files of one run, in `log/train` and `log/val`, and whose they are.
+"""TensorBoard's event files of one run, in `log/train` and `log/val`, and which run owns them.
 
     claim("log", run_id)
     with Summaries("log") as writer:
         writer.start(step, record)
         writer.scalars("train", step, {"loss_total": 101.5})
 
-Names, in both parts: `objective`, what is minimized, and those in `model.TERMS`. In train alone:
-`learning_rate`. In val alone: `active_units`, and the pictures `reconstructions` and
-`prior_samples`. `tag` puts each in a group, so that TensorBoard opens on the -ELBO and its terms.
+Both parts hold `objective`, which is minimized, and the terms in `model.TERMS`. Only train holds
+`learning_rate`; only val holds `active_units` and the pictures `reconstructions` and
+`prior_samples`. `tag` puts each name in a group, so that TensorBoard shows the -ELBO and its terms
+first.
 
-Written as TensorBoard's own records and summaries. Each file begins with a `SessionLog.START`
-event, at which every loader drops what an interrupted run had written past the point where this
-one resumes.
+The files hold TensorBoard's own records and summaries. Each begins with a `SessionLog.START` event,
+which makes every loader drop what an interrupted run wrote beyond the step where this file begins.
 """
 
 import glob
@@ -51,17 +51,21 @@ def require_free(log_dir: str, run_id: str | None, overwrite: bool) -> None:
 
     Args:
         log_dir: the folder.
-        run_id: of the run that may be there already; None: none may.
-        overwrite: whether another run's event files are to be removed.
+        run_id: the id of the run that may own the folder; None: no run may.
+        overwrite: whether the event files of another run may be removed.
 
     Raises:
-        OtherRunError: the folder belongs to another run, or to an unknown one.
+        OtherRunError: the folder belongs to another run.
+        UserError: the folder belongs to an unknown run.
     """
     if not os.path.lexists(os.path.join(log_dir, OWNER)) and not event_files(log_dir):
         return
     owner = _owner(log_dir)
     if owner is None:
-        raise OtherRunError(f"{log_dir} holds event files of an unknown run")
+        raise UserError(
+            f"{log_dir} holds event files of an unknown run, which --overwrite does not remove: "
+            "choose another --log_dir, or delete them yourself"
+        )
     if owner != run_id and not overwrite:
         raise OtherRunError(f"{log_dir} holds the event files of another run")
 
@@ -73,7 +77,7 @@ def event_files(log_dir: str) -> list[str]:
 
 
 def clear(log_dir: str) -> None:
-    """Removes the event files of a run that is overwritten, and last the mark of its ownership."""
+    """Removes the event files of a run that is overwritten, and last the file that names it."""
     with files.disk_errors(log_dir):
         for path in [*event_files(log_dir), os.path.join(log_dir, OWNER)]:
             if os.path.lexists(path):
@@ -81,7 +85,7 @@ def clear(log_dir: str) -> None:
 
 
 def claim(log_dir: str, run_id: str) -> None:
-    """Marks a free log folder as that of one run."""
+    """Marks a free log folder as belonging to a run."""
     with files.disk_errors(log_dir):
         files.write_json(os.path.join(log_dir, OWNER), {"run_id": run_id})
         for part in PARTS:
@@ -89,7 +93,7 @@ def claim(log_dir: str, run_id: str) -> None:
 
 
 def _owner(log_dir: str) -> str | None:
-    """Returns the run_id of the run that owns a log folder; None where nothing readable says so."""
+    """Returns the run_id of the run that owns a log folder; None if that cannot be read."""
     try:
         with files.open_regular(os.path.join(log_dir, OWNER)) as file:
             return files.read_json(file, OWNER).get("run_id")
@@ -101,7 +105,7 @@ class RunningMeans:
     """Means of the terms of training steps: since the last point of a curve, and over an epoch.
 
     Args:
-        names: of the terms.
+        names: the names of the terms.
         every: steps between two points of a curve.
     """
 
@@ -112,7 +116,7 @@ class RunningMeans:
         self._epoch_sum = np.zeros(len(names))
 
     def state(self) -> dict[str, NDArray]:
-        """Returns the arrays that a save keeps."""
+        """Returns the arrays to save."""
         return {
             "logged": np.asarray(np.int64(self._steps)),
             "log_sum": self._sum.copy(),
@@ -147,7 +151,7 @@ class RunningMeans:
         return points
 
     def end_epoch(self, steps: int) -> dict[str, float]:
-        """Returns the means over an epoch of so many steps, and begins the next epoch."""
+        """Returns the means over an epoch of `steps` steps, and begins the next epoch."""
         means = self._named(self._epoch_sum / steps)
         self._epoch_sum = np.zeros(len(self._names))
         return means
@@ -157,7 +161,7 @@ class RunningMeans:
 
 
 class Summaries:
-    """Writes scalars, pictures and text of a run; closes its files at the end of the block.
+    """Writes scalars, pictures and text of a run; closes the files at the end of the block.
 
     Until `start`, events are kept in memory.
 
@@ -184,8 +188,8 @@ class Summaries:
         """Opens the event files.
 
         Args:
-            step: at which the run began here; points past it are of a part that was lost.
-            record: of the run, which TensorBoard's Text tab shows for a new run.
+            step: the step at which the run starts or resumes; later points belong to a lost part.
+            record: the record of the run; TensorBoard's Text tab shows that of a new run.
         """
         if self._log_dir is None:
             return
@@ -199,10 +203,10 @@ class Summaries:
             self._write(self._log_dir, part, event)
 
     def _begin_file(self, log_dir: str, part: str, first_step: int) -> None:
-        """Opens a new event file, at whose start loaders drop points from `first_step` on.
+        """Opens a new event file, whose start makes loaders drop points from `first_step` on.
 
-        Loaders read files in the order of their names, which begin with the time. Where the clock
-        was set back, the file is named one second after the newest one.
+        Loaders read files in the order of their names, which begin with the time. If the clock was
+        set back, the time in the name is one second after that of the newest file.
         """
         from tensorboard.compat.proto.event_pb2 import SessionLog
         from tensorboard.summary.writer.record_writer import RecordWriter
@@ -218,11 +222,11 @@ class Summaries:
         self._add(part, first_step, session_log=SessionLog(status=SessionLog.START))
 
     def scalars(self, part: str, step: int, values: Mapping[str, float]) -> None:
-        """Writes one point of some curves of a part, by name."""
+        """Writes one point to each curve in `values`, by name."""
         from tensorboard.compat.proto.summary_pb2 import Summary
 
-        # As plain values: EventAccumulator drops nothing at a restart of the tensors that
-        # tf.summary writes.
+        # As simple values: tf.summary writes tensors, which EventAccumulator does not drop at a
+        # restart.
         content = [
             Summary.Value(tag=tag(name), simple_value=value) for name, value in values.items()
         ]
@@ -232,7 +236,7 @@ class Summaries:
         """Writes pictures of digits among the validation summaries, dark ink on white.
 
         Args:
-            step: of the run.
+            step: the step of the run.
             rows_by_name: uint8 (rows, columns, 784) by name.
         """
         from tensorboard.compat.proto.summary_pb2 import Summary
@@ -240,7 +244,7 @@ class Summaries:
         if self._log_dir is None:
             return
         for name, rows in rows_by_name.items():
-            # Of the plain kind, for the same reason as the scalars.
+            # As simple images, for the same reason as the scalars.
             columns, pixels = rows.shape[1:]
             image = _encoded(255 - plots.mosaic(rows.reshape(-1, pixels), columns))
             value = Summary.Value(tag=tag(name), image=image)
@@ -257,7 +261,7 @@ class Summaries:
         self._add("train", 0, summary=text_pb("configuration", "\n".join(lines)))
 
     def flush(self) -> None:
-        """Returns when every event so far would survive a power cut."""
+        """Flushes all events so far to disk, so that they survive a power cut."""
         if self._log_dir is None:
             return
         with files.disk_errors(self._log_dir):
@@ -283,7 +287,7 @@ class Summaries:
 
 
 def _encoded(image: NDArray[np.uint8]) -> object:
-    """Returns a grey image, uint8 (height, width), as TensorBoard's record of a PNG."""
+    """Returns a greyscale image, uint8 (height, width), as TensorBoard's record of a PNG."""
     import tensorflow as tf
     from tensorboard.compat.proto.summary_pb2 import Summary
 

@@ -1,6 +1,6 @@
-"""Locks that keep two runs from writing into one folder, by `filelock`.
+"""Locks that keep two runs from writing to the same folder, by `filelock`.
 
-A lock is freed when its process ends, however it ends; its file stays.
+A lock is released when its process ends, however it ends; the lock file stays.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import filelock
 from support import files
 from support.errors import UserError
 
-# What network file systems answer that have no locks.
+# The errors of network file systems that do not support locks.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP)
 
 
@@ -25,39 +25,39 @@ class FolderLocks:
         self._inodes: dict[str, int] = {}
 
     def acquire(self, folder: str, name: str) -> None:
-        """Creates a folder if need be, proves that it can be written, and locks it.
+        """Creates a folder if necessary, checks that it can be written to, and locks it.
 
         Args:
-            folder: to lock.
-            name: of the lock file in it.
+            folder: the folder to lock.
+            name: the name of the lock file in it.
 
         Raises:
-            UserError: it cannot be written, or another process holds its lock.
+            UserError: it cannot be written to, or another process holds its lock.
         """
         files.writable_folder(folder)
         path = os.path.join(folder, name)
         if os.path.islink(path):
-            raise UserError(f"{path} is a symbolic link, expected a lock file: remove it")
+            raise UserError(f"{path} is a symbolic link, expected a lock file: remove the link")
         try:
             self._held.enter_context(filelock.FileLock(path, blocking=False))
         except filelock.Timeout:
-            advice = "wait for it, or choose another folder"
+            advice = "wait until it ends, or choose another folder"
             raise UserError(f"{folder} is in use by another run: {advice}") from None
         except OSError as error:
             if error.errno not in NO_LOCKS:
                 raise
             print(
-                f"Notice: the file system of {folder} has no locks: make sure that no second run "
-                "uses this folder.",
+                f"Notice: the file system of {folder} does not support locks: make sure that no "
+                "second run uses this folder.",
                 file=sys.stderr,
             )
         if os.path.exists(path):
             self._inodes[path] = os.stat(path).st_ino
 
     def require_held(self) -> None:
-        """Raises a `UserError` where a locked folder was removed or replaced.
+        """Raises a `UserError` if a locked folder was removed or replaced.
 
-        The lock that is held then keeps no other process out.
+        The lock that is held would then not keep other processes out.
         """
         for path, inode in self._inodes.items():
             if not os.path.exists(path) or os.stat(path).st_ino != inode:

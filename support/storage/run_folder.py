@@ -1,10 +1,10 @@
 """The folders of a run: which run they hold, whether it may continue there, and who may write.
 
     with RunFolder("weight_train", "log", identity) as folder:
-        folder.record                        # of the run to continue; None: a new one
+        folder.record                        # of the run to continue; None: a new run
 
-Running the same command twice is safe: an empty folder starts a run, an unfinished run of the same
-configuration continues, a finished one is left alone, and another configuration is refused.
+Running the same command twice is safe: in an empty folder a new run starts; an unfinished run with
+the same configuration continues; a finished one is left alone; another configuration is refused.
 """
 
 import os
@@ -24,13 +24,13 @@ LOG_LOCK = ".log.lock"
 
 
 class Identity(NamedTuple):
-    """What a run in a folder must agree with to be continued.
+    """What a run in a folder must match to be continued.
 
     Attributes:
-        dataset: what it is trained on.
-        architecture: the settings of its network; those that were typed, where given weights
-            bring the network.
-        training: every flag that shapes the result.
+        dataset: the data set that it is trained on.
+        architecture: the settings of its network; if given weights determine the network, only
+            those that the user typed.
+        training: every flag that affects the result.
     """
 
     dataset: records.DatasetRecord
@@ -38,7 +38,7 @@ class Identity(NamedTuple):
     training: Mapping[str, records.Setting]
 
     def settings(self) -> dict[str, Any]:
-        """Returns every setting by the name that a message gives it."""
+        """Returns all settings, by their names in messages."""
         dataset = {"dataset": self.dataset.name, "sha256 of the data": self.dataset.sha256}
         return dataset | dict(self.architecture) | dict(self.training)
 
@@ -49,12 +49,12 @@ def identity_of(record: records.RunRecord) -> Identity:
 
 
 def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> None:
-    """Raises an `OtherRunError` that names the first setting in which a run is not the wanted one.
+    """Raises an `OtherRunError` about the first setting in which a run is not the wanted one.
 
     Args:
-        record: of the run in `folder`.
-        wanted: what it must agree with.
-        folder: for the message.
+        record: the record of the run in `folder`.
+        wanted: what it must match.
+        folder: the folder, for the message.
     """
     held = identity_of(record).settings()
     for name, value in wanted.settings().items():
@@ -63,37 +63,37 @@ def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> No
                 f"{folder} holds a run of an older version, which had no setting {name}"
             )
         if _differ(held[name], value):
-            raise OtherRunError(f"{folder} holds another run, with {_both(name, held, value)}")
+            raise OtherRunError(f"{folder} holds another run: {_both(name, held, value)}")
 
 
 def _differ(held: Any, wanted: Any) -> bool:
-    """Whether two settings are not the same: 1, 1.0 and true are three."""
+    """Whether two settings differ; 1, 1.0 and true all differ from each other."""
     return held != wanted or type(held) is not type(wanted)
 
 
 def _both(name: str, held: Mapping[str, Any], wanted: Any) -> str:
-    """Returns a setting as it is held and as this run has it, for a message."""
+    """Returns the part of a message that gives a setting as held and as in this run."""
     theirs, ours = cli.as_typed(held[name]), cli.as_typed(wanted)
-    return f"{name} {theirs:.80} where this run has {ours:.80}"
+    return f"its {name} is {theirs:.80}, but this run has {ours:.80}"
 
 
 class RunFolder:
     """The weights folder and the log folder of one run.
 
     Args:
-        path: of the weights folder.
-        log_dir: of TensorBoard's event files.
-        identity: of the run that is to begin or to continue there.
-        overwrite: begin again, whatever is there.
+        path: the weights folder.
+        log_dir: the folder of TensorBoard's event files.
+        identity: the identity of the run that is to start or continue there.
+        overwrite: start again, whatever is there.
         writes: False for a worker that is not the chief: it only reads, and takes no locks.
 
     Attributes:
-        record: of the run to continue; None: a new one.
+        record: the record of the run to continue; None: a new run.
         given: the weights that a new run starts from; None: random ones.
-        saves: for writing.
+        saves: writes the saves.
 
     Raises:
-        UserError: the folders hold another run, or a damaged one. No folder is created by then.
+        UserError: the folders hold another run, or a damaged one. No folder has been created then.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class RunFolder:
 
     @property
     def finished(self) -> bool:
-        """Whether the run is done and its weights lie at the top of the folder."""
+        """Whether the run is finished, with its weights at the top of the folder."""
         return self.record is not None and self.record.finished
 
     @property
@@ -128,7 +128,9 @@ class RunFolder:
     def _examine(self) -> None:
         """Finds the run to continue, and refuses another one."""
         if os.path.isfile(self.path):
-            raise UserError(f"{self.path} is a file, expected a folder: choose another name")
+            raise UserError(
+                f"{self.path} is a file, expected a folder: choose another --save_weight_dir"
+            )
         self.record = None if self.overwrite else weights.read_record(self.path)
         if self.record is not None:
             self._require_in_place(self.record)
@@ -145,7 +147,7 @@ class RunFolder:
         return self.given.record.architecture if self.given else None
 
     def _require_in_place(self, record: records.RunRecord) -> None:
-        """Raises where somebody has given a save the name of finished weights, or the reverse."""
+        """Raises a `UserError` if a save has the name of finished weights, or the reverse."""
         finished = weights_file.finished_path(self.path)
         save = weights_file.save_path(self.path, record.step)
         if record.finished and not os.path.exists(finished):
@@ -161,18 +163,24 @@ class RunFolder:
             source: a folder or file with weights.
 
         Raises:
-            UserError: they lie in this folder, or are not those of the wanted network.
+            UserError: the weights are in this folder, or do not fit the wanted network.
         """
         inside, outside = os.path.realpath(source), os.path.realpath(self.path)
         if inside == outside or inside.startswith(os.path.join(outside, "")):
-            raise UserError(f"{source} lies in {self.path}, where the new run goes: choose another")
+            raise UserError(
+                f"{source} is in {self.path}, the folder of the new run: choose another "
+                "--save_weight_dir"
+            )
         if self.record is not None:
             return
         self.given = weights.read(source)
         held = self.given.record.architecture._asdict()
         for name, value in self._identity.architecture.items():
             if _differ(held[name], value):
-                raise UserError(f"{source} has {_both(name, held, value)}")
+                raise UserError(
+                    f"{source} does not fit: {_both(name, held, value)}: leave out --{name}, or "
+                    "choose other weights"
+                )
 
     def __enter__(self) -> "RunFolder":
         if not self.writes:
@@ -182,7 +190,7 @@ class RunFolder:
             # The curves of a finished run may have been moved; nothing is written there.
             if not self.finished:
                 self._lock(self.log_dir, LOG_LOCK)
-            # Another run may have come between the first look and the locks.
+            # Another run may have started between the first check and the locks.
             self._examine()
         except BaseException:
             self._locks.release()
@@ -198,31 +206,33 @@ class RunFolder:
         self._locks.release()
 
     def report_finished(self) -> None:
-        """Says that the run is done, and removes saves that a kill may have left."""
+        """Prints that the run is finished, and removes saves that a kill may have left behind."""
         with self:
-            # Under the lock the folder was examined again.
+            # The folder was examined again, under the lock.
             if self.record is None or not self.finished:
-                raise UserError(f"{self.path} has just been changed: give the command again")
+                raise UserError(
+                    f"{self.path} was just changed by another process: run the command again"
+                )
             if self.writes:
                 self.saves.remove_all()
-        print(f"{self.path} holds this run, finished after {self.record.epochs_done} epochs.")
+        print(f"{self.path} holds this run, which finished after {self.record.epochs_done} epochs.")
         print("There is nothing to do.")
 
     @property
     def holds_earlier_run(self) -> bool:
-        """Whether there are weights that `--overwrite` is to replace."""
+        """Whether there are weights for `--overwrite` to replace."""
         finished = weights_file.finished_path(self.path)
         found = os.path.exists(finished) or bool(weights_file.saved_steps(self.path))
         return self.overwrite and found
 
     def read(self, training_like: Mapping[str, Any]) -> Weights:
-        """Returns the newest good save of this run.
+        """Returns the newest undamaged save of this run.
 
         Args:
-            training_like: as `validation.read` takes it.
+            training_like: see `validation.read`.
 
         Raises:
-            UserError: it is damaged, or of another run.
+            UserError: it is damaged, or belongs to another run.
         """
         found = weights.read(self.path, training_like=training_like)
         require_same(found.record, self._identity, self.path)

@@ -1,10 +1,10 @@
-"""The newest good weights of a folder, and Python's way to them.
+"""The newest undamaged weights of a folder, and how to load them from Python.
 
     from support.storage import weights
-    vae, record = weights.load("better_weight")        # a model.VAE, and what run.json says of it
+    vae, record = weights.load("better_weight")        # a model.VAE, and the contents of run.json
 
-A finished folder has `vae.keras` at its top. In that of a run in progress, the newest save that
-is not damaged counts.
+The folder of a finished run has `vae.keras` at its top. In that of an unfinished run, the newest
+undamaged save is used.
 """
 
 import os
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     import model
 
-# How often a reader looks again where a save vanished before it was opened, and how long it waits.
+# How often a reader tries again after a save vanished before it was opened, and its pause.
 ATTEMPTS = 20
 PAUSE_SECONDS = 0.01
 
@@ -33,10 +33,10 @@ Read = TypeVar("Read")
 
 
 def load(where: str) -> "tuple[model.VAE, records.RunRecord]":
-    """Loads the newest good weights; this imports TensorFlow.
+    """Loads the newest undamaged weights; this imports TensorFlow.
 
     Args:
-        where: a weights folder, or a `.keras` file of one.
+        where: a weights folder, or a `.keras` file in one.
 
     Returns:
         The model with its weights, and the record of its run.
@@ -73,13 +73,13 @@ def fill(vae: "model.VAE", found: Weights) -> None:
 
 
 def read_record(where: str) -> records.RunRecord | None:
-    """Returns the record of the newest good weights; None where there are none at all.
+    """Returns the record of the newest undamaged weights; None if there are no weights at all.
 
     Args:
-        where: a weights folder, or a `.keras` file of one.
+        where: a weights folder, or a `.keras` file in one.
 
     Raises:
-        UserError: there are some, and none can be read.
+        UserError: there are weights, but none of them can be read.
     """
     return _newest(where, validation.read_record)
 
@@ -89,11 +89,11 @@ def read(
     parts: Sequence[str] = weights_file.PARTS,
     training_like: Mapping[str, NDArray] | None = None,
 ) -> Weights:
-    """Reads the newest good weights, and prints a notice for each damaged save that is skipped.
+    """Reads the newest undamaged weights, and prints a notice for each damaged save it skips.
 
     Args:
-        where: a weights folder, or a `.keras` file of one.
-        parts, training_like: as `validation.read` takes them.
+        where: a weights folder, or a `.keras` file in one.
+        parts, training_like: see `validation.read`.
 
     Raises:
         UserError: there are none, or they are damaged.
@@ -108,7 +108,9 @@ def read(
 
 
 def _print_notice(error: UserError) -> None:
-    print(f"Notice: {error}; the save before it is used.", file=sys.stderr)
+    # Without the advice at the end of the message: nothing has to be done.
+    problem = str(error).rpartition(": ")[0] or str(error)
+    print(f"Notice: {problem}; the previous save is used instead.", file=sys.stderr)
 
 
 def _newest(
@@ -116,15 +118,15 @@ def _newest(
     read_file: Callable[[str], Read],
     notify: Callable[[UserError], None] = lambda _: None,
 ) -> Read | None:
-    """Returns what `read_file` returns for the newest good weights; None where there are none.
+    """Returns what `read_file` returns for the newest undamaged weights; None if there are none.
 
     A run may finish, or drop an older save, between the listing of its files and the opening of
     one: then its files are listed again.
 
     Args:
-        where: a weights folder, or a `.keras` file of one.
+        where: a weights folder, or a `.keras` file in one.
         read_file: function of a path.
-        notify: called with what is wrong with a damaged save that is skipped.
+        notify: called with the error of each damaged save that is skipped.
     """
     if os.path.isfile(where) and not where.endswith(".keras"):
         advice = "choose a folder that train.py wrote, or the .keras file in it"

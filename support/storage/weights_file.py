@@ -1,15 +1,15 @@
-"""What a weights file holds, where its arrays lie in it, and how it is written.
+"""What a weights file holds, where its arrays are, and how it is written.
 
-A `.keras` file is a zip, stored uncompressed. Keras's own members make it load anywhere without
-this repository; beside them lie ours, which Keras ignores:
+A `.keras` file is an uncompressed zip archive. It holds Keras's own members, so that it can be
+loaded without this repository, and members of ours, which Keras ignores:
 
     metadata.json, config.json, model.weights.h5     Keras's: the network and its weights
     run.json                                         records.RunRecord, and the list of members
-    training.npz                                     in saves on the way: optimizer, running sums
+    training.npz                                     in unfinished runs: optimizer, running sums
     prior.npz                                        in finished weights: the fitted prior
 
-`vae.keras` at the top of a weights folder means that its run is finished. Before that, its saves
-are `checkpoint/step-NNNNNNNNN.keras`.
+`vae.keras` at the top of a weights folder means that the run is finished. Until then, its saves are
+`checkpoint/step-NNNNNNNNN.keras`.
 """
 
 import io
@@ -52,7 +52,7 @@ class Place(NamedTuple):
 
 
 def finished_path(folder: str) -> str:
-    """Returns the path of the file that makes a weights folder a finished one."""
+    """Returns the path of the file that holds the weights of a finished run."""
     return os.path.join(folder, FINISHED)
 
 
@@ -62,7 +62,7 @@ def save_path(folder: str, step: int) -> str:
 
 
 def saved_steps(folder: str) -> list[int]:
-    """Returns the steps that a weights folder has saves of, ascending."""
+    """Returns the steps whose saves are in a weights folder, ascending."""
     try:
         entries = list(os.scandir(os.path.join(folder, CHECKPOINTS)))
     except (FileNotFoundError, NotADirectoryError):
@@ -72,9 +72,9 @@ def saved_steps(folder: str) -> list[int]:
 
 
 def places(architecture: records.Architecture) -> dict[str, list[Place]]:
-    """Returns where Keras keeps each array of a network, in its order of weights, by part.
+    """Returns where Keras keeps the arrays of each part of a network, in Keras's order of weights.
 
-    The paths do not depend on the names of layers: Keras numbers models and layers of one kind.
+    The paths do not depend on the names of layers: Keras numbers models and layers of each kind.
     """
     hidden = architecture.hidden_units
     widths = {
@@ -104,20 +104,20 @@ def write(
     """Writes one weights file, atomically.
 
     Args:
-        path: ends in `.keras`; a file of that name is replaced.
+        path: the path, which ends in `.keras`; an existing file is replaced.
         vae: the model.
-        record: of its run.
+        record: the record of its run.
         training: the arrays of `training.npz`; None: without it.
         prior: the fitted prior; None: without it.
-        before_commit: as `files.write_whole` takes it.
+        before_commit: see `files.write_whole`.
 
     Raises:
         UserError: the file cannot be written.
-        ValueError: the record is one that no reader would accept.
+        ValueError: readers would reject the record.
     """
     _require_clock(path)
     content = record.to_json()
-    # As readers see it, tuples and all.
+    # Checked in the form in which readers see it, with lists instead of tuples.
     records.RunRecord.from_json(json.loads(files.as_json(content)))
     _use_plain_initializers(vae)
 
@@ -131,13 +131,13 @@ def write(
             members = [*archive.namelist(), RUN]
             archive.writestr(RUN, files.as_json(content | {"members": members}))
 
-    # h5py raises RuntimeError where a disk is full.
+    # h5py raises RuntimeError if the disk is full.
     with files.disk_errors(path, also=(RuntimeError,)):
         files.write_whole(path, fill, before_commit)
 
 
 def _require_clock(path: str) -> None:
-    """Raises where the clock shows a year that a zip file cannot hold."""
+    """Raises a `UserError` if the clock shows a year that a zip archive cannot hold."""
     year = time.localtime().tm_year
     if not 1980 <= year < 2108:
         raise UserError(
@@ -155,7 +155,7 @@ def _npz(arrays: Mapping[str, NDArray]) -> bytes:
 def _use_plain_initializers(vae: "model.VAE") -> None:
     """Replaces the kernels' initializer, which a saved model does not need.
 
-    Keras 3.13 and 3.14 cannot read how 3.15 writes the default one.
+    Keras 3.13 and 3.14 cannot read the default one as 3.15 writes it.
     """
     import keras
 

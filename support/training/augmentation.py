@@ -1,6 +1,6 @@
 """Elastic distortion and Bernoulli samples of training images, resampled at every step.
 
-What is random depends on (seed, step, position in the batch) alone: see support/noise.py.
+The random numbers depend only on (seed, step, position in the batch): see support/noise.py.
 """
 
 import numpy as np
@@ -9,27 +9,28 @@ import tensorflow as tf
 from support import noise
 from support.datasets.types import PIXELS, SIDE
 
-# Displacements are drawn at a grid of 4x4 points of the image.
+# Displacements are drawn for a grid of 4x4 points in the image.
 GRID_POINTS = 4
-# Standard deviation, in pixels, of the Gaussian by which a displacement falls off around its point.
+# The effect of a displacement falls off around its grid point like a Gaussian with this standard
+# deviation, in pixels.
 FALL_OFF = 6
-# Interpolation blurs: without more contrast the pixels of MNIST's distorted images have 1.6 times
-# the mean entropy of the others, with it the same.
+# Interpolation blurs: the mean entropy of a pixel in MNIST's distorted images is 1.6 times that in
+# undistorted ones. This contrast makes them equal.
 CONTRAST = 1.4
-# Per image: two displacements a point, and one number that decides whether it is distorted at all.
+# Per image: two for each grid point, and one that decides whether the image is distorted at all.
 UNIFORM_NUMBERS = 2 * GRID_POINTS**2 + 1
 
 
 def elastic(
     images: tf.Tensor, displacement: float, share: tf.Tensor, seed: int, steps: tf.Tensor
 ) -> tf.Tensor:
-    """Distorts a share of the images of several steps, as other hands would have written them.
+    """Distorts a fraction of the images of several steps, to resemble other people's handwriting.
 
     Args:
         images: float32 (steps, batch, 784) in [0, 1].
-        displacement: as `distorted` takes it.
-        share: of the images of each step that are distorted, float32 (steps,) in [0, 1].
-        seed: of the random numbers.
+        displacement: see `distorted`.
+        share: the fraction of each step's images to distort, float32 (steps,) in [0, 1].
+        seed: seed of the random numbers.
         steps: the number of each step in the run, int32 (steps,).
 
     Returns:
@@ -41,7 +42,7 @@ def elastic(
         lambda step: noise.uniform([batch, UNIFORM_NUMBERS], seed, noise.ELASTIC, step), steps
     )
     uniform = tf.reshape(uniform, [-1, UNIFORM_NUMBERS])
-    # Compiled: of some thirty operations on each pixel, XLA makes one pass.
+    # Compiled, since XLA fuses about thirty operations per pixel into a single pass.
     compiled = tf.function(distorted, jit_compile=True, autograph=False)
     return tf.reshape(compiled(flat, displacement, tf.repeat(share, batch), uniform), images.shape)
 
@@ -56,13 +57,14 @@ def distorted(
 
     Args:
         images: float32 (n, 784) in [0, 1].
-        displacement: the largest at each grid point, in pixels and in each direction; those of
-            neighbouring points add up.
-        share: of the images that are distorted, a number or (n,); the others stay as they are.
+        displacement: the largest displacement of a grid point in each direction, in pixels; those
+            of neighbouring points add up.
+        share: the probability that an image is distorted, a number or (n,); other images do not
+            change.
         uniform: random numbers in [0, 1), float32 (n, UNIFORM_NUMBERS).
 
     Returns:
-        float32 (n, 784) in [0, 1]; what comes from outside of an image is dark.
+        float32 (n, 784) in [0, 1]; everything outside of an image counts as dark.
     """
     to_right, down = tf.split(displacement * (2 * uniform[:, :-1] - 1), 2, axis=1)
     pixel_rows, pixel_columns = np.indices((SIDE, SIDE), np.float32).reshape(2, -1)
@@ -74,23 +76,23 @@ def distorted(
 
 
 def _field(pixel_rows: np.ndarray, pixel_columns: np.ndarray) -> np.ndarray:
-    """Returns by how much each grid point's displacement moves each pixel, float32 (16, 784)."""
+    """Returns how strongly each grid point's displacement moves each pixel, float32 (16, 784)."""
     grid = np.linspace(3, SIDE - 4, GRID_POINTS)
     squares = [(pixel_columns - x) ** 2 + (pixel_rows - y) ** 2 for x in grid for y in grid]
     return np.exp(np.asarray(squares, np.float32) / (-2 * FALL_OFF**2))
 
 
 def _interpolated(images: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor) -> tf.Tensor:
-    """Returns the values of images at places between pixels, by linear interpolation.
+    """Returns the values of images at positions between pixels, by linear interpolation.
 
     Args:
         images: float32 (n, 784).
-        columns, rows: the place from which each pixel takes its value, float32 (n, 784).
+        columns, rows: the position from which each pixel takes its value, float32 (n, 784).
 
     Returns:
         float32 (n, 784)
     """
-    # A frame of dark pixels around each image stands for all that lies outside.
+    # A frame of dark pixels around each image stands for everything outside of it.
     side = SIDE + 2
     framed = tf.pad(tf.reshape(images, [-1, SIDE, SIDE]), [[0, 0], [1, 1], [1, 1]])
     framed = tf.reshape(framed, [-1])
@@ -108,11 +110,11 @@ def _interpolated(images: tf.Tensor, columns: tf.Tensor, rows: tf.Tensor) -> tf.
 
 
 def bernoulli(images: tf.Tensor, seed: int, steps: tf.Tensor) -> tf.Tensor:
-    """Returns a Bernoulli sample of the grey values of the images of several steps.
+    """Returns a Bernoulli sample of the images of several steps.
 
     Args:
-        images: float32 (steps, batch, 784) in [0, 1].
-        seed: of the random numbers.
+        images: float32 (steps, batch, 784) in [0, 1], the probabilities of 1.
+        seed: seed of the random numbers.
         steps: the number of each step in the run, int32 (steps,).
 
     Returns:

@@ -1,4 +1,4 @@
-"""The configuration of a run: its flags, with every default resolved."""
+"""The configuration of a run: its flags, with every default filled in."""
 
 import dataclasses
 from collections.abc import Collection
@@ -14,14 +14,14 @@ from support.storage.run_folder import Identity
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Everything that shapes the result of a run beside the images themselves.
+    """Everything that affects the result of a run, apart from the images themselves.
 
-    Attributes without a description have the meaning of the flag of that name in train.py. All but
-    the first two are the `training` settings of `run.json`.
+    Attributes that are not described here mean the same as the flag of that name in train.py. All
+    but the first two are the `training` settings of `run.json`.
 
     Attributes:
         architecture: the network.
-        training_images: how many there are.
+        training_images: the number of training images.
         warm_start: whether the run starts from given weights.
     """
 
@@ -48,7 +48,7 @@ class Config:
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of whole batches that the training images make."""
+        """The number of whole batches in the training images."""
         return self.training_images // self.batch_size
 
     @property
@@ -76,12 +76,12 @@ class Config:
         return values
 
     def identity(self, dataset: Dataset, given: Collection[str]) -> Identity:
-        """Returns what a run in a folder must agree with to be continued.
+        """Returns what a run in a folder must match to be continued.
 
         Args:
-            dataset: to train on.
-            given: names of the flags that the user typed. A run from given weights has their
-                network, with which only typed flags must agree.
+            dataset: the data set to train on.
+            given: names of the flags that the user typed. A run that starts from given weights has
+                their network, which only has to match the flags that were typed.
         """
         network: dict[str, Any] = self.architecture._asdict()
         if self.warm_start:

@@ -1,4 +1,4 @@
-"""AdamW as it is used here: decoupled weight decay of kernels alone."""
+"""AdamW with its decoupled weight decay applied to kernels only."""
 
 from collections.abc import Sequence
 
@@ -11,12 +11,13 @@ def adamw(
     weight_decay: float = 0.0,
     beta_2: float = 0.999,
 ) -> keras.optimizers.AdamW:
-    """Returns Keras's AdamW (Loshchilov and Hutter 2019, algorithm 2), built for some variables.
+    """Returns Keras's AdamW (Loshchilov and Hutter 2019, algorithm 2), built for the variables.
 
     Args:
-        variables: that it is to update.
-        learning_rate: a number, or a schedule of it.
-        weight_decay: each step takes learning_rate * weight_decay of each kernel, and of no bias.
+        variables: the variables to update.
+        learning_rate: a number or a schedule.
+        weight_decay: each step subtracts learning_rate * weight_decay * kernel from each kernel;
+            biases do not decay.
         beta_2: decay rate of the running mean of squared gradients.
     """
     optimizer = keras.optimizers.AdamW(learning_rate, weight_decay=weight_decay, beta_2=beta_2)

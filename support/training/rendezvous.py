@@ -1,10 +1,10 @@
 """How the workers of a run find each other: TF_CONFIG, and a greeting before TensorFlow starts.
 
     cluster = from_environment("auto")         # a Cluster, or None for one machine
-    greet(cluster, timeout=120)                # returns once every worker is there
+    greet(cluster, timeout=120)                # returns once all workers are there
 
-TensorFlow's own constructor waits more than ten minutes for a worker that is missing, and cannot
-be interrupted. So the workers first tell each other that they are there, over plain sockets.
+The constructor of TensorFlow's strategy waits for a missing worker for more than ten minutes, and
+cannot be interrupted. So the workers first contact each other over plain sockets.
 """
 
 import contextlib
@@ -41,8 +41,8 @@ class Cluster:
     """The workers of a run.
 
     Attributes:
-        addresses: of all workers, the chief's first.
-        index: of this worker.
+        addresses: the addresses of all workers, the chief's first.
+        index: the index of this worker.
     """
 
     addresses: tuple[Address, ...]
@@ -50,59 +50,64 @@ class Cluster:
 
 
 def from_environment(strategy: str) -> Cluster | None:
-    """Reads the environment variable TF_CONFIG where the strategy is for many machines.
+    """Reads the environment variable TF_CONFIG if the strategy can use several machines.
 
     Args:
-        strategy: as `--strategy` names it.
+        strategy: the value of `--strategy`.
 
     Returns:
         The cluster; None for one machine.
 
     Raises:
-        UserError: TF_CONFIG is needed and missing, or does not describe a cluster of workers.
+        UserError: TF_CONFIG is needed but missing, or does not describe a cluster of workers.
     """
     text = os.environ.get("TF_CONFIG", "")
     if strategy == "multi_worker" and not text:
-        raise UserError("the strategy multi_worker needs the environment variable TF_CONFIG")
+        raise UserError(
+            f"--strategy multi_worker needs the environment variable TF_CONFIG, which is not "
+            f"set: {EXPECTED}"
+        )
     if strategy not in ("auto", "multi_worker") or not text:
         return None
     try:
         return _parsed(json.loads(text))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise UserError(f"TF_CONFIG cannot be used ({error!r:.200}): {EXPECTED}") from error
+        is_missing = isinstance(error, KeyError)
+        reason = f"the key {error} is missing" if is_missing else str(error)
+        raise UserError(f"TF_CONFIG cannot be used ({reason:.200}): {EXPECTED}") from error
 
 
 def _parsed(content: dict) -> Cluster:
-    """Returns the cluster that the content of TF_CONFIG describes; raises where it is none."""
+    """Returns the cluster that the content of TF_CONFIG describes; raises if it is not one."""
     cluster, task = content["cluster"], content["task"]
     if set(cluster) != {"worker"} or task.get("type") != "worker":
-        raise ValueError("no worker of a cluster of workers")
+        raise ValueError("all tasks of the cluster must be of type worker")
     addresses = []
     for text in cluster["worker"]:
         host, _, port = text.rpartition(":")
-        # IPv6 and its brackets were not tried.
+        # IPv6 addresses in brackets are refused, since they were never tried.
         if not re.fullmatch(r"[A-Za-z0-9_.-]+", host) or not re.fullmatch("[0-9]{1,5}", port):
-            raise ValueError(f"no address of a worker: {text!r:.80}")
+            raise ValueError(f"{text!r:.80} is not host:port")
         if not 0 < int(port) < 65536:
-            raise ValueError(f"no port from 1 to 65535: {text!r:.80}")
+            raise ValueError(f"the port in {text!r:.80} is not from 1 to 65535")
         addresses.append(Address(host, int(port)))
     if len(set(addresses)) < len(addresses):
         raise ValueError("two workers have the same address")
     index = int(task["index"])
     if not 0 <= index < len(addresses):
-        raise ValueError(f"no worker has the index {index}")
+        raise ValueError(f"there is no worker with index {index}")
     return Cluster(tuple(addresses), index)
 
 
 def greet(cluster: Cluster, timeout: float) -> None:
-    """Returns once every worker is there: each tells the chief, which then tells all.
+    """Returns once all workers are there: each contacts the chief, which then answers them all.
 
     Args:
-        cluster: of this worker.
-        timeout: seconds.
+        cluster: the cluster of this worker.
+        timeout: seconds to wait.
 
     Raises:
-        UserError: one has not come within `timeout`, or the chief's port is in use.
+        UserError: a worker is missing after `timeout` seconds, or the chief's port is in use.
     """
     deadline = time.monotonic() + timeout
     if cluster.index == 0:
@@ -122,13 +127,15 @@ def greet(cluster: Cluster, timeout: float) -> None:
 
 
 def _gather(cluster: Cluster, deadline: float) -> None:
-    """Waits for all other workers to call at the chief's address, then answers them."""
+    """Waits until all other workers have contacted the chief, then answers them."""
     chief = cluster.addresses[0]
     try:
         server = socket.create_server(("", chief.port))
     except OSError as error:
-        reason = f"{chief} is no free port of this machine ({error.strerror})"
-        raise UserError(f"TF_CONFIG: {reason}") from error
+        raise UserError(
+            f"TF_CONFIG: cannot listen on {chief} ({error.strerror}): choose a free port of this "
+            "machine"
+        ) from error
     waiting: dict[int, socket.socket] = {}
     expected = {_introduction(cluster, i): i for i in range(1, len(cluster.addresses))}
     with server, contextlib.ExitStack() as connections:
@@ -138,10 +145,10 @@ def _gather(cluster: Cluster, deadline: float) -> None:
                 connection, _ = server.accept()
             except TimeoutError:
                 absent = sorted(set(expected.values()) - set(waiting))
-                raise _absent([cluster.addresses[i] for i in absent], "never came") from None
+                raise _absent([cluster.addresses[i] for i in absent], "never connected") from None
             connections.enter_context(connection)
             connection.settimeout(0.5)
-            # A visitor that says nothing or something else, or hangs up, is no worker.
+            # A client that says nothing or something else, or hangs up, is not a worker.
             with contextlib.suppress(OSError):
                 index = expected.get(connection.recv(100))
                 if index is not None:
@@ -159,4 +166,7 @@ def _introduction(cluster: Cluster, index: int) -> bytes:
 
 def _absent(addresses: Sequence[Address], how: str) -> UserError:
     names = ", ".join(map(str, addresses))
-    return UserError(f"the workers in TF_CONFIG did not all come in time: {names:.400} {how}")
+    return UserError(
+        f"timed out waiting for workers in TF_CONFIG: {names:.400} {how}: start all workers, or "
+        "raise --cluster_timeout"
+    )

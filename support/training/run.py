@@ -1,7 +1,7 @@
-"""What surrounds the training loop: where the run stands, saves, summaries, progress, signals.
+"""What surrounds the training loop: the state of the run, saves, summaries, progress, signals.
 
-The loop in train.py talks to a `Run` at two points, as Keras talks to its callbacks: after each
-call of several steps, and after each epoch.
+The loop in train.py calls a `Run` at two points, as Keras calls its callbacks: after each call of
+several steps, and after each epoch.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ from support.training.selection import BestEpoch
 from support.training.signals import Signals
 from support.training.workers import Workers
 
-# Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
+# Epochs between two pictures of the same digits in TensorBoard; the last epoch always has one.
 PICTURE_EPOCHS = 5
 # The terms of each step that the curves show.
 TERM_NAMES = ("objective", *model.TERMS)
@@ -42,15 +42,15 @@ class Run:
     """A run in progress; a context manager.
 
     Args:
-        config: of the run.
-        dataset: that it is trained on.
-        folder: where it lives, entered already.
-        workers: that share it.
-        log_every: steps between two points of a train curve.
+        config: the run's configuration.
+        dataset: the data set that it is trained on.
+        folder: its folders, already entered as a context.
+        workers: the workers that share it.
+        log_every: steps between two points of a training curve.
         save_every: seconds between two saves.
 
     Attributes:
-        workers: that share it.
+        workers: the workers that share it.
         step: how many steps are done.
     """
 
@@ -99,11 +99,11 @@ class Run:
         optimizer: keras.optimizers.Optimizer,
         learning_rate: LearningRate,
     ) -> None:
-        """Makes the first save of a new run, then loads the newest save, whoever wrote it.
+        """Makes the first save of a new run, then loads the newest save, new or old.
 
         Args:
-            vae, optimizer: both built; filled from the save.
-            learning_rate: its schedule, for the curve.
+            vae, optimizer: both built; they are filled from the save.
+            learning_rate: the schedule, for the curve of the learning rate.
 
         Raises:
             UserError: the save is damaged, or not all workers see the same one.
@@ -123,7 +123,7 @@ class Run:
             self._resume()
 
     def _make_first_save(self) -> None:
-        """Saves step 0 of a new run, after the removal of what `--overwrite` replaces."""
+        """Saves step 0 of a new run, after removing what `--overwrite` replaces."""
         if self._folder.record is None and self.workers.chief:
             if self._folder.overwrite:
                 self._folder.saves.remove_earlier_run()
@@ -132,7 +132,7 @@ class Run:
         self.workers.wait()
 
     def _resume(self) -> None:
-        """Loads the newest save, whoever wrote it, and makes the log folder this run's own."""
+        """Loads the newest save, and marks the log folder as this run's own."""
         self._require_same_save()
         self._load()
         log_dir = self._folder.log_dir
@@ -140,7 +140,7 @@ class Run:
             if self.step and not summaries.event_files(log_dir):
                 print(
                     f"Notice: {log_dir} holds no event files of the first {self.step} steps of "
-                    "this run: its curves begin here."
+                    "this run: its curves begin at this step."
                 )
             if self.step:
                 done = self.step / self._config.steps_per_epoch
@@ -149,10 +149,10 @@ class Run:
             summaries.claim(log_dir, self._record.run_id)
 
     def _replace_earlier_run(self) -> None:
-        """Replaces the earlier run by the first save of this one, as `--overwrite` asks.
+        """Replaces the earlier run with the first save of this one, as `--overwrite` asks.
 
-        Not before there is something to replace it with: until then the earlier weights stay as
-        they are. A kill in here leaves the weights of either run.
+        Until there is something to replace them with, the earlier weights stay as they are. If the
+        process is killed in here, the weights of one of the two runs remain.
         """
         self._waits_to_replace = False
         summaries.clear(self._folder.log_dir)
@@ -163,12 +163,13 @@ class Run:
         self._folder.saves.remove_earlier_run(kept_step=self.step)
 
     def _require_same_save(self) -> None:
-        """Raises where the workers do not all see the same newest save."""
+        """Raises a `UserError` if the workers do not all see the same newest save."""
         found = weights.read_record(self._folder.path)
         run_id, step = (found.run_id, found.step) if found else ("0", 0)
         self.workers.require_same(
             (int(run_id[:12], 16), step),
-            f"{self._folder.path} is not one folder that all workers see, or their flags differ",
+            f"the workers do not see the same run in {self._folder.path}: use a folder that all of "
+            "them share, and give all of them the same flags",
         )
 
     def _load(self) -> None:
@@ -191,7 +192,7 @@ class Run:
             self._best.restore(training)
 
     def _training_arrays(self) -> dict[str, NDArray]:
-        """Returns what a save needs beside weights to be continued."""
+        """Returns what a save needs besides the weights so that the run can be continued."""
         store: dict[str, object] = {}
         self._optimizer.save_own_variables(store)
         optimizer = {f"optimizer_{name}": np.asarray(value) for name, value in store.items()}
@@ -204,11 +205,11 @@ class Run:
         """Yields the batches of the current epoch that are not done yet, several at a time.
 
         Args:
-            batches: of the whole epoch, (steps_per_epoch, batch).
-            steps_per_call: the most that one call takes.
+            batches: all batches of the epoch, (steps_per_epoch, batch).
+            steps_per_call: the largest number of batches that one call takes.
         """
         if self._progress is None:
-            # Everything is compiled: from now on time counts, on the screen and in TensorBoard.
+            # Everything is compiled: the clocks of the progress bar and of TensorBoard start now.
             self._progress = self._resources.enter_context(self._new_progress())
             if not self._waits_to_replace:
                 self._summaries.start(self.step, self._record)
@@ -222,14 +223,14 @@ class Run:
         )
 
     def after_steps(self, terms: Mapping[str, NDArray[np.float64]]) -> None:
-        """Checks and records several steps, and saves where a save is due or Ctrl-C was pressed.
+        """Checks and records several steps, and saves if a save is due or Ctrl-C was pressed.
 
         Args:
             terms: the mean of each term in each step, (steps,) by name.
 
         Raises:
-            NotFiniteError: a loss is not finite.
-            Interrupted: a signal came; everything is saved.
+            NotFiniteError: a loss is NaN or infinite.
+            Interrupted: a signal has arrived, and the run is saved.
         """
         objective = terms["objective"]
         if not np.isfinite(objective).all():
@@ -238,9 +239,9 @@ class Run:
             rate = float(self._learning_rate(step - 1))
             self._summaries.scalars("train", step, means | {"learning_rate": rate})
         self.step += len(objective)
-        assert self._progress is not None  # `remaining` has made it
+        assert self._progress is not None  # `remaining` has created it
         self._progress.update(self.step, terms["loss_total"][-1])
-        # At the end of an epoch, after_epoch saves: with the validation.
+        # At the end of an epoch, after_epoch saves, so that the validation is included.
         if self.step % self._config.steps_per_epoch:
             if self._waits_to_replace:
                 self._leave(self._signals.received is not None)
@@ -248,13 +249,13 @@ class Run:
                 self._save_if_due()
 
     def after_epoch(self, validated: Mapping[str, float]) -> None:
-        """Records the validation of an epoch, and saves where a save is due.
+        """Records the validation of an epoch, and saves if a save is due.
 
         Args:
             validated: the points of the validation curves, by name.
 
         Raises:
-            Interrupted: a signal came; everything is saved.
+            Interrupted: a signal has arrived, and the run is saved.
         """
         self._summaries.scalars("val", self.step, validated)
         if self._best:
@@ -267,7 +268,7 @@ class Run:
         self._save_if_due()
 
     def _pictures(self) -> Mapping[str, NDArray[np.uint8]]:
-        """Returns the pictures of the first validation images and samples for TensorBoard."""
+        """Returns the pictures for TensorBoard, of the first validation images and of samples."""
         config = self._config
         images = config.evaluation_images(self._dataset.validation.images[: metrics.PICTURED])
         return metrics.pictures(self._vae, images, config.seed)
@@ -284,7 +285,7 @@ class Run:
         self._leave(stop)
 
     def leave_if_interrupted(self) -> None:
-        """Raises `Interrupted` where a signal has come to any worker; the last step is saved."""
+        """Raises `Interrupted` if a signal has reached any worker; the last step is saved."""
         self._leave(self.workers.any(self._signals.received is not None))
 
     def _leave(self, stop: bool) -> None:
@@ -293,20 +294,20 @@ class Run:
         signum = self._signals.received or signal.SIGTERM
         if self._waits_to_replace:
             raise Interrupted(
-                f"interrupted before the first epoch was done; {self._folder.path} holds the "
-                "earlier run as before: the same command starts again",
+                f"interrupted before the end of the first epoch; {self._folder.path} still holds "
+                "the earlier run: run the same command to start again",
                 signum,
             )
-        again = "the same command"
+        again = "run the same command"
         if self._folder.overwrite:
             again += " without --overwrite"
         raise Interrupted(
-            f"interrupted; saved in {self._folder.path}: {again} continues the run",
+            f"interrupted; saved in {self._folder.path}: {again} to continue the run",
             signum,
         )
 
     def _save(self) -> None:
-        # A loss is that of the weights before its step, so the newest weights are checked here.
+        # A loss belongs to the weights before its step, so the newest weights are checked here.
         for variable in self._vae.trainable_variables:
             if not np.isfinite(variable.numpy()).all():
                 raise self._not_finite(self.step)
@@ -324,18 +325,18 @@ class Run:
     def _not_finite(self, step: int) -> NotFiniteError:
         saved = weights_file.saved_steps(self._folder.path)
         if self._waits_to_replace:
-            kept = "the earlier run is"
+            kept = "the earlier run is kept"
         elif saved:
-            kept = f"the save of step {saved[-1]} is"
+            kept = f"the save of step {saved[-1]} is kept"
         else:
-            kept = "no save is"
+            kept = "there is no save"
         return NotFiniteError(
-            f"the loss is no longer finite at step {step}: {kept} in {self._folder.path}; try a "
-            "smaller --learning_rate, in another folder"
+            f"the loss became NaN or infinite at step {step} ({kept} in {self._folder.path}): "
+            "train again with a smaller --learning_rate and another --save_weight_dir and --log_dir"
         )
 
     def select_weights(self) -> None:
-        """Gives the model the weights that the run keeps: its last, or those of its best epoch."""
+        """Gives the model the weights that the run keeps: the last ones, or the best epoch's."""
         best = self._best
         if best is None:
             return
@@ -344,13 +345,13 @@ class Run:
             return
         if best.epoch == self.epoch:
             print(
-                f"Kept the weights of the last epoch, {best.epoch}: their objective on the "
-                f"validation images, {best.objective:.2f}, is the lowest."
+                f"Kept the weights of the last epoch ({best.epoch}), which have the lowest "
+                f"objective on the validation images: {best.objective:.2f}."
             )
         else:
             print(
-                f"Kept the weights of epoch {best.epoch} of {self.epoch}: their objective on the "
-                f"validation images, {best.objective:.2f}, is the lowest "
+                f"Kept the weights of epoch {best.epoch} of {self.epoch}, which have the lowest "
+                f"objective on the validation images: {best.objective:.2f} "
                 f"({best.last_objective:.2f} after the last epoch)."
             )
 
@@ -360,15 +361,15 @@ class Run:
         prior: fitted_prior.PriorArrays | None,
         prior_record: records.PriorRecord,
     ) -> None:
-        """Writes the finished weights, then removes the saves of the way there.
+        """Writes the finished weights, then removes the earlier saves of the run.
 
         Args:
-            posterior: moments over the training images.
+            posterior: moments of q(z | x) over the training images.
             prior: the fitted prior; None: there is none.
-            prior_record: what became of it.
+            prior_record: the outcome of fitting it.
 
         Raises:
-            NotFiniteError: the posterior is one that no reader would accept.
+            NotFiniteError: readers would reject the posterior, since it is not finite or too large.
         """
         if not posterior.finite:
             raise self._not_finite(self.step)
@@ -399,7 +400,7 @@ def _new_record(config: Config, dataset: Dataset, given: Weights | None) -> reco
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the packages that shape a result, by name."""
+    """Returns the versions of Python and of the packages that affect a result, by name."""
     packages = {"tensorflow": tf, "keras": keras, "numpy": np}
     found = {name: str(package.__version__) for name, package in packages.items()}
     return {"python": platform.python_version()} | found

@@ -1,15 +1,15 @@
-"""The learning rate, and what rises linearly at the start of a run."""
+"""The schedule of the learning rate, and the linear warm-up at the start of a run."""
 
 import keras
 import tensorflow as tf
 
 
 def linear_warmup(step: tf.Tensor, warmup_steps: int) -> tf.Tensor:
-    """Returns what rises linearly to 1 over `warmup_steps` steps, then stays.
+    """Returns a factor that rises linearly to 1 over `warmup_steps` steps, then stays at 1.
 
     Args:
         step: how many steps are done before this one.
-        warmup_steps: 0 or 1: it is 1 from the first step on.
+        warmup_steps: length of the warm-up; with 0 or 1 the factor is 1 from the first step on.
 
     Returns:
         float32, in (0, 1].
@@ -23,8 +23,8 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
     Args:
         peak: the highest learning rate.
         decay: `linear`, or `constant` for no decay.
-        warmup_steps: of which a tenth of the run counts at most.
-        total_steps: of the whole run.
+        warmup_steps: length of the warm-up; limited to a tenth of the run.
+        total_steps: length of the whole run.
     """
 
     def __init__(self, peak: float, decay: str, warmup_steps: int, total_steps: int) -> None:

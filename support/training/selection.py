@@ -1,7 +1,7 @@
-"""Which epoch's weights a run keeps: the best on the validation images, and when to stop early.
+"""The epoch that is best on the validation images: which weights to keep, when to stop early.
 
-With few training images a network overfits: the validation objective falls, then rises again.
-What is remembered lies in every save, so that a resumed run keeps the same bits.
+With few training images a network overfits: the validation objective falls, then rises again. Every
+save holds what is remembered here, so that a resumed run gives bit-identical results.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,9 +19,9 @@ class BestEpoch:
         patience: epochs without improvement after which to stop; None: never.
 
     Attributes:
-        epoch: the best one so far, counted from 1; 0: none yet.
-        objective: of that epoch, on the validation images.
-        last_objective: of the last epoch.
+        epoch: the best epoch so far, counted from 1; 0: none yet.
+        objective: the objective of that epoch on the validation images.
+        last_objective: the objective of the last epoch on them.
     """
 
     def __init__(self, variables: Sequence[keras.Variable], patience: int | None = None) -> None:
@@ -30,7 +30,7 @@ class BestEpoch:
         self._weights = [np.zeros(variable.shape, np.float32) for variable in variables]
 
     def update(self, epoch: int, objective: float) -> None:
-        """Remembers the weights where an epoch, counted from 1, is the best so far."""
+        """Remembers the weights if `epoch`, counted from 1, is the best so far."""
         self.last_objective = objective
         if self.epoch == 0 or objective < self.objective:
             self.epoch, self.objective = epoch, objective
@@ -46,7 +46,7 @@ class BestEpoch:
             variable.assign(value)
 
     def state(self) -> dict[str, NDArray]:
-        """Returns the arrays that a save keeps."""
+        """Returns the arrays to save."""
         arrays = {f"best_{i}": value for i, value in enumerate(self._weights)}
         arrays["best_epoch"] = np.asarray(np.int64(self.epoch))
         arrays["best_objective"] = np.asarray(np.float64(self.objective))

@@ -17,10 +17,10 @@ from support.errors import Interrupted
 class Signals:
     """Remembers the first signal that is to end a run; a second one raises `Interrupted` at once.
 
-    Handled are Ctrl-C (SIGINT) and what `cli.TERMINATION` lists.
+    Handles Ctrl-C (SIGINT) and the signals in `cli.TERMINATION`.
 
     Attributes:
-        received: the signal's number; None: none has come.
+        received: the number of the signal; None: none has arrived.
     """
 
     def __init__(self) -> None:
@@ -40,4 +40,8 @@ class Signals:
             raise Interrupted("interrupted twice: stopped without saving", signum)
         self.received = signum
         if os.isatty(2):
-            os.write(2, b"\nInterrupted: saving after these steps; again: stop without saving\n")
+            os.write(
+                2,
+                b"\nInterrupted: the run will be saved after the current steps. "
+                b"Interrupt again to stop without saving.\n",
+            )

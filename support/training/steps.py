@@ -1,15 +1,15 @@
 """Several training steps per call, compiled into one loop.
 
-Python between the steps of so small a model costs as much as their arithmetic. So many steps run
-in one call (Keras calls it `steps_per_execution`), and the number of steps in a call changes no
-bit of the result.
+For a model this small, Python between the steps would take as much time as their arithmetic. So one
+call runs many steps (as `steps_per_execution` does in Keras). The results are bit-identical for any
+number of steps per call.
 
     steps = compile_steps(step, ("loss_total",), workers, steps_per_call=50, batch_size=100)
     means = steps(indices)["loss_total"]           # indices: int32 (n, batch), n <= 50
 
-Noise is drawn outside of what XLA compiles (support/noise.py says why). Every call is padded to
-one static shape and given the true number of steps at run time: compiled for another length, the
-same step would give other bits.
+Noise is drawn outside of what XLA compiles (support/noise.py says why). Every call is padded to one
+static shape and is given the true number of steps at run time: if it were compiled for another
+length, the same step could give different bits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,7 @@ import model
 from support.datasets.types import PIXELS
 from support.training.workers import Workers
 
-# Bounds of a call: the memory of its inputs, and what two cores compute in half a second, since
+# Limits of a call: the memory of its inputs, and what two cores compute in half a second, since
 # Python handles a signal only when a compiled call returns.
 INPUT_BYTES = 64 * 2**20
 CALL_FLOPS = 60e9
@@ -46,21 +46,21 @@ class Step(Protocol):
         """Returns the terms of the loss and the gradients of one step."""
 
     def update(self, gradients: Sequence[tf.Tensor]) -> None:
-        """Changes the weights."""
+        """Updates the weights."""
 
 
 def most_steps_per_call(vae: model.VAE, batch_size: int, samples: int) -> int:
-    """Returns how many steps one call computes: a function of sizes, the same on any machine.
+    """Returns how many steps one call computes, which depends only on sizes, not on the machine.
 
     Args:
         vae: the model that is trained.
-        batch_size: images a step.
-        samples: samples of z for each image.
+        batch_size: images per step.
+        samples: samples of z per image.
     """
     weights = vae.encoder.count_params() + samples * vae.decoder.count_params()
     floats = 2 * PIXELS + samples * vae.latent_dim
     by_memory = INPUT_BYTES // (4 * batch_size * floats)
-    # Forward and backward, a weight takes six floating-point operations an image.
+    # Forward and backward, each weight takes six floating-point operations per image.
     by_time = CALL_FLOPS // (6 * batch_size * weights)
     return int(max(1, min(by_memory, by_time)))
 
@@ -68,14 +68,14 @@ def most_steps_per_call(vae: model.VAE, batch_size: int, samples: int) -> int:
 def compile_steps(
     step: Step, names: Sequence[str], workers: Workers, steps_per_call: int, batch_size: int
 ) -> "CompiledSteps":
-    """Compiles a training step into a loop over several.
+    """Compiles a training step into a loop over several steps.
 
     Args:
         step: what one step computes.
-        names: of the terms whose means are returned.
+        names: the terms whose means are returned.
         workers: the devices and machines that share each batch.
-        steps_per_call: the most steps of a call.
-        batch_size: images a step, over all devices.
+        steps_per_call: the largest number of steps per call.
+        batch_size: images per step, over all devices.
     """
     if workers.strategy is None:
         return CompiledSteps(step, names, steps_per_call, batch_size)
@@ -83,10 +83,10 @@ def compile_steps(
 
 
 class CompiledSteps:
-    """Several steps on one device: gradients and updates of all of them are one XLA program.
+    """Several steps on one device: their gradients and updates are one XLA program.
 
     Args:
-        step, names, steps_per_call, batch_size: as `compile_steps` takes them.
+        step, names, steps_per_call, batch_size: see `compile_steps`.
     """
 
     def __init__(
@@ -104,14 +104,14 @@ class CompiledSteps:
             ],
             autograph=False,
         )
-        # A call of no steps compiles, so that the first epoch is as fast as the others.
+        # A call of zero steps compiles the loop, so that the first epoch is as fast as the others.
         self(np.zeros((0, batch_size), np.int32))
 
     def __call__(self, indices: NDArray[np.int32]) -> dict[str, NDArray[np.float64]]:
-        """Trains.
+        """Runs at most `steps_per_call` training steps.
 
         Args:
-            indices: of the images of each step, (steps, batch), at most `steps_per_call` steps.
+            indices: which training images each step gets, (steps, batch).
 
         Returns:
             The mean of each term over the images of each step, (steps,) by name.
@@ -130,11 +130,14 @@ class CompiledSteps:
         return means
 
     def _inputs_and_loop(self, indices: tf.Tensor, steps: tf.Tensor) -> tf.Tensor:
-        """Draws the inputs of a call and runs its steps; means of terms, (steps_per_call, names).
+        """Draws the inputs of a call and runs its steps.
 
         Args:
             indices: (steps_per_call, batch).
-            steps: how many of them are to be run.
+            steps: how many of these steps to run.
+
+        Returns:
+            The means of the terms, (steps_per_call, names).
         """
         numbers = tf.cast(self._step.done, tf.int32) + tf.range(self._size)
         images, noise = self._step.inputs(indices, numbers)
@@ -163,11 +166,11 @@ class CompiledSteps:
 
 
 class DistributedSteps(CompiledSteps):
-    """Several steps of which each batch is shared by replicas, under a distribution strategy.
+    """Several steps whose batches are shared by replicas, under a distribution strategy.
 
     Args:
-        step, names, steps_per_call, batch_size: as `compile_steps` takes them.
-        workers: with a strategy.
+        step, names, steps_per_call, batch_size: see `compile_steps`.
+        workers: the workers, which have a strategy.
     """
 
     def __init__(
@@ -179,7 +182,7 @@ class DistributedSteps(CompiledSteps):
         workers: Workers,
     ) -> None:
         self._workers = workers
-        # XLA can compile no update across devices, so the gradients alone are compiled.
+        # XLA cannot compile an update across devices, so only the gradients are compiled.
         self._gradients = tf.function(step.gradients, jit_compile=True, autograph=False)
         super().__init__(step, names, steps_per_call, batch_size)
 
@@ -191,7 +194,7 @@ class DistributedSteps(CompiledSteps):
 
     def _run_step(self, images: tf.Tensor, noise: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
         strategy = self._workers.strategy
-        assert strategy is not None  # `compile_steps` has looked
+        assert strategy is not None  # `compile_steps` has checked
         means = strategy.run(self._run_on_replica, (images, noise, number))
         local = strategy.experimental_local_results(means)
         return tf.add_n(local) / self._workers.replicas
@@ -204,17 +207,17 @@ class DistributedSteps(CompiledSteps):
         first = share * replica.replica_id_in_sync_group
         own = slice(first, first + share)
         terms, gradients = self._gradients(images[own], noise[..., own, :], number)
-        # Keras adds up the replicas' gradients; of means, the mean is wanted.
+        # Keras sums the replicas' gradients; since each loss is a mean, they must be averaged.
         self._step.update([gradient / replicas for gradient in gradients])
         return self._means(terms)
 
 
 def _available_together(gradients: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Returns the gradients, none of which is available before the last one computed.
+    """Returns the gradients, none of which is available before the last of them is computed.
 
-    Otherwise XLA updates kernels while later gradients still need their old values, and copies
-    those kernels in every step. Backpropagation reaches the first layer last, so that layer's
-    bias gradient, times zero, is added to all.
+    Otherwise XLA updates kernels while other gradients still need their old values, and so copies
+    those kernels in every step. Backpropagation reaches the first layer last, so that layer's bias
+    gradient, times zero, is added to all gradients.
     """
     nothing = 0.0 * gradients[1][0]
     return [gradient + nothing for gradient in gradients]

@@ -1,9 +1,9 @@
-"""The devices and machines that share a run, and how they agree: TensorFlow's strategies.
+"""The devices and machines that share a run, and how they communicate.
 
     with join("auto", cluster, timeout=120) as workers:
         workers.total(np.array([1.0]))       # the same sum on every worker
 
-TensorFlow's own engine moves every number between devices and machines.
+All numbers move between devices and machines through TensorFlow's distribution strategies.
 """
 
 import contextlib
@@ -27,8 +27,8 @@ class Workers:
     """The replicas of a run on all devices and machines; one replica without a strategy.
 
     Args:
-        strategy: TensorFlow's; None: one device.
-        index: of this worker; 0 is the chief, which alone prints and writes.
+        strategy: TensorFlow's strategy; None: one device.
+        index: the index of this worker; 0 is the chief, the only one that prints and writes.
     """
 
     def __init__(self, strategy: "tf.distribute.Strategy | None" = None, index: int = 0) -> None:
@@ -38,7 +38,7 @@ class Workers:
         self._local_replicas = len(strategy.extended.worker_devices) if strategy else 1
 
     def scope(self) -> contextlib.AbstractContextManager:
-        """Returns the context in which variables are made."""
+        """Returns the context in which variables must be created."""
         return self.strategy.scope() if self.strategy else contextlib.nullcontext()
 
     def total(self, values: NDArray) -> NDArray:
@@ -56,22 +56,23 @@ class Workers:
         return self.strategy.reduce("SUM", each, axis=None).numpy()
 
     def any(self, flag: bool) -> bool:
-        """Returns whether `flag` is true on any worker; each of them has to call this."""
+        """Returns whether `flag` is true on any worker; all of them must call this."""
         return bool(self.total(np.array([float(flag)]))[0])
 
     def wait(self) -> None:
-        """Returns once every worker has come here."""
+        """Returns once all workers have called this."""
         self.any(False)
 
     def require_equal_shares(self, batch_size: int) -> None:
-        """Raises a `UserError` where a batch cannot be shared out equally."""
+        """Raises a `UserError` if a batch cannot be divided equally among the replicas."""
         if batch_size % self.replicas:
             raise UserError(
-                f"--batch {batch_size} cannot be divided by the {self.replicas} devices"
+                f"--batch {batch_size} is not a multiple of the number of devices, "
+                f"{self.replicas}: choose a multiple of {self.replicas}"
             )
 
     def require_same(self, numbers: Sequence[float], message: str) -> None:
-        """Raises a `UserError` on every worker where the chief's numbers are not those of all."""
+        """Raises a `UserError` on every worker unless all have the same numbers as the chief."""
         own = np.array(numbers, np.float64)
         chiefs = self.total(own * self.chief)
         if self.any(bool((chiefs != own).any())):
@@ -84,11 +85,11 @@ def join(strategy: str, cluster: Cluster | None, timeout: float) -> Iterator[Wor
 
     Args:
         strategy: one of `STRATEGIES`.
-        cluster: as `rendezvous.from_environment` returns it.
+        cluster: what `rendezvous.from_environment` returns.
         timeout: seconds to wait for other workers.
 
     Yields:
-        The workers. The loss of another worker, or a lack of memory, ends the block with a
+        The workers. If another worker is lost or memory runs out, the block ends with a
         `UserError`.
     """
     if cluster:
@@ -107,7 +108,7 @@ def _build(strategy: str, cluster: Cluster | None, timeout: float) -> Workers:
         options = tf.distribute.experimental.CommunicationOptions(timeout_seconds=timeout)
         shared = tf.distribute.MultiWorkerMirroredStrategy(communication_options=options)
         return Workers(shared, cluster.index)
-    # Looking at the devices makes TensorFlow print its lines about absent GPUs now.
+    # Listing the devices makes TensorFlow print its messages about missing GPUs now.
     gpus = tf.config.list_logical_devices("GPU")
     if strategy == "mirrored" or (strategy == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
@@ -117,7 +118,7 @@ def _build(strategy: str, cluster: Cluster | None, timeout: float) -> Workers:
 
 @contextlib.contextmanager
 def _explained(cluster: Cluster | None) -> Iterator[None]:
-    """Turns TensorFlow's errors about lost workers and lacking memory into a `UserError`."""
+    """Turns TensorFlow's errors about lost workers and lack of memory into a `UserError`."""
     import tensorflow as tf
 
     lost = (
@@ -130,11 +131,11 @@ def _explained(cluster: Cluster | None) -> Iterator[None]:
     try:
         yield
     except tf.errors.ResourceExhaustedError as error:
-        raise UserError("out of memory: try a smaller --batch, or fewer --elbo_samples") from error
+        raise UserError("out of memory: use a smaller --batch or fewer --elbo_samples") from error
     except lost as error:
         if cluster is None:
             raise
         raise UserError(
-            f"another worker has ended or cannot be reached ({type(error).__name__}): start every "
-            "worker again with the same command, and the run continues"
+            f"another worker has ended or cannot be reached ({type(error).__name__}): start all "
+            "workers again with the same commands to continue the run"
         ) from error

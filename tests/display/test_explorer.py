@@ -146,7 +146,7 @@ def test_weights_beyond_half_floats_cost_one_line(written, tmp_path):
     found = written[1]
     bias = found.decoder[-1] + 70_000
     large = found._replace(decoder=[*found.decoder[:-1], bias])
-    with pytest.raises(UserError, match="half floats, up to 65,504, and these weights reach 70,"):
+    with pytest.raises(UserError, match=r"at most 65,504, which .* half precision, got 70,"):
         explorer.write(str(tmp_path / "it.html"), large)
     assert not list(tmp_path.iterdir())
 
@@ -257,7 +257,7 @@ def test_every_control_works_by_keyboard(opened, trained):
     assert "Classified as " in page.inner_text("#own-figures")
     page.click("#clear")
     assert page.inner_text("#own-figures") == "Nothing drawn yet."
-    for name in ("Temperature", "Share of the second digit", "z["):
+    for name in ("Temperature", "Fraction of the second digit", "z["):
         assert page.get_by_role("slider", name=name).first.is_visible()
     # A link shows the same digit, in a new page and in an open one.
     page = opened(trained, "#" + link.partition("#")[2])
@@ -269,7 +269,7 @@ def test_every_control_works_by_keyboard(opened, trained):
     np.testing.assert_array_equal(grey(page, "#path-now"), grey(page, "#path-from"))
     page.check("input[value=standard]")
     page.wait_for_selector("#samples[data-full]")
-    assert "N(0, I) is the prior of training" in page.inner_text("#samples-text")
+    assert "N(0, I) is the prior used in training" in page.inner_text("#samples-text")
 
 
 @slow

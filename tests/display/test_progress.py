@@ -36,7 +36,8 @@ def test_a_fallback_cannot_be_missed(capsys):
     progress.announce(dataset(name="digits", fallback_reason="no network " * 20))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == lines[-2] == 78 * "!"
-    assert lines[1].startswith("THIS IS NOT MNIST") and "MNIST is not available: no" in lines[3]
+    assert "cannot be compared with results on MNIST" in lines[2] and "100 epochs" in lines[3]
+    assert lines[1].startswith("THIS IS NOT MNIST") and "MNIST is not available: no" in lines[4]
     assert max(map(len, lines)) <= 78
 
 

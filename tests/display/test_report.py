@@ -153,5 +153,5 @@ def test_t_sne_and_pca_keep_classes_apart(capsys):
 def test_a_linear_classifier_predicts_the_labels():
     predicted = report.classify_linearly(POINTS[::2], LABELS[::2], POINTS[1::2])
     assert np.mean(predicted == LABELS[1::2]) > 0.95
-    with pytest.raises(UserError, match="at least two classes: drop the flag"):
+    with pytest.raises(UserError, match="at least two classes, but there is only one: leave out"):
         report.classify_linearly(POINTS[:30], LABELS[:30], POINTS)

@@ -22,7 +22,7 @@ def locks():
 def test_a_locked_folder_is_refused_to_another_run_until_it_is_released(tmp_path, locks):
     folder, other = str(tmp_path / "new" / "deep"), FolderLocks()
     locks.acquire(folder, NAME)
-    with pytest.raises(UserError, match=f"^{folder} is in use by another run: wait for it"):
+    with pytest.raises(UserError, match=f"^{folder} is in use by another run: wait until it ends"):
         other.acquire(folder, NAME)
     other.acquire(str(tmp_path / "another"), NAME)
     locks.release()

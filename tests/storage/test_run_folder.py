@@ -60,18 +60,18 @@ def test_the_same_settings_are_the_same_run():
 @pytest.mark.parametrize(
     "wanted, says",
     [
-        (changed("dataset", name="mnist"), "dataset digits where this run has mnist"),
-        (changed("dataset", sha256="1"), "sha256 of the data beef where this run has 1"),
-        (changed("architecture", latent_dim=3), "latent_dim 2 where this run has 3"),
-        (changed("architecture", hidden_units=(6,)), "hidden_units 6 5 where this run has 6"),
-        (changed("training", seed=4), "seed 3 where this run has 4"),
-        (changed("training", limit=0), "limit None where this run has 0"),
+        (changed("dataset", name="mnist"), "dataset is digits, but this run has mnist"),
+        (changed("dataset", sha256="1"), "sha256 of the data is beef, but this run has 1"),
+        (changed("architecture", latent_dim=3), "latent_dim is 2, but this run has 3"),
+        (changed("architecture", hidden_units=(6,)), "hidden_units is 6 5, but this run has 6"),
+        (changed("training", seed=4), "seed is 3, but this run has 4"),
+        (changed("training", limit=0), "limit is None, but this run has 0"),
         # Python holds these equal.
-        (changed("training", seed=3.0), "seed 3 where this run has 3.0"),
+        (changed("training", seed=3.0), "seed is 3, but this run has 3.0"),
     ],
 )
 def test_another_setting_is_refused_by_its_name_and_both_values(wanted, says):
-    with pytest.raises(OtherRunError, match=f"^w holds another run, with {says}$"):
+    with pytest.raises(OtherRunError, match=f"^w holds another run: its {says}$"):
         require_same(RECORD, wanted, "w")
 
 
@@ -82,7 +82,7 @@ def test_a_setting_that_an_older_version_did_not_have_is_named():
 
 def test_a_network_that_given_weights_bring_is_compared_where_it_was_typed():
     require_same(RECORD, WANTED._replace(architecture={}), "w")
-    with pytest.raises(UserError, match="latent_dim 2 where this run has 3"):
+    with pytest.raises(UserError, match="latent_dim is 2, but this run has 3"):
         require_same(RECORD, WANTED._replace(architecture={"latent_dim": 3}), "w")
 
 
@@ -101,7 +101,7 @@ def test_an_unfinished_run_continues(places):
     assert folder.action == "Continuing"
     again = opened(places, overwrite=True)
     assert again.record is None and again.action == "Starting again"
-    with pytest.raises(UserError, match="seed 3 where this run has 4"):
+    with pytest.raises(UserError, match="seed is 3, but this run has 4"):
         opened(places, changed("training", seed=4))
 
 
@@ -125,7 +125,9 @@ def test_the_log_folder_of_another_run_is_refused(places, tmp_path):
 
 def test_a_file_in_place_of_a_folder_is_refused(places, tmp_path):
     (tmp_path / "weights").write_text("mine")
-    with pytest.raises(UserError, match="weights is a file, expected a folder"):
+    with pytest.raises(
+        UserError, match="weights is a file, expected a folder: choose another --save_weight_dir"
+    ):
         opened(places)
 
 
@@ -147,7 +149,7 @@ def test_a_run_that_came_between_the_look_and_the_lock_is_found(places):
     others = places[0] + "2", places[1] + "2"
     late = opened(others, changed("training", seed=4))
     begun(others)
-    with pytest.raises(UserError, match="seed 3 where"), late:
+    with pytest.raises(UserError, match="seed is 3, but"), late:
         pytest.fail("entered")
     with opened(others):
         pass  # the locks were released
@@ -190,7 +192,7 @@ def test_a_finished_run_says_so_and_drops_what_a_kill_left(places, capsys):
         file.write(content)
     opened(places).report_finished()
     said = capsys.readouterr().out
-    assert "holds this run, finished after 2 epochs" in said and "nothing to do" in said
+    assert "holds this run, which finished after 2 epochs" in said and "nothing to do" in said
     assert weights_file.saved_steps(places[0]) == []
     assert weights.read_record(places[0]).finished
 
@@ -207,7 +209,7 @@ def test_saves_of_a_run_that_began_meanwhile_stay(places):
     os.mkdir(os.path.dirname(save))
     with open(save, "wb") as file:
         file.write(content)
-    with pytest.raises(UserError, match="has just been changed"):
+    with pytest.raises(UserError, match="was just changed by another process"):
         folder.report_finished()
     assert weights_file.saved_steps(places[0]) == [10]
 
@@ -247,7 +249,9 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
     assert folder.given.record.step == 10 and len(folder.given.encoder) == 6
     assert folder.architecture == RECORD.architecture
     other = Identity(DatasetRecord("mnist", "1"), {"latent_dim": 3}, {})
-    with pytest.raises(UserError, match="has latent_dim 2 where this run has 3"):
+    with pytest.raises(
+        UserError, match="its latent_dim is 2, but this run has 3: leave out --latent_dim"
+    ):
         opened(places, other).start_from(source[0])
     # A run that continues never looks at them again.
     begun(places)
@@ -257,7 +261,9 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
     inside = tmp_path / "link"
     inside.symlink_to(places[0])
     for where in (places[0], f"{places[0]}/checkpoint", str(inside)):
-        with pytest.raises(UserError, match="where the new run goes: choose another"):
+        with pytest.raises(
+            UserError, match="the folder of the new run: choose another --save_weight_dir"
+        ):
             opened(places).start_from(where)
     # A folder whose name begins alike is another one.
     assert opened((f"{source[0]}_2", places[1] + "2")).start_from(source[0]) is None

@@ -78,7 +78,8 @@ def test_a_damaged_save_gives_way_to_the_one_before_with_a_notice(saves, tmp_pat
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith(f"Notice: {saves[2]} is damaged")
-    assert captured.err.endswith("the save before it is used.\n")
+    assert captured.err.endswith("); the previous save is used instead.\n")
+    assert "restore" not in captured.err
     assert weights.read_record(str(tmp_path)).step == 2
     assert capsys.readouterr().err == ""
     os.truncate(saves[1], 3000)

@@ -56,10 +56,10 @@ def test_a_run_is_identified_by_its_data_its_network_and_its_settings():
     assert dataset_record(DATASET) == record
     network = {"hidden_units": (6, 5), "latent_dim": 2, "activation": "tanh"}
     expected = Identity(record, network, CONFIG.settings())
-    assert CONFIG.identity(DATASET, typed=()) == expected
+    assert CONFIG.identity(DATASET, given=()) == expected
 
 
 def test_of_the_network_of_given_weights_only_what_was_typed_must_agree():
     warm = dataclasses.replace(CONFIG, warm_start=True)
-    assert warm.identity(DATASET, typed={"epochs"}).architecture == {}
-    assert warm.identity(DATASET, typed={"latent_dim"}).architecture == {"latent_dim": 2}
+    assert warm.identity(DATASET, given={"epochs"}).architecture == {}
+    assert warm.identity(DATASET, given={"latent_dim"}).architecture == {"latent_dim": 2}

@@ -62,7 +62,7 @@ class Play:
 
 @contextlib.contextmanager
 def played(folder, config=CONFIG, overwrite=False, save_every=1e6, given=None, workers=None):
-    identity = config.identity(DATASET, typed=())
+    identity = config.identity(DATASET, given=())
     place = RunFolder(str(folder / "w"), str(folder / "log"), identity, overwrite)
     if given:
         place.start_from(str(given))
@@ -141,7 +141,7 @@ def test_a_signal_saves_and_ends_the_run(folder, signum):
         play.steps(3)
     assert stop.value.code == 128 + signum
     assert str(stop.value) == (
-        f"interrupted; saved in {folder / 'w'}: the same command continues the run"
+        f"interrupted; saved in {folder / 'w'}: run the same command to continue the run"
     )
     assert saved(folder) == [0, 7]
     assert points(folder / "log" / "train")["loss_bce"] == [(5, 1.0)]
@@ -205,7 +205,9 @@ def test_a_loss_that_is_not_finite_names_its_step_and_the_save_before(folder):
         play.steps(3)
         terms = {name: np.ones(4) for name in NAMES}
         terms["objective"][2] = np.nan
-        with pytest.raises(NotFiniteError, match=r"at step 6: the save of step 0 is in .*smaller"):
+        with pytest.raises(
+            NotFiniteError, match=r"at step 6 \(the save of step 0 is kept in .*smaller"
+        ):
             play.run.after_steps(terms)
     assert saved(folder) == [0]
 
@@ -214,7 +216,7 @@ def test_weights_that_are_not_finite_are_never_written(folder):
     """The loss of their step is still finite: it is that of the weights before."""
     with played(folder, save_every=0) as play:
         play.vae.trainable_variables[-1].assign(play.vae.trainable_variables[-1] + np.inf)
-        with pytest.raises(NotFiniteError, match="no longer finite at step 4"):
+        with pytest.raises(NotFiniteError, match="became NaN or infinite at step 4"):
             play.steps(4)
     assert saved(folder) == [0]
 
@@ -271,7 +273,8 @@ def test_the_best_epoch_is_kept_over_an_interruption(folder, capsys):
         later.run.select_weights()
         finish(later.run)
     said = capsys.readouterr().out
-    assert "Kept the weights of epoch 2 of 4" in said and "3.00, is the lowest (3.50 after" in said
+    assert "Kept the weights of epoch 2 of 4, which have the lowest objective" in said
+    assert ": 3.00 (3.50 after the last epoch)" in said
     vae, record = weights.load(str(folder / "w"))
     assert record.kept_epoch == 2 and record.step == 48
     assert all((variable.numpy() == 2).all() for variable in vae.trainable_variables)
@@ -344,9 +347,9 @@ def test_overwrite_keeps_the_earlier_run_until_the_first_epoch_is_done(folder, e
 def test_overwrite_that_ends_before_its_first_epoch_changes_nothing(folder, earlier, how):
     before = files_in(folder)
     config = dataclasses.replace(CONFIG, seed=9)
-    error, says = (Interrupted, "holds the earlier run as before: the same command starts again")
+    error, says = (Interrupted, "still holds the earlier run: run the same command to start")
     if how == "not finite":
-        error, says = NotFiniteError, "the earlier run is in"
+        error, says = NotFiniteError, "the earlier run is kept in"
     with (
         played(folder, config, overwrite=True, save_every=0) as play,
         pytest.raises(error, match=says),
@@ -363,7 +366,7 @@ def test_an_overwriting_run_that_is_interrupted_later_continues_without_the_flag
         play.epoch()
         os.kill(os.getpid(), signal.SIGTERM)
         play.steps(4)
-    assert "the same command without --overwrite continues the run" in str(stop.value)
+    assert "run the same command without --overwrite to continue the run" in str(stop.value)
     assert saved(folder) == [12, 16]
 
 
@@ -380,7 +383,7 @@ def test_a_worker_that_is_not_the_chief_resumes_and_writes_nothing(folder, capsy
         play.steps(7)
     before = files_in(folder)
     capsys.readouterr()
-    identity = CONFIG.identity(DATASET, typed=())
+    identity = CONFIG.identity(DATASET, given=())
     place = RunFolder(str(folder / "w"), str(folder / "log"), identity, writes=False)
     workers, numbers = Workers(index=1), []
     workers.require_same = lambda own, message: numbers.append(own)
@@ -401,7 +404,9 @@ def test_a_batch_that_workers_cannot_share_is_refused_before_anything_is_made(fo
     workers = Workers()
     workers.replicas = 3
     with (
-        pytest.raises(UserError, match="--batch 20 cannot be divided by the 3 devices"),
+        pytest.raises(
+            UserError, match="--batch 20 is not a multiple of the number of devices, 3: choose"
+        ),
         played(folder, workers=workers),
     ):
         pytest.fail("began")

@@ -37,5 +37,8 @@ def test_a_person_at_a_terminal_is_told_what_happens(monkeypatch, terminal):
     monkeypatch.setattr(os, "write", lambda descriptor, text: written.append((descriptor, text)))
     with Signals():
         os.kill(os.getpid(), signal.SIGINT)
-    expected = b"\nInterrupted: saving after these steps; again: stop without saving\n"
+    expected = (
+        b"\nInterrupted: the run will be saved after the current steps. "
+        b"Interrupt again to stop without saving.\n"
+    )
     assert written == ([(2, expected)] if terminal else [])

@@ -44,7 +44,9 @@ def test_a_batch_that_replicas_cannot_share_is_refused():
     workers = Workers()
     workers.replicas = 4
     workers.require_equal_shares(20)
-    with pytest.raises(UserError, match="--batch 18 cannot be divided by the 4 devices"):
+    with pytest.raises(
+        UserError, match="--batch 18 is not a multiple of the number of devices, 4: choose"
+    ):
         workers.require_equal_shares(18)
 
 

@@ -2,8 +2,8 @@
 
     explorer.write("explorer.html", storage.weights.read("better_weight"))
 
-The page needs no network and no server. Its sources are page.html, page.css and page.js in this
-folder; the weights are in it as half floats in base64. Nothing here needs TensorFlow.
+The page works offline and without a server. Its sources are page.html, page.css and page.js in this
+folder; it contains the weights as half-precision floats in base64. Nothing here needs TensorFlow.
 """
 
 import base64
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 SOURCES = pathlib.Path(__file__).parent
 LARGEST_HALF = 65504
 MOST_SLIDERS = 20
-# How far the map reaches in a two-dimensional z.
+# The map of a two-dimensional z reaches this far from 0.
 PLANE_EDGE = 3.0
-# How data sets are called in a sentence.
+# The names of data sets, for use in a sentence.
 DATASET_NAMES = {
     "mnist": "MNIST",
     "fashion_mnist": "Fashion-MNIST",
@@ -41,11 +41,11 @@ def write(path: str, found: "Weights") -> None:
     """Writes the page, whole or not at all.
 
     Args:
-        path: of the HTML file.
-        found: weights of a finished run, encoder and decoder.
+        path: the path of the HTML file.
+        found: the weights of a finished run, with encoder and decoder.
 
     Raises:
-        UserError: the weights do not fit into half floats, or the file cannot be written.
+        UserError: the weights do not fit into half-precision floats, or the file cannot be written.
     """
     content = json.dumps(model_of(found))
     page = SOURCES.joinpath("page.html").read_text(encoding="utf-8")
@@ -60,12 +60,12 @@ def model_of(found: "Weights") -> dict[str, Any]:
     """Returns what page.js reads, as a JSON object.
 
     Its keys: `about`, two sentences; `class_names`, empty for digits; `activation`; `latent_dim`;
-    `encoder` and `decoder`, the sizes of their layers; `weights` of both; `posterior`, of the
-    training images; `sliders`, how many; `prior`, the fitted prior or null; `plane`, the map or
-    null.
+    `encoder` and `decoder`, the sizes of their layers; `weights` of both; `posterior`, moments over
+    the training images; `sliders`, their number; `prior`, the fitted prior or null; `plane`, the
+    map or null.
 
     Raises:
-        UserError: the weights do not fit into half floats.
+        UserError: the weights do not fit into half-precision floats.
     """
     record = found.record
     assert record.posterior is not None, "only a finished run has a page"
@@ -108,7 +108,7 @@ def about(record: records.RunRecord, active: int) -> str:
 
 
 def prior_of(prior: fitted_prior.PriorArrays | None) -> dict[str, Any] | None:
-    """Returns the fitted prior for page.js; None where there is none."""
+    """Returns the fitted prior for page.js; None if there is none."""
     if prior is None:
         return None
     return {
@@ -121,17 +121,17 @@ def prior_of(prior: fitted_prior.PriorArrays | None) -> dict[str, Any] | None:
 
 
 def halves(*arrays: NDArray[np.floating]) -> str:
-    """Returns arrays as half floats, one after the other, in base64.
+    """Returns arrays as half-precision floats, one after the other, in base64.
 
     Raises:
-        UserError: a number is too large for a half float.
+        UserError: a number is too large for a half-precision float.
     """
     flat = np.concatenate([np.ravel(array) for array in arrays])
     largest = np.abs(flat).max()
     if largest > LARGEST_HALF:
         raise UserError(
-            f"the page stores half floats, up to {LARGEST_HALF:,}, and these weights reach "
-            f"{largest:,.0f}: choose other weights"
+            f"expected weights of at most {LARGEST_HALF:,}, which the page can store in half "
+            f"precision, got {largest:,.0f}: choose other weights"
         )
     return base64.b64encode(flat.astype("<f2").tobytes()).decode()
 
@@ -139,9 +139,9 @@ def halves(*arrays: NDArray[np.floating]) -> str:
 def plane(prior: fitted_prior.PriorArrays | None, latent_dim: int) -> dict[str, Any] | None:
     """Returns the map: a plane in z, the components of the prior on it, its edges, and a text.
 
-    A two-dimensional z is the plane. Otherwise it contains the mean of the fitted prior and the
-    two directions in which the means of its components differ most; where no prior has two
-    dimensions there is none.
+    If z has two dimensions, it is the plane. Otherwise the plane contains the mean of the fitted
+    prior and the two directions in which the means of its components vary most; there is no map
+    without a fitted prior of at least two dimensions.
     """
     if latent_dim == 2:
         return _whole_plane(prior)
@@ -153,8 +153,8 @@ def plane(prior: fitted_prior.PriorArrays | None, latent_dim: int) -> dict[str, 
     points = centred @ axes.T
     edge = 1.1 * np.abs(points).max() + 0.1
     text = (
-        "The components of the fitted prior, labelled by class, on the plane in which their means "
-        "differ most. Click or drag: the ring marks the current digit."
+        "The components of the fitted prior, labelled by class, in the plane in which their means "
+        "vary most. Click or drag to choose a point; the ring marks the current digit."
     )
     return {
         "units": prior.active.tolist(),
@@ -173,8 +173,8 @@ def _whole_plane(prior: fitted_prior.PriorArrays | None) -> dict[str, Any]:
     if prior is not None and len(prior.active) == 2:
         points = prior.means
     text = (
-        f"All of z, from -{PLANE_EDGE:g} to {PLANE_EDGE:g} in each dimension. Click or drag: the "
-        "ring marks the current digit."
+        f"The latent space from -{PLANE_EDGE:g} to {PLANE_EDGE:g} in each dimension. Click or drag "
+        "to choose a point; the ring marks the current digit."
     )
     return {
         "units": [0, 1],

@@ -1,5 +1,5 @@
 /* The explorer: a decoder, an encoder and a prior in plain JavaScript, with controls to try them.
-   Digits are Float32Array(784) in [0, 1], ink bright; z is Float32Array(latent_dim). */
+   Digits are Float32Array(784) in [0, 1], with bright ink; z is Float32Array(latent_dim). */
 
 const model = JSON.parse(document.getElementById("model").textContent);
 const $ = (id) => document.getElementById(id);
@@ -50,7 +50,7 @@ function normals(next, count) {
 
 // The network --------------------------------------------------------------------------------
 
-/** The error function, to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
+/** The error function, accurate to 1.5e-7 (Abramowitz and Stegun 7.1.26). */
 function erf(x) {
   const t = 1 / (1 + 0.3275911 * Math.abs(x));
   const sum =
@@ -189,8 +189,8 @@ function classify(mu) {
 
 // A drawn digit, preprocessed as MNIST's are --------------------------------------------------
 
-/** Scales the ink's box to 20 by 20, and centres its mass in 28 by 28; null without ink.
-    As support/datasets/preprocessing.py does. */
+/** Scales the ink's bounding box to fit 20 by 20, and centres its mass in 28 by 28, as
+    support/datasets/preprocessing.py does; null if there is no ink. */
 function preprocess(ink, side) {
   let [top, left, bottom, right] = [side, side, -1, -1];
   ink.forEach((value, at) => {
@@ -205,7 +205,7 @@ function preprocess(ink, side) {
   const rows = Math.max(1, Math.round(height * scale));
   const columns = Math.max(1, Math.round(width * scale));
   const small = new Float32Array(rows * columns);
-  // Each cell is the mean of the pixels it covers, one at least.
+  // Each cell is the mean of the pixels that it covers, at least one.
   const range = (cell, cells, length) => {
     const from = Math.floor((cell * length) / cells);
     return [from, Math.max(from + 1, Math.floor(((cell + 1) * length) / cells))];
@@ -247,9 +247,9 @@ function paint(canvas, digit) {
   context.putImageData(image, 0, 0);
 }
 
-/** All that a link keeps. The current digit is sample `pick`, or `z` where that is not empty; `edits`
+/** All that a link keeps. The current digit is sample `pick`, or `z` if that is not empty; `edits`
     are its changed dimensions, in standard deviations. `from` and `to` are the ends of the
-    interpolation: the first two samples where they are empty. A z is written in thousandths. */
+    interpolation; if they are empty, the first two samples. A z is written in thousandths. */
 const START = {
   seed: 0,
   prior: prior ? "fitted" : "standard",
@@ -282,7 +282,7 @@ function remember() {
   history.replaceState(null, "", `#${kept}`);
 }
 
-/** Takes over what the link says, as far as it fits these weights. */
+/** Restores the state from the link, as far as it fits these weights. */
 function recall() {
   state = { ...START, edits: {} };
   const kept = new URLSearchParams(location.hash.slice(1));
@@ -333,7 +333,7 @@ function showSliders() {
   }
 }
 
-/** Makes a digit the current one: a sample, or any z, which comes from `from`. */
+/** Makes a digit the current one: a sample, or any z; `from` says where that comes from. */
 function show(index, z = null, from = "") {
   // The sample's own picture was changed along with the digit.
   if (base && !state.z) paint($("samples").children[state.pick].firstChild, decode(base));
@@ -379,13 +379,13 @@ function fillSamples() {
   $("digit").disabled = !fitted;
   $("digit").value = fitted ? state.digit : "";
   $("samples-text").textContent = fitted
-    ? "The fitted prior lies where the encoder puts real digits: at temperature 1 nearly all of its samples look like digits."
-    : "N(0, I) is the prior of training. It has mass where the encoder puts no digits, so some of its samples look like none.";
+    ? "The fitted prior has its mass where the encoder puts real digits: at temperature 1, nearly all samples from it look like digits."
+    : "N(0, I) is the prior used in training. It has mass where the encoder puts no digits, so some samples from it do not look like digits.";
   showBase();
   showPath();
 }
 
-/** Draws other samples; changes to one of them are dropped. */
+/** Draws new samples; changes to an old one are dropped. */
 function resample() {
   if (!state.z) state.edits = {};
   fillSamples();
@@ -515,7 +515,7 @@ function showMap() {
   context.stroke();
 }
 
-/** Makes the digit at a point of the map the current one; dimensions off the plane are 0. */
+/** Makes the digit at a point of the map the current one; dimensions outside the plane are 0. */
 function pointAt(x, y) {
   const { low, high, origin, axes, units: active } = model.plane;
   const [a, b] = [x, y].map((value, i) => Math.min(Math.max(value, low[i]), high[i]));
@@ -526,7 +526,7 @@ function pointAt(x, y) {
   show(0, z, "From the map");
 }
 
-/** Where a z lies on the map: its projection on the plane. */
+/** The position of a z on the map: its projection onto the plane. */
 function placeOf(z) {
   const { origin, axes, units: active } = model.plane;
   return axes.map((axis) => {
@@ -650,7 +650,7 @@ function listen() {
   window.addEventListener("hashchange", open);
 }
 
-/** A finger that scrolls the page past a slider leaves it as it was. */
+/** Undoes the change to a slider by a finger that scrolls the page. */
 function forgiveScrolling(slider) {
   let before = slider.value;
   slider.addEventListener("pointerdown", () => {
@@ -740,10 +740,10 @@ function listenToMap() {
 $("about").textContent = model.about;
 $("map-text").textContent = model.plane
   ? model.plane.text
-  : "These weights have no fitted prior, and so no map.";
+  : "There is no map: it needs a fitted prior with at least two active dimensions.";
 build();
 listen();
 clearPad();
 open();
-// For tests, and for the console.
+// For the tests, and for use in the console.
 window.explorer = { model, decode, encode, classify, figures, preprocess, sampled, uniforms };
