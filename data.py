@@ -1,11 +1,12 @@
-"""Images and labels as arrays, and how they become batches; nothing about models.
+"""Loads data sets as arrays of images and labels, and forms batches; knows nothing about models.
 
     import data
-    mnist = data.load("auto")            # MNIST where it is available, otherwise digits
+    mnist = data.load("auto")            # MNIST if it is available, otherwise digits
     mnist.train.images                   # uint8, (55000, 784)
 
-MNIST comes from `data_dir` in any format, or by Keras's cached download. Other images in the same
-formats are named `custom`. `digits` are the 1,797 handwritten digits in scikit-learn's wheel.
+MNIST is read from `data_dir`, or else downloaded and cached as Keras does. Other images in
+`data_dir` are the data set `custom`. `digits` is the set of 1,797 handwritten digits that is part
+of scikit-learn.
 """
 
 from __future__ import annotations
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 __all__ = ["PIXELS", "SIDE", "Dataset", "Split", "batches", "load", "mnist_test_100", "to_float"]
 
 MNIST_SHA256 = "5a4d4600f9ae243d0ab9ee1ff6d948035e6f85a423fdfacf899262ac3ca6f325"
-# MNIST and the data sets that were made to replace it: the last twelfth of their training images
-# validates, 5,000; and of other data the last eleventh.
+# Data sets that were made to replace MNIST, with as many images.
 SAME_SIZES = ("fashion_mnist", "kmnist")
 TRAIN_IMAGES, TEST_IMAGES = 60_000, 10_000
+# If there is no validation part, one in this many training images is set aside for it: the last
+# twelfth (5,000) in MNIST and the data sets above, the last eleventh in other data.
 MNIST_SHARE, CUSTOM_SHARE = 12, 11
-# Without a test part, every seventh image: MNIST's 10,000 of 70,000.
+# If there is no test part, one in this many images is set aside for it, as in MNIST (10,000 of
+# 70,000).
 TEST_SHARE = 7
 FEWEST_TRAIN, FEWEST_TEST = 11, 2
 FIRST_TEST_IMAGES = os.path.join(os.path.dirname(__file__), "better_weight", "mnist_test_100.npz")
@@ -47,26 +50,30 @@ def load(
     """Loads a data set.
 
     Args:
-        dataset: `mnist`, `fashion_mnist`, `kmnist`, `digits`, or `custom`, which needs `data_dir`;
-            `auto`: what `data_dir` holds, or MNIST where it is available, or digits with a reason.
-        data_dir: a file, folder or archive; empty: a download, cached.
-        limit: keep the first `limit` training images only; None: all.
-        transpose: whether to exchange rows and columns of the images; None: where the names of the
-            files say that they are EMNIST's.
+        dataset: `mnist`, `fashion_mnist`, `kmnist`, `digits`, or `custom` (which needs `data_dir`);
+            `auto`: what `data_dir` holds; without `data_dir`, MNIST if it is available, and
+            otherwise digits, with a `fallback_reason`.
+        data_dir: the path of a file, folder or archive; empty: the data set is downloaded, or read
+            from the cache.
+        limit: how many training images to keep, from the first on; None: all.
+        transpose: whether to exchange the rows and columns of the images; None: only if the names
+            of the files say that the images are EMNIST's.
 
     Raises:
-        UserError: what is named cannot be read or is not available, or is another data set.
+        UserError: the data set cannot be read or is not available, or `data_dir` holds another one.
     """
     fallback_reason = ""
     if dataset == "digits":
         if data_dir:
-            raise UserError(f"the data set digits does not use {data_dir}: leave out one of them")
+            raise UserError(f"--dataset digits does not use {data_dir}: leave out one of them")
         loaded = _digits()
     elif data_dir:
         contents = datasets.formats.read(os.path.expanduser(data_dir), transpose)
         loaded = _of_files(contents, dataset, data_dir)
     elif dataset == "custom":
-        raise UserError("the data set custom has no download: --data_dir names your files")
+        raise UserError(
+            "the data set custom cannot be downloaded: give the path of your files with --data_dir"
+        )
     else:
         name = "mnist" if dataset == "auto" else dataset
         try:
@@ -81,10 +88,10 @@ def load(
 
 
 def mnist_test_100(reason: str) -> Dataset:
-    """Returns the first 100 test images of MNIST, which this repository has in a file; no others.
+    """Returns only the first 100 test images of MNIST, which are in a file of this repository.
 
     Args:
-        reason: why not all; the data set's `fallback_reason`.
+        reason: why MNIST itself is not available; becomes the data set's `fallback_reason`.
     """
     contents = datasets.formats.read(FIRST_TEST_IMAGES)
     nothing = Split(np.zeros((0, PIXELS), np.uint8), np.zeros(0, np.uint8))
@@ -99,10 +106,10 @@ def mnist_test_100(reason: str) -> Dataset:
 
 
 def batches(images: int, batch: int, seed: int, epoch: int) -> NDArray[np.int32]:
-    """Which images make up each step of an epoch: a function of (seed, epoch) alone.
+    """Returns which images make up each step of an epoch, in an order set by (seed, epoch) alone.
 
     Args:
-        images: how many images there are.
+        images: the number of training images.
         batch: the global batch size; the last partial batch is dropped.
 
     Returns:
@@ -121,7 +128,7 @@ def to_float(images: NDArray[np.uint8] | tf.Tensor) -> tf.Tensor:
 
 
 def _downloaded(name: str) -> Dataset:
-    """A data set by name, from the cache or the network."""
+    """Returns a data set by name, from the cache or the internet."""
     download = datasets.download.fetch(name)
     contents = datasets.formats.read_entries(download.listing, name)
     loaded = _named_and_split(contents, name)
@@ -129,20 +136,20 @@ def _downloaded(name: str) -> Dataset:
 
 
 def _of_files(contents: Contents, wanted: str, data_dir: str) -> Dataset:
-    """A data set in the user's files, with what is to be said about it."""
+    """Returns the data set in the user's files, with a description and notices."""
     loaded = _named_and_split(contents, wanted)
     if loaded.name == "mnist":
         return loaded
     if wanted == "mnist":
         raise UserError(
-            f"{data_dir} holds other arrays than MNIST's ({len(contents.parts['train'].images):,} "
-            "training images): without --dataset mnist they are trained on as custom data"
+            f"{data_dir} does not hold MNIST (it has {len(contents.parts['train'].images):,} "
+            "training images): leave out --dataset mnist to use it as custom data"
         )
     notices = [*contents.notices, *loaded.notices]
     if wanted in SAME_SIZES and loaded.name == "custom":
         notices.append(
-            f"these are not all {TRAIN_IMAGES:,} and {TEST_IMAGES:,} images of {wanted}: "
-            "the data set is named custom"
+            f"the files do not hold exactly the {TRAIN_IMAGES:,} training and {TEST_IMAGES:,} test "
+            f"images of {wanted}: the data set is named custom"
         )
     notices += datasets.inspection.notices(loaded, contents.transposed)
     description = datasets.inspection.describe(contents, loaded)
@@ -153,9 +160,9 @@ def _named_and_split(contents: Contents, wanted: str) -> Dataset:
     """Names, hashes and splits images and labels.
 
     Args:
-        contents: of the files.
-        wanted: the name that was asked for. MNIST is known by its hash; other sets of its sizes
-            are called what they were asked for.
+        contents: what the files hold.
+        wanted: the name that was asked for. MNIST is recognized by its hash; the data sets in
+            `SAME_SIZES` are recognized by their sizes, if they were asked for.
     """
     train, test = contents.parts["train"], contents.parts.get("test")
     validation = contents.parts.get("validation")
@@ -171,15 +178,15 @@ def _named_and_split(contents: Contents, wanted: str) -> Dataset:
     if test is None:
         train, test = _apart(train, TEST_SHARE)
         notices.append(
-            f"there are no test images: {len(test.images):,} were set aside, always the same, "
-            "from each class its share"
+            f"no test images were found: {len(test.images):,} training images were set aside for "
+            "testing (a fixed split, in proportion to the classes)"
         )
     if validation is None:
         if name == "custom" and _by_class(train):
             train, validation = _apart(train, CUSTOM_SHARE)
             notices.append(
-                "the training images are sorted by class: the validation images were taken from "
-                "each class its share, always the same"
+                "the training images are sorted by class, so the validation images were taken from "
+                "every class in proportion (a fixed split)"
             )
         else:
             share = CUSTOM_SHARE if name == "custom" else MNIST_SHARE
@@ -191,7 +198,7 @@ def _named_and_split(contents: Contents, wanted: str) -> Dataset:
 
 
 def _sha256(*arrays: NDArray) -> str:
-    """The SHA-256 of arrays with their shapes."""
+    """Returns the SHA-256 of arrays and their shapes."""
     digest = hashlib.sha256()
     for array in arrays:
         digest.update(str(array.shape).encode())
@@ -200,15 +207,15 @@ def _sha256(*arrays: NDArray) -> str:
 
 
 def _last(part: Split, share: int) -> tuple[Split, Split]:
-    """Returns a part without its last images, one in `share`, and these."""
+    """Splits off the last images of a part, one in `share`; returns the others, then these."""
     kept = len(part.images) - len(part.images) // share
     return _chosen(part, slice(kept)), _chosen(part, slice(kept, None))
 
 
 def _apart(part: Split, share: int) -> tuple[Split, Split]:
-    """Returns a part without one in `share` of the images of each class, and these.
+    """Splits off one in `share` of the images of each class; returns the others, then these.
 
-    Both are shuffled, always in the same way: the split does not follow --seed.
+    Both are shuffled, always in the same way: the split does not depend on --seed.
     """
     order = np.random.default_rng(0).permutation(len(part.images))
     labels = np.zeros(len(order), np.uint8) if part.labels is None else part.labels[order]
@@ -217,7 +224,7 @@ def _apart(part: Split, share: int) -> tuple[Split, Split]:
         of_class = np.flatnonzero(labels == label)
         apart[of_class[: round(len(of_class) / share)]] = True
     if apart.sum() < len(order) // (2 * share):
-        # Most classes have too few images to give one.
+        # Most classes are too small to contribute an image.
         apart[: len(order) // share] = True
     return _chosen(part, order[~apart]), _chosen(part, order[apart])
 
@@ -228,7 +235,7 @@ def _chosen(part: Split, index: slice | NDArray) -> Split:
 
 
 def _by_class(part: Split) -> bool:
-    """Whether images are sorted by class, so that the last of them show few classes."""
+    """Whether images are sorted by class, so that the last ones belong to few classes."""
     if part.labels is None or len(part.labels) < 2:
         return False
     changes = np.count_nonzero(np.diff(part.labels))
@@ -240,13 +247,13 @@ def _require_enough(train: Split, validation: Split, test: Split) -> None:
     used = len(train.images) + len(validation.images)
     if used < FEWEST_TRAIN or len(test.images) < FEWEST_TEST or not len(validation.images):
         raise UserError(
-            f"{used} training and {len(test.images)} test images are too few: expected "
-            f"{FEWEST_TRAIN} and {FEWEST_TEST} at least"
+            f"{used} training and {len(test.images)} test images are too few: expected at least "
+            f"{FEWEST_TRAIN} and {FEWEST_TEST}"
         )
 
 
 def _digits() -> Dataset:
-    """The digits of scikit-learn."""
+    """Returns the digits of scikit-learn."""
     images, labels = datasets.sklearn_digits.load()
     train, validation, test = datasets.sklearn_digits.split(images, labels)
     return Dataset("digits", _sha256(images, labels), train, validation, test)

@@ -1,11 +1,11 @@
-"""Writes that happen whole or not at all and survive a power cut; reads that trust no file.
+"""Writes files completely or not at all, safe from power cuts; reads files without trusting them.
 
     files.write_whole("result/metrics.json", write)      # write(path) fills a private file first
     with files.open_regular("mnist.npz") as file:
         arrays = files.read_npz(file, "mnist.npz", {"x_train": accepts})
 
-Every array that comes from a file passes `read_array`: its header is checked before memory is
-taken, nothing is unpickled, and a promise that the file does not keep costs no memory.
+`read_array` checks the header of an array before it allocates memory and unpickles nothing. A
+header that promises more than the file holds costs no memory.
 """
 
 import contextlib
@@ -31,13 +31,13 @@ from numpy.typing import DTypeLike, NDArray
 
 from support.errors import UserError
 
-# Says whether an array of this shape and type may be read.
+# A function that says whether an array of this shape and type may be read.
 Accepts = Callable[[tuple[int, ...], np.dtype], bool]
 WRITING = ".writing-"
 WRITING_LOCK = "lock"
-# How long a file that another process has open is waited for.
+# How long to wait for a file that another process has open.
 PATIENCE_SECONDS = 3.0
-# What file systems answer that cannot sync a folder.
+# The errors of file systems that cannot sync a folder.
 CANNOT_SYNC = (
     errno.EINVAL,
     errno.ENOTSUP,
@@ -51,7 +51,7 @@ PIECE = 1 << 24
 JSON_LIMIT = 1_000_000
 # Opening a pipe that nobody writes to would wait for ever; Windows has no such files.
 NO_WAITING = getattr(os, "O_NONBLOCK", 0)
-# What Python's own readers raise for files that are not what they should be.
+# What Python's own readers raise for invalid files.
 DAMAGE: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
     zlib.error,
@@ -77,21 +77,22 @@ def write_whole(
     A symbolic link at `path` is followed, and a file that is replaced keeps its permissions.
 
     Args:
-        path: the file to make or replace; its folder exists.
-        write: a function that fills the file whose name it is given. That file has the name of
-            `path` in a private folder beside it, where anything else that is left goes, too.
-        before_commit: called when everything is written, just before the one step that counts.
+        path: the file to create or replace; its folder must exist.
+        write: a function that fills the file whose path it is given. That file has the name of
+            `path` and is in a private folder beside it, which is removed afterwards with all that
+            is left in it.
+        before_commit: called when everything is written, just before the file is moved to `path`.
 
     Returns:
         What `write` returned.
 
     Raises:
-        UserError: `path` is something else than a regular file.
+        UserError: `path` exists and is not a regular file.
     """
     folder, name = os.path.split(os.path.realpath(path))
     target = os.path.join(folder, name)
     if os.path.exists(target) and not os.path.isfile(target):
-        raise UserError(f"{path} is not a regular file: choose another name")
+        raise UserError(f"{path} is not a regular file: choose another file name")
     with _private_folder(folder) as private:
         written = os.path.join(private, name)
         result = write(written)
@@ -107,8 +108,8 @@ def write_whole(
 
 @contextlib.contextmanager
 def _private_folder(folder: str) -> Iterator[str]:
-    """Creates a folder for unfinished files, with a lock that says that its process lives."""
-    import filelock  # takes a fifth of a second, which --help must not wait for
+    """Creates a folder for unfinished files, with a lock that shows that its process is alive."""
+    import filelock  # takes a fifth of a second, for which --help must not wait
 
     while True:
         private = tempfile.mkdtemp(prefix=WRITING, dir=folder)
@@ -120,7 +121,7 @@ def _private_folder(folder: str) -> Iterator[str]:
             # Another process swept the folder before it was locked.
             continue
         except (OSError, NotImplementedError):
-            # A file system without locks: nobody sweeps there.
+            # On a file system without locks, `sweep` removes nothing.
             break
     try:
         yield private
@@ -130,9 +131,9 @@ def _private_folder(folder: str) -> Iterator[str]:
 
 
 def sweep(folder: str) -> None:
-    """Removes what a killed process of this project left half written in `folder`.
+    """Removes the unfinished files that killed processes of this project left in `folder`.
 
-    What a living process is writing is locked, and what is not ours has no lock file.
+    A folder that a living process is writing to is locked, and one that is not ours has no lock.
     """
     if not os.path.isdir(folder):
         return
@@ -143,7 +144,7 @@ def sweep(folder: str) -> None:
         if os.path.isfile(os.path.join(private, WRITING_LOCK)):
             _remove_abandoned(private)
         else:
-            # Killed before it was locked; a folder that holds anything is not ours.
+            # Its process was killed before it made the lock; a folder with content is not ours.
             with contextlib.suppress(OSError):
                 os.rmdir(private)
 
@@ -162,13 +163,13 @@ def _remove_abandoned(private: str) -> None:
 
 
 def patiently(action: Callable[..., None], *paths: str) -> None:
-    """Replaces or removes a file, for some seconds again and again while another process has it.
+    """Replaces or removes a file; while another process has it open, tries again for some seconds.
 
-    On Windows a file that a virus scanner, a sync client or a reader has open can be neither
+    On Windows, a file that a virus scanner, a sync client or a reader has open can be neither
     replaced nor removed.
 
     Raises:
-        PermissionError: another process still has it, or it may not be changed at all.
+        PermissionError: another process still has it open, or it may not be changed at all.
     """
     deadline = time.monotonic() + PATIENCE_SECONDS
     while True:
@@ -182,8 +183,8 @@ def patiently(action: Callable[..., None], *paths: str) -> None:
 
 
 def sync_file(path: str) -> None:
-    """Returns when the content of a file would survive a power cut."""
-    # Windows flushes only what is open for writing.
+    """Waits until the content of a file would survive a power cut."""
+    # Windows flushes only files that are open for writing.
     descriptor = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0))
     try:
         sync_descriptor(descriptor)
@@ -192,21 +193,21 @@ def sync_file(path: str) -> None:
 
 
 def sync_descriptor(descriptor: int) -> None:
-    """Returns when what was written to a descriptor would survive a power cut."""
+    """Waits until what was written to a descriptor would survive a power cut."""
     if sys.platform == "darwin":
         import fcntl
 
-        # fsync of macOS leaves data in the disk's own cache.
+        # On macOS, fsync leaves data in the disk's own cache.
         fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)
     else:
         os.fsync(descriptor)
 
 
 def sync_folder(path: str) -> None:
-    """Returns when the names in a folder would survive a power cut, where that can be had.
+    """Waits until the names in a folder would survive a power cut, if that is possible.
 
-    Windows cannot sync a folder, nor can some network and shared file systems: there a notice
-    says once what that means.
+    Windows cannot sync a folder, nor can some network and shared file systems: there, a notice says
+    once what that means.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY)
@@ -218,8 +219,8 @@ def sync_folder(path: str) -> None:
         if error.errno not in CANNOT_SYNC:
             raise
         _say_once(
-            "Notice: folders cannot be synced to disk here: after a power cut the newest save may "
-            "be missing, and a run continues from the one before it."
+            "Notice: this file system cannot sync folders to disk: after a power cut, the newest "
+            "save may be missing, and the run then continues from the one before it."
         )
 
 
@@ -229,12 +230,12 @@ def _say_once(line: str) -> None:
 
 
 def write_text(path: str, text: str) -> None:
-    """Writes text to `path`, whole or not at all."""
+    """Writes text to `path`, completely or not at all."""
     write_whole(path, lambda written: pathlib.Path(written).write_text(text, encoding="utf-8"))
 
 
 def write_json(path: str, content: Mapping[str, Any]) -> None:
-    """Writes `content` as JSON to `path`, whole or not at all; NaN is refused."""
+    """Writes `content` as JSON to `path`, completely or not at all; NaN is refused."""
     write_text(path, as_json(content))
 
 
@@ -244,29 +245,30 @@ def as_json(content: Mapping[str, Any]) -> str:
 
 
 def read_json(file: IO[bytes], what: str) -> dict[str, Any]:
-    """Returns the JSON object in an open binary file of 1 MB at most.
+    """Returns the JSON object in an open binary file of at most 1 MB.
 
     Args:
-        what: the file's name, for messages.
+        file: the file.
+        what: its name, for messages.
 
     Raises:
-        UserError: it is larger, no JSON, or no object.
+        UserError: the file is larger, or is not a JSON object.
     """
     with damage(what):
         content = file.read(JSON_LIMIT + 1)
         if len(content) > JSON_LIMIT:
-            raise ValueError(f"more than {JSON_LIMIT:,} bytes")
+            raise ValueError(f"it has more than {JSON_LIMIT:,} bytes")
         found = json.loads(content)
         if not isinstance(found, dict):
-            raise ValueError("no JSON object")
+            raise ValueError("it is not a JSON object")
         return found
 
 
 def make_folder(path: str) -> None:
-    """Creates the folder `path` and those above it, if need be, so that a power cut spares them.
+    """Creates the folder `path` and those above it, if need be, so that they survive a power cut.
 
     Raises:
-        FileNotFoundError: nothing above it exists, such as a drive that is not there.
+        FileNotFoundError: none of the folders above it exists, not even a drive.
     """
     if os.path.isdir(path):
         return
@@ -277,17 +279,17 @@ def make_folder(path: str) -> None:
     try:
         os.mkdir(path)
     except FileExistsError:
-        # Another process came first; or a file has that name.
+        # Another process created it first, or a file has that name.
         if not os.path.isdir(path):
             raise
     sync_folder(parent)
 
 
 def writable_folder(path: str) -> None:
-    """Creates the folder `path` if need be and proves that it can be written.
+    """Creates the folder `path` if need be, and checks that files can be written to it.
 
     Raises:
-        UserError: it is no folder, or cannot be written.
+        UserError: it is not a folder, or cannot be written to.
     """
     with disk_errors(path):
         make_folder(os.path.abspath(path))
@@ -300,17 +302,17 @@ def disk_errors(what: str, also: tuple[type[Exception], ...] = ()) -> Iterator[N
     """Turns a failed write inside the block into a `UserError`.
 
     Args:
-        what: the file or folder that is written.
-        also: exceptions that mean a failed write, beside OSError.
+        what: the file or folder that is written to.
+        also: exceptions that mean a failed write, besides OSError.
     """
     failures: tuple[type[Exception], ...] = (OSError, *also)
     try:
         yield
     except failures as error:
-        # By number where there is one: h5py puts a paragraph where others have a word.
+        # By number if there is one: h5py has a paragraph of text where others have a few words.
         number = getattr(error, "errno", None)
         reason = os.strerror(number) if number else str(error)
-        advice = "make room or choose another place; what was saved before is intact"
+        advice = "free some space or choose another folder; what was saved before is intact"
         raise UserError(f"{what} cannot be written ({reason[:200]}): {advice}") from error
 
 
@@ -327,11 +329,11 @@ def damage(what: str) -> Iterator[None]:
 
 
 def open_regular(path: str) -> IO[bytes]:
-    """Opens a file for reading in binary, once, without waiting for whoever may feed a pipe.
+    """Opens a file for reading in binary mode, without waiting in case it is a pipe.
 
     Raises:
-        FileNotFoundError: there is none.
-        UserError: it is no regular file, or cannot be opened.
+        FileNotFoundError: there is no such file.
+        UserError: it is not a regular file, or cannot be opened.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | NO_WAITING | getattr(os, "O_BINARY", 0))
@@ -342,27 +344,27 @@ def open_regular(path: str) -> IO[bytes]:
         raise UserError(f"{path} cannot be read ({reason}): choose another file") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise UserError(f"{path} is not a regular file: choose another one")
+        raise UserError(f"{path} is not a regular file: choose another file")
     return open(descriptor, "rb")
 
 
 def read_npz(
     file: IO[bytes], what: str, accepted: Mapping[str, Accepts], compressed: bool = False
 ) -> dict[str, NDArray]:
-    """Reads arrays of a `.npz`, which holds no others.
+    """Reads the arrays of an `.npz`, which must hold no others.
 
     Args:
-        file: open, binary, seekable.
+        file: the open file, binary and seekable.
         what: its name, for messages.
         accepted: dict of name -> function of (shape, dtype) that says whether such an array may
             be read.
-        compressed: whether arrays may be deflated; else they are stored as they are.
+        compressed: whether arrays may be deflated; otherwise they must be stored uncompressed.
 
     Returns:
         dict of name -> array.
 
     Raises:
-        UserError: anything is missing, surplus, damaged or not accepted.
+        UserError: an array is missing, surplus, damaged or not accepted.
     """
     with damage(what), zipfile.ZipFile(file) as archive:
         found = require_plain(archive, compressed)
@@ -379,8 +381,8 @@ def require_plain(archive: zipfile.ZipFile, compressed: bool = False) -> list[st
     """Returns the names of a ZipFile's members, in order.
 
     Raises:
-        ValueError: one is encrypted, compressed where it should be stored, or compressed by
-            anything but deflate.
+        ValueError: a member is encrypted, or compressed although it must not be, or compressed by
+            another method than deflate.
     """
     methods = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) if compressed else (zipfile.ZIP_STORED,)
     for member in archive.infolist():
@@ -394,16 +396,18 @@ def read_array(file: IO[bytes], what: str, accepts: Accepts) -> NDArray:
     """Reads one `.npy` from an open file, to its end.
 
     Args:
-        accepts: function of (shape, dtype) that says whether such an array may be read.
+        file: the file.
+        what: the name of the array, for messages.
+        accepts: a function of (shape, dtype) that says whether such an array may be read.
 
     Raises:
-        UserError: the array is damaged, of Python objects, or not accepted.
+        UserError: the array is damaged, holds Python objects, or is not accepted.
     """
     with damage(what):
         if np.lib.format.read_magic(file) != (1, 0):
-            raise ValueError("a header of another version than 1.0")
+            raise ValueError("its header has another version than 1.0")
         shape, fortran, dtype = np.lib.format.read_array_header_1_0(file)
-        # Python's own True is a whole number, too, and so is what a shape may not be: negative.
+        # Python's True is an int, too, and an int may be negative: neither belongs in a shape.
         whole = all(type(length) is int and length >= 0 for length in shape)
         if dtype.hasobject or fortran or not whole or not accepts(shape, dtype):
             raise ValueError(f"unexpected shape {shape} or type {dtype}")
@@ -414,19 +418,19 @@ def read_exactly(file: IO[bytes], shape: Sequence[int], dtype: DTypeLike, what: 
     """Reads an array of known shape and type that fills the rest of an open file.
 
     Raises:
-        UserError: the file is shorter or longer, or damaged.
+        UserError: the file is shorter or longer than that, or damaged.
     """
     with damage(what):
-        # The system gives memory as it is filled: a false promise takes none.
+        # The system allocates memory only as it is filled, so a false shape costs none.
         array = np.empty(shape, dtype)
         content = array.reshape(-1).view(np.uint8).data
         filled = 0
         while filled < len(content):
             count = file.readinto(content[filled : filled + PIECE])  # type: ignore[attr-defined]
             if not count:
-                raise ValueError(f"truncated: {filled} of {len(content)} bytes")
+                raise ValueError(f"it is truncated, {filled} of {len(content)} bytes")
             filled += count
-        # Reading past the end also lets gzip and zip check their sums.
+        # Reading past the end also makes gzip and zip verify their checksums.
         if file.read(1):
-            raise ValueError("longer than its header says")
+            raise ValueError("it is longer than its header says")
         return array

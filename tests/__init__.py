@@ -1,1 +1,1 @@
-"""Tests: `python -m pytest` after each change, `python -m pytest -m slow` before a release."""
+"""Tests: run `python -m pytest` after each change, `python -m pytest -m slow` before a release."""

@@ -1,7 +1,7 @@
 """Fixtures: a small trained folder, and real MNIST where it is available.
 
-python -m pytest            # what one runs after a change, about five minutes
-python -m pytest -m slow    # the rest; tests on real MNIST where MNIST_DIR names it
+python -m pytest            # after a change; about five minutes
+python -m pytest -m slow    # the other tests; those on real MNIST need MNIST_DIR=FOLDER
 """
 
 import os
@@ -11,8 +11,8 @@ import signal
 
 import pytest
 
-# Set aside, so that only the tests that ask for real MNIST see it; under a name that the processes
-# of pytest-xdist inherit.
+# MNIST_DIR is renamed, so that only the tests that ask for real MNIST see it. The processes of
+# pytest-xdist inherit the new name.
 MNIST_DIR = os.environ.setdefault("MNIST_DIR_OF_TESTS", os.environ.pop("MNIST_DIR", ""))
 
 from support import startup  # noqa: E402
@@ -20,8 +20,8 @@ from tests import helpers, windows  # noqa: E402
 
 startup.import_tensorflow()
 
-# A shell lets what runs in the background ignore Ctrl-C, and `nohup` a dropped connection. The
-# scripts respect that, so tests of signals would see none.
+# A shell makes background processes ignore Ctrl-C, and `nohup` makes them ignore a dropped
+# connection. The scripts respect that, so tests of signals would see none.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 if hasattr(signal, "SIGHUP"):
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def no_process_is_left():
-    """Kills what a test has started and left running, as it does where it fails."""
+    """Kills the processes that a test has started and left running, as a failed test may do."""
     yield
     while helpers.STARTED:
         process = helpers.STARTED.pop()
@@ -57,7 +57,7 @@ def no_process_is_left():
 
 @pytest.fixture(scope="session")
 def mnist_dir():
-    """The folder with real MNIST; skips the test where there is none."""
+    """The folder with real MNIST; skips the test if there is none."""
     if not MNIST_DIR:
         pytest.skip("MNIST_DIR is not set: no real MNIST here")
     return MNIST_DIR
@@ -65,7 +65,7 @@ def mnist_dir():
 
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory):
-    """A finished small run on digits: its weights folder. Copy it before changing anything."""
+    """The weights folder of a finished small run on digits. Copy it before changing anything."""
     folder = tmp_path_factory.mktemp("trained")
     assert helpers.train(folder, "--epoch", "2") == 0
     return folder / "weights"

@@ -1,4 +1,4 @@
-"""What tests share beside fixtures: small runs, scripts as a user runs them, what is on disk."""
+"""What tests share besides fixtures: small runs, scripts as a user runs them, what is on disk."""
 
 import contextlib
 import dataclasses
@@ -18,8 +18,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SMALL = ["--dataset", "digits", "--hidden_units", "32", "16", "--latent_dim", "4"]
 SMALL += ["--limit", "240", "--batch", "20", "--log_every", "5"]
 STEPS = 240 // 20
-# The tags of TensorBoard by the names of terms. Literally: a tag that moves to another group breaks
-# the links and layouts of users.
+# The TensorBoard tags by the names of terms, spelled out: a tag that moves to another group would
+# break the users' links and layouts.
 TAGS = {
     "loss_total": "-ELBO/loss_total",
     "loss_bce": "-ELBO/reconstruction/loss_bce",
@@ -30,7 +30,7 @@ TAGS = {
     "learning_rate": "others/learning_rate",
     "active_units": "others/active_units",
 }
-# A place without network: the proxy refuses at once.
+# An environment without an internet connection: the proxy refuses connections at once.
 OFFLINE = {"https_proxy": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9"}
 
 
@@ -40,14 +40,14 @@ def folders(folder):
 
 
 def train(folder, *argv):
-    """Runs train.py's main in this process, on small digits, into `folder`; the exit code."""
+    """Runs train.py's main in this process, on digits, into `folder`; returns the exit code."""
     import train as script
 
     return script.main([*SMALL, *folders(folder), *argv])
 
 
 def quietly(folder, *argv):
-    """The same; the exit code and all that was printed."""
+    """As `train`; returns the exit code and all that was printed."""
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):
         code = train(folder, *argv)
@@ -55,7 +55,7 @@ def quietly(folder, *argv):
 
 
 def lost_by_rerun(folder, whole, *argv):
-    """Gives the command of the run `whole` again, on `folder`; what was lost there, or ''."""
+    """Runs the command of the run `whole` again, on `folder`; returns what was lost, or ''."""
     code, printed = quietly(folder, *argv)
     if code:
         return f"the same command ended with {code}: {printed}"
@@ -66,7 +66,7 @@ def lost_by_rerun(folder, whole, *argv):
     return ""
 
 
-# Processes that `start` has started; what a failed test leaves is killed by a fixture.
+# Processes that `start` has started; a fixture kills those that a failed test leaves running.
 STARTED = []
 
 
@@ -88,7 +88,7 @@ def wait_for(condition, process, seconds=300):
 
 
 def run_script(*argv, cwd, **environment):
-    """Runs a script of the project in a process of its own, as a user would."""
+    """Runs a script of the project in its own process, as a user would."""
     return subprocess.run(
         [sys.executable, os.path.join(ROOT, argv[0]), *map(str, argv[1:])],
         cwd=cwd,
@@ -105,7 +105,7 @@ def last_line(text):
 
 
 def files_in(folder):
-    """Every file below `folder` with its content, to see that nothing changed."""
+    """Every file below `folder` with its content, to check that nothing has changed."""
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
@@ -116,15 +116,15 @@ def arrays_of(where):
 
 
 def same_bits(one, other):
-    """Asserts that two weights folders hold the same weights, bit for bit."""
+    """Asserts that two weights folders hold bit-identical weights."""
     for value, expected in zip(arrays_of(one), arrays_of(other), strict=True):
         np.testing.assert_array_equal(value, expected)
 
 
 def points(folder):
-    """Every scalar of an event folder as {name: [(step, value), ...]}, by TensorBoard's loader.
+    """Every scalar in an event folder as {name: [(step, value), ...]}, from TensorBoard's loader.
 
-    Each must have the tag that `TAGS` gives it.
+    Each must have its tag in `TAGS`.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -139,7 +139,7 @@ def points(folder):
 
 
 def same_run(one, other):
-    """Asserts that two runs end in the same weights, the same record and the same curves."""
+    """Asserts that two runs end with the same weights, the same record and the same curves."""
     same_bits(one / "weights", other / "weights")
     first, second = (weights.read_record(str(run / "weights")) for run in (one, other))
     assert first == dataclasses.replace(second, run_id=first.run_id)
@@ -148,7 +148,7 @@ def same_run(one, other):
 
 
 def stop_after(steps, signum=signal.SIGTERM):
-    """Returns what replaces `CompiledSteps.__call__`: it sends a signal after so many steps."""
+    """Returns a replacement of `CompiledSteps.__call__` that sends a signal after `steps` steps."""
     from support.training.steps import CompiledSteps
 
     call, done = CompiledSteps.__call__, [0]
@@ -165,7 +165,7 @@ def stop_after(steps, signum=signal.SIGTERM):
 
 @contextlib.contextmanager
 def interrupted(steps, steps_per_call, signum=signal.SIGTERM):
-    """Ends a run in this process by a signal after so many steps, so many a call."""
+    """Ends a run in this process by a signal after `steps` steps, `steps_per_call` in each call."""
     from support.training import steps as steps_module
 
     with pytest.MonkeyPatch.context() as patch:

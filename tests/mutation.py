@@ -1,14 +1,14 @@
-"""Changes modules one small place at a time: which changes do the fast tests not notice?
+"""Mutation testing: changes modules in one small place at a time, to find untested behaviour.
 
     pip install mutmut
     python -m tests.mutation support/training/schedule.py          # every mutant of a module
     python -m tests.mutation --sample 40 train.py model.py         # forty of each, drawn by --seed
 
-The mutants are mutmut's. Its own runner starts TensorFlow once and forks afterwards, which hangs,
-or imports it once a mutant, which takes most of the time; so here a process that has imported
-TensorFlow, but not started it, forks one process a mutant. Each runs the tests of the mutated
-module on a copy of the tree, until one fails. Prints the diff of each survivor and a table; exit
-code 1 where there are survivors. One core; some seconds a mutant.
+The mutants are mutmut's. Its own runner either starts TensorFlow before it forks, which hangs, or
+imports it for each mutant, which takes most of the time. So here, a process that has imported
+TensorFlow, but not started it, forks one process per mutant. Each runs the tests of the mutated
+module on a copy of the tree, until one fails. Prints the diff of each mutant that survives, and a
+table; the exit code is 1 if there are any. Uses one core; takes some seconds per mutant.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 COPIED = ("support", "tests", "better_weight", "bench", "expimg", ".ci")
-# Beside the test module of the same name. What takes long comes last.
+# Tests besides the test module of the same name. Slow ones come last.
 MORE_TESTS = {
     "train.py": ["tests/training/test_run.py"],
     "model.py": ["tests/analysis/test_likelihood.py"],
@@ -62,7 +62,7 @@ def main(argv=None):
 
 
 def copy_tree(work):
-    """Copies what tests need; the tree itself is never changed."""
+    """Copies what the tests need to `work`; the tree itself is never changed."""
     for name in os.listdir(ROOT):
         path = os.path.join(ROOT, name)
         if os.path.isfile(path):
@@ -70,13 +70,13 @@ def copy_tree(work):
         elif name in COPIED:
             ignored = shutil.ignore_patterns("__pycache__")
             shutil.copytree(path, os.path.join(work, name), ignore=ignored)
-    # mutmut wants to know where the code is, though here it only makes the mutants.
+    # mutmut must know where the code is, although here it only makes the mutants.
     with open(os.path.join(work, "setup.cfg"), "a", encoding="utf-8") as file:
         file.write("\n[mutmut]\nsource_paths=support\n")
 
 
 def import_heavy():
-    """Imports what takes seconds, without what starts threads: looking at the devices does."""
+    """Imports slow modules, but does not list the devices, which would start threads."""
     from support import startup
 
     with startup.quiet_import():
@@ -87,7 +87,7 @@ def import_heavy():
 
 
 def tried(module, args):
-    """Runs the mutants of one module; returns how many ended how."""
+    """Runs the mutants of one module; returns how many ended in which way."""
     with open(module, encoding="utf-8") as file:
         source = file.read()
     tests = args.tests or tests_of(module)
@@ -114,13 +114,13 @@ def tried(module, args):
 
 
 def tests_of(module):
-    """The test modules of a module: that of the same name, then others."""
+    """The test modules of a module: the one of the same name, then others."""
     folder, name = os.path.split(module.removeprefix("support/"))
     return [os.path.join("tests", folder, f"test_{name}"), *MORE_TESTS.get(module, [])]
 
 
 def mutants_of(module, source):
-    """The whole source of the module in each of its mutants."""
+    """The complete source of each mutant of a module."""
     from mutmut.mutation import file_mutation
 
     tree, mutations, *_ = file_mutation.create_mutations(module, source)
@@ -134,7 +134,7 @@ def write(path, text):
 
 
 def run(command, seconds):
-    """Runs pytest in a forked process; says how it ended."""
+    """Runs pytest in a forked process; returns how it ended."""
     child = os.fork()
     if not child:
         os.setpgid(0, 0)
@@ -142,7 +142,7 @@ def run(command, seconds):
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)
         for name in list(sys.modules):
-            # What the runner itself has imported may be what is mutated.
+            # The runner itself may have imported the mutated module.
             if name.partition(".")[0] in ("support", "tests", "train", "model", "data"):
                 del sys.modules[name]
         import pytest

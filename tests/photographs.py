@@ -3,9 +3,9 @@
     picture = photographs.render([digit], "half shadow", seed=3)      # a Pillow image
     picture.save("shadow.png")
 
-`render` knows each of `KINDS`. A digit is enlarged to a share of the page, its edges are sharpened
-as a pen's are, and it is laid on a page at a place that depends on the seed; then comes what the
-kind is named after.
+`render` can make each of `KINDS`. A digit is enlarged to a share of the page, its edges are made as
+sharp as a pen's, and it is put on a page at a place that depends on the seed; then comes the effect
+that the kind is named after.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from PIL import Image
 from scipy import ndimage
 
 Grey = NDArray[np.float64]
-# Reflectance of paper and of ink.
+# The reflectance of paper and of ink.
 PAPER, INK = 0.9, 0.15
 
 
 def render(digits: Sequence[NDArray[np.uint8]], kind: str, seed: int) -> Image.Image:
-    """Renders digits, uint8 (784,) or (28, 28), side by side, as a photograph of a kind."""
+    """Renders digits, uint8 (784,) or (28, 28), side by side, as a photograph of the given kind."""
     names = sorted(KINDS)
     rng = np.random.default_rng([seed, names.index(kind)])
     shapes = [np.reshape(digit, (28, 28)) for digit in digits]
@@ -32,12 +32,14 @@ def render(digits: Sequence[NDArray[np.uint8]], kind: str, seed: int) -> Image.I
 
 
 def coverage(digits: Sequence[NDArray[np.uint8]], rng: np.random.Generator, **options) -> Grey:
-    """Where ink is on a page, 0 to 1: digits side by side at a place of chance.
+    """How much ink covers each pixel of a page, 0 to 1: digits side by side at a random place.
 
     Args:
-        share: height of a digit's 28x28 as a share of the page's height, from and to.
-        height: of the page, pixels.
-        pen: changes the shape of each enlarged digit, a function of its coverage.
+        digits: the digits, (28, 28) each.
+        rng: the source of random numbers.
+        share: the least and the greatest height of a digit's 28x28, as shares of the page's height.
+        height: the height of the page in pixels.
+        pen: a function of the coverage of an enlarged digit that changes its shape.
     """
     share, height = options.get("share", (0.45, 0.75)), options.get("height", 400)
     pen = options.get("pen", lambda enlarged: enlarged)
@@ -45,7 +47,7 @@ def coverage(digits: Sequence[NDArray[np.uint8]], rng: np.random.Generator, **op
     width = max(height, round(side * 1.15 * len(digits) + 20))
     page = np.zeros((height, width))
     gap = width / len(digits)
-    # On one line, a little uneven; each digit within its own part of the page's width.
+    # On one slightly uneven line, with each digit within its own part of the page's width.
     top = rng.integers(0, height - side + 1)
     for position, digit in enumerate(digits):
         enlarged = pen(enlarge(digit, side))
@@ -58,14 +60,14 @@ def coverage(digits: Sequence[NDArray[np.uint8]], rng: np.random.Generator, **op
 
 
 def enlarge(digit: NDArray[np.uint8], side: int) -> Grey:
-    """A digit of 28x28 in side x side, with edges as sharp as a pen's."""
+    """Enlarges a digit of 28x28 to side x side, with edges as sharp as a pen's."""
     smooth = Image.fromarray(digit).resize((side, side), Image.Resampling.BICUBIC)
     values = ndimage.gaussian_filter(np.asarray(smooth, float) / 255, side / 28 * 0.35)
     return np.clip((values - 0.4) * 4 + 0.5, 0, 1)
 
 
 def ballpoint(enlarged: Grey) -> Grey:
-    """The same digit written with a thin pen: the ridge of its strokes."""
+    """The digit as written with a thin pen: the ridge of its strokes."""
     side = len(enlarged)
     inside = ndimage.distance_transform_edt(enlarged > 0.5)
     ridge = (inside > 1) & (inside >= ndimage.maximum_filter(inside, 3) - 0.7)
@@ -74,7 +76,7 @@ def ballpoint(enlarged: Grey) -> Grey:
 
 
 def felt_pen(enlarged: Grey) -> Grey:
-    """The same digit written with a thick pen."""
+    """The digit as written with a thick pen."""
     return ndimage.grey_dilation(enlarged, footprint=disc(len(enlarged) // 45))
 
 
@@ -91,12 +93,12 @@ def paper(shape: tuple[int, int], rng: np.random.Generator, texture: float = 0.0
 
 
 def written(ink: Grey, page: Grey, level: float = INK) -> Grey:
-    """Lays ink of a reflectance on a page."""
+    """Puts ink with the reflectance `level` on a page."""
     return page * (1 - ink) + np.minimum(page, level) * ink
 
 
 def photographed(grey: Grey, rng: np.random.Generator, noise: float = 0.01) -> Image.Image:
-    """What a camera makes of it: a little blur, noise, eight bits."""
+    """A page as a camera takes it: with a little blur and noise, in eight bits."""
     blurred = ndimage.gaussian_filter(grey, 0.7)
     return as_picture(blurred + noise * rng.standard_normal(grey.shape))
 
@@ -106,23 +108,23 @@ def as_picture(grey: Grey) -> Image.Image:
 
 
 def through_jpeg(picture: Image.Image, quality: int) -> Image.Image:
-    """A picture as JPEG compression leaves it."""
+    """A picture after JPEG compression."""
     file = io.BytesIO()
     picture.save(file, "jpeg", quality=quality)
     return Image.open(file).convert(picture.mode)
 
 
 def coordinates(shape: tuple[int, int]) -> tuple[Grey, Grey]:
-    """Rows and columns of a page, -1 to 1."""
+    """The coordinates of a page's rows and columns, from -1 to 1."""
     rows = np.linspace(-1, 1, shape[0])[:, None]
     return rows, np.linspace(-1, 1, shape[1])[None, :]
 
 
-# Lines and frames: where they are, 0 to 1.
+# Lines and frames: how much ink covers each pixel, 0 to 1.
 
 
 def ruled_lines(shape: tuple[int, int], rng: np.random.Generator, tilt: float = 0.0) -> Grey:
-    """Lines across the page, with a pitch and a phase of chance."""
+    """Lines across the page, with a random distance and offset."""
     pitch, thick = shape[0] / rng.uniform(4, 9), shape[0] * rng.uniform(0.003, 0.007)
     rows, columns = np.indices(shape)
     across = rows + columns * np.tan(np.radians(tilt)) + rng.uniform(0, pitch)
@@ -130,7 +132,7 @@ def ruled_lines(shape: tuple[int, int], rng: np.random.Generator, tilt: float = 
 
 
 def squares(shape: tuple[int, int], rng: np.random.Generator, tilt: float = 0.0) -> Grey:
-    """Squared paper."""
+    """The lines of squared paper."""
     pitch, thick = shape[0] / rng.uniform(7, 16), max(1.0, shape[0] * rng.uniform(0.002, 0.005))
     rows, columns = np.indices(shape)
     slope = np.tan(np.radians(tilt))
@@ -208,7 +210,7 @@ def squared_paper(digits, rng):
 
 
 def dark_table(digits, rng):
-    """A sheet that lies on a dark table, a little turned, sometimes beyond the picture."""
+    """A sheet that lies on a dark table, slightly turned, sometimes partly outside the picture."""
     ink = coverage(digits, rng, height=300)
     sheet = written(ink, paper(ink.shape, rng))
     height, width = ink.shape
@@ -242,14 +244,14 @@ def black_on_transparent(digits, rng):
 
 
 def on_transparent(digits, rng, value):
-    """What drawing programs save: ink of one colour, and how much of it there is."""
+    """As drawing programs save it: ink of a single colour, with its coverage as opacity."""
     alpha = np.uint8(np.rint(255 * coverage(digits, rng)))
     colour = np.full_like(alpha, value)
     return Image.fromarray(np.dstack([colour, colour, colour, alpha]))
 
 
 def twelve_bits(digits, rng):
-    """A scanner's twelve bits in a file of sixteen."""
+    """The twelve bits of a scanner in a 16-bit file."""
     ink = coverage(digits, rng)
     grey = written(ink, paper(ink.shape, rng)) + 0.01 * rng.standard_normal(ink.shape)
     return Image.fromarray(np.uint16(np.rint(4095 * np.clip(grey, 0, 1))))
@@ -281,7 +283,7 @@ def specks_and_hairs(digits, rng):
 
 
 def hair(shape, rng):
-    """A thin curve of chance."""
+    """A thin random curve."""
     steps = np.cumsum(rng.normal(0, 0.02, rng.integers(60, 250))) + rng.uniform(0, 2 * np.pi)
     rows = rng.uniform(0, shape[0]) + np.cumsum(np.sin(steps))
     columns = rng.uniform(0, shape[1]) + np.cumsum(np.cos(steps))
@@ -347,7 +349,7 @@ def noise_blur_jpeg(digits, rng):
 
 
 def turned(digits, rng):
-    """Turned a little, with a gradient of light."""
+    """Slightly turned, with a gradient of light."""
     ink = ndimage.rotate(coverage(digits, rng), rng.uniform(-10, 10), reshape=False, order=1)
     light = 0.8 + 0.15 * coordinates(ink.shape)[1]
     return photographed(written(ink, paper(ink.shape, rng)) * light, rng)

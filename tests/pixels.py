@@ -6,18 +6,19 @@ import numpy as np
 from matplotlib import image
 from scipy.signal import fftconvolve
 
-# What an image and its place in a picture may differ by, mean square of grey values: rounding.
+# How much an image and its copy in a picture may differ by rounding: mean square of intensities.
 TOLERANCE = 4.0
 
 
 def grey(path):
-    """Returns a picture as grey values, float (height, width), 0 black to 255 white."""
+    """Returns a picture in greyscale, float (height, width), 0 black to 255 white."""
     return 255 * image.imread(path)[..., :3].mean(axis=-1)
 
 
 def place(picture, digit, scale=2):
-    """Returns where in a picture an image is shown, dark on white, for the first time: the row and
-    column of its top left pixel; fails where it is not shown.
+    """Returns the row and column of the top left pixel of an image that a picture shows.
+
+    The image is shown dark on white; the first place counts. Fails if the image is not shown.
 
     Args:
         picture: as `grey` returns it.
@@ -37,14 +38,14 @@ def is_shown(picture, digit, scale=2):
 def _best(picture, digit, scale):
     digit = 255.0 - np.reshape(digit, (28, 28)).astype(float)
     assert digit.std() > 10, "a blank image is everywhere"
-    # Every pixel of an image is a square of pixels: one of each is enough.
+    # Every pixel of the image is a square of pixels in the picture: one of each is enough.
     small = picture[::scale, ::scale]
     products = fftconvolve(small, digit[::-1, ::-1], mode="valid")
     squares = fftconvolve(small**2, np.ones((28, 28)), mode="valid")
     errors = (squares - 2 * products + (digit**2).sum()) / digit.size
-    # Where it is shown twice, the first place counts.
+    # If it is shown twice, the first place counts.
     row, column = scale * np.argwhere(errors <= errors.min() + 0.01)[0]
-    # That pixel lies anywhere in the square; its corner is where the whole image fits best.
+    # That pixel may be anywhere in its square; the corner is where the whole image fits best.
     large = np.kron(digit, np.ones((scale, scale)))
     corners = []
     for top, left in itertools.product(
@@ -58,8 +59,10 @@ def _best(picture, digit, scale):
 
 
 def triangles(path):
-    """Returns the tips of the coloured triangles in a picture, (n, 2), from the top down: the row
-    of each one and the column of its middle."""
+    """Returns the tips of the coloured triangles in a picture, (n, 2), from top to bottom.
+
+    A tip is the row where the triangle ends and the column of its middle.
+    """
     from scipy import ndimage
 
     from support.display import plots

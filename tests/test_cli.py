@@ -78,7 +78,7 @@ def test_the_range_of_a_number_is_shown_without_exponents():
         (["--z_dim", "5"], "--z_dim is not a flag of toy.py: did you mean --latent_dim?"),
         (["--num_epochs", "5"], "--num_epochs is not a flag of toy.py: did you mean --epoch?"),
         (["--checkpoint", "x"], "did you mean --load_weight_dir?"),
-        # A hint is a flag of this very script.
+        # A hint is always a flag of the same script.
         (["--warp", "1"], "--warp is not a flag of toy.py: see --help"),
         (["--nothing", "5"], "--nothing is not a flag of toy.py: see --help"),
         (["word"], "word is not a flag of toy.py: see --help"),
@@ -98,7 +98,7 @@ def test_a_wrong_flag_is_one_line(capsys, argv, says):
 
 
 def test_what_the_user_typed_is_known_from_what_is_default():
-    """Also where a flag is given the value of its default, and by another spelling."""
+    """Also if a flag is given its default value, or in another spelling."""
     parse = toy().parse_args
     assert parse([]).given == frozenset()
     assert parse(["--epochs", "3"]).given == {"epochs"}
@@ -178,7 +178,7 @@ def test_a_signal_that_ends_processes_costs_one_line(capsys, signum):
 
 
 def test_a_signal_that_is_ignored_stays_so():
-    """As under nohup, whose user wants the script to go on."""
+    """As under `nohup`, whose user wants the script to continue."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         assert run_toy(lambda args: os.kill(os.getpid(), signal.SIGHUP)) == 0
@@ -265,7 +265,7 @@ def test_closed_streams_do_not_stop_a_script(tmp_path, closed):
 
 
 def test_output_that_nobody_reads_costs_one_line():
-    """As under `| head`, of a script that prints more than a pipe holds."""
+    """As under `| head`, for a script that prints more than a pipe holds."""
     code = TOY.format(body="print('a line\\n' * 100_000)")
     with subprocess.Popen(
         [sys.executable, "-c", code],

@@ -33,7 +33,7 @@ def test_the_last_eleventh_of_custom_images_validates(tmp_path):
 
 
 def test_the_hash_is_that_of_all_arrays_with_their_shapes(tmp_path):
-    """The hash that older versions gave these arrays: runs know their data by it."""
+    """It is the hash from older versions: runs recognize their data by it."""
     loaded = data.load("auto", npz(tmp_path / "a.npz", **arrays()))
     assert loaded.sha256.startswith("617324af2c27f360429bf62c9ecc258a")
     limited = data.load("auto", str(tmp_path / "a.npz"), limit=7)
@@ -91,7 +91,7 @@ def test_without_labels_no_part_has_any(tmp_path):
     assert all(split.labels is None for split in loaded[2:5])
     assert sum(len(split.images) for split in loaded[2:5]) == 121
     assert data.load("auto", str(tmp_path / "a.npz"), limit=5).train.labels is None
-    # Labels of one part only are no labels.
+    # If only one part has labels, none of them are used.
     del content["y_train"]
     part = data.load("auto", npz(tmp_path / "b.npz", **content))
     assert all(split.labels is None for split in part[2:5])
@@ -99,7 +99,7 @@ def test_without_labels_no_part_has_any(tmp_path):
 
 
 def test_test_images_without_labels_are_left_out(tmp_path):
-    """As Kaggle's test.csv: figures on the test set need labels, the training images have them."""
+    """As in Kaggle's test.csv: if the training images have labels, the test images need them."""
     content = arrays(train=210)
     unlabelled = content.pop("x_test")
     del content["y_test"]
@@ -114,12 +114,12 @@ def test_names_that_are_asked_for(tmp_path):
     path = npz(tmp_path / "a.npz", **arrays())
     for name in ("auto", "custom"):
         assert data.load(name, path).name == "custom"
-    with pytest.raises(UserError, match=r"other arrays than MNIST's \(121 training images\)"):
+    with pytest.raises(UserError, match=r"does not hold MNIST \(it has 121 training images\)"):
         data.load("mnist", path)
     kmnist = data.load("kmnist", path)
     assert kmnist.name == "custom", "a later eval.py --dataset kmnist would download the real one"
-    assert any("not all 60,000 and 10,000 images of kmnist" in line for line in kmnist.notices)
-    with pytest.raises(UserError, match="--data_dir names your files"):
+    assert any("60,000 training and 10,000 test images of km" in line for line in kmnist.notices)
+    with pytest.raises(UserError, match="give the path of your files with --data_dir"):
         data.load("custom")
     with pytest.raises(UserError, match="digits does not use"):
         data.load("digits", path)
@@ -162,7 +162,7 @@ def test_without_mnist_auto_falls_back_and_mnist_does_not(monkeypatch):
     monkeypatch.setattr(download, "fetch", no_network)
     fallen_back = data.load("auto", limit=3)
     assert fallen_back.name == "digits" and len(fallen_back.train.images) == 3
-    assert "--data_dir FOLDER" in fallen_back.fallback_reason
+    assert "give --data_dir PATH" in fallen_back.fallback_reason
     for name in ("mnist", "fashion_mnist"):
         with pytest.raises(UserError, match="no network"):
             data.load(name)
@@ -193,7 +193,7 @@ def test_batches_are_a_permutation_of_the_epoch():
     np.testing.assert_array_equal(order, data.batches(95, 10, 5, 0))
     assert (order != data.batches(95, 10, 5, 1)).any()
     assert (order != data.batches(95, 10, 5 + 1, 0)).any()
-    # The bits of runs that were begun with older versions.
+    # The order in runs that older versions began.
     assert data.batches(1000, 10, 3, 4)[0, :5].tolist() == [989, 289, 766, 601, 582]
 
 

@@ -85,7 +85,7 @@ def test_every_test_that_the_table_of_faults_names_exists():
 
 
 def test_flags_that_the_documents_name_exist():
-    """In commands of the README: a flag that was renamed would be found by its reader."""
+    """In the README's commands; otherwise readers would be the first to notice a renamed flag."""
     import eval as eval_script
     import eval_genresult
     import train

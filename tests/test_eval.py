@@ -1,4 +1,4 @@
-"""eval.py as a user runs it: figures, flags, messages, and what the pictures show."""
+"""eval.py as a user runs it: metrics, flags, messages, and what the pictures show."""
 
 import contextlib
 import io
@@ -29,7 +29,7 @@ BETTER_WEIGHT = os.path.join(ROOT, "better_weight")
 
 @pytest.fixture
 def offline(monkeypatch, tmp_path_factory):
-    """No network, and no MNIST in the cache."""
+    """No internet connection, and no MNIST in the cache."""
     for name, value in OFFLINE.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("KERAS_HOME", str(tmp_path_factory.mktemp("keras")))
@@ -37,7 +37,7 @@ def offline(monkeypatch, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """The pretrained weights on the test images that come with the repository: the folder."""
+    """The output folder of the pretrained weights on the test images in this repository."""
     folder = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in OFFLINE.items():
@@ -66,11 +66,11 @@ def write_members(path, members, **record):
 
 
 class Expected:
-    """What eval.py should find of images, computed in another way and in float64.
+    """What eval.py should find for given images, computed in another way and in float64.
 
     Attributes:
         images: float64 (n, 784) in [0, 1].
-        mu: mean of q(z | x), (n, latent_dim).
+        mu: the mean of q(z | x), (n, latent_dim).
         RMSE_mean: (n,).
         reconstructions: uint8 (n, 784).
     """
@@ -100,7 +100,7 @@ class Expected:
 
 @pytest.fixture(scope="module")
 def test_100():
-    """The test images that come with the repository, as a data set."""
+    """The test images in this repository, as a data set."""
     return data.mnist_test_100("a test").test
 
 
@@ -110,7 +110,7 @@ def expected(test_100):
 
 
 def test_without_mnist_the_images_in_the_repository_are_evaluated(tmp_path):
-    """From any folder: no flags, no data, no network."""
+    """From any folder, without flags, data or an internet connection."""
     environment = {**OFFLINE, "KERAS_HOME": str(tmp_path / "keras")}
     run = run_script("eval.py", cwd=tmp_path, **environment)
     assert run.returncode == 0 and run.stderr == "", run.stderr
@@ -139,13 +139,13 @@ def test_figures_are_those_of_another_implementation(evaluated, test_100, expect
     predicted = expected.probabilities().argmax(axis=1)
     accuracy = np.mean(predicted == test_100.labels)
     assert metrics["prior_accuracy"] == pytest.approx(accuracy) and accuracy >= 0.95
-    # Under a better prior the -ELBO is lower.
+    # With a better prior, the -ELBO is lower.
     assert metrics["loss_total"] - 2.5 < metrics["loss_total_fitted"] < metrics["loss_total"]
 
 
 @pytest.fixture(scope="module")
 def small(trained, tmp_path_factory):
-    """The small run, evaluated with 20 importance samples: the folder, and what was printed."""
+    """The small run, evaluated with 20 importance samples: the folder and the printed text."""
     folder = tmp_path_factory.mktemp("small")
     printed = io.StringIO()
     argv = ["--load_weight_dir", str(trained), "--output_dir", str(folder)]
@@ -185,7 +185,7 @@ def test_extremes_have_the_best_above_the_worst(evaluated, test_100, expected):
     picture = pixels.grey(evaluated / "extremes.png")
     order = np.argsort(expected.RMSE_mean)
     origin = pixels.place(picture, test_100.images[order[0]])
-    # Below two rows is a line with their errors.
+    # Below every two rows, images and their reconstructions, is a line with the errors.
     for row, ranked in ((0, order), (2, order[::-1])):
         for column in (0, 1, 9):
             above = origin + np.array([STEP * row + plots.LINE * (row // 2), STEP * column])
@@ -271,7 +271,7 @@ def test_a_report_says_what_the_figures_say(trained, tmp_path, capsys, monkeypat
         "a linear classifier": pytest.approx(metrics["probe_accuracy"]),
         "the fitted prior": pytest.approx(metrics["prior_accuracy"]),
     }
-    # A small model of two epochs; chance is 0.1.
+    # A small model after two epochs; chance is 0.1.
     assert metrics["probe_accuracy"] > 0.2 and metrics["prior_accuracy"] > 0.12
     expected = Expected(str(trained), test.images)
     right = expected.probabilities().argmax(axis=1) == test.labels
@@ -280,7 +280,7 @@ def test_a_report_says_what_the_figures_say(trained, tmp_path, capsys, monkeypat
 
 @pytest.fixture(scope="module")
 def own(tmp_path_factory, test_100):
-    """Evaluates four pictures of one's own: the folder."""
+    """The output folder of an evaluation of four of the user's own pictures."""
     folder = tmp_path_factory.mktemp("own")
     seven, two = test_100.images[:2].reshape(2, 28, 28)
     large = np.pad(255 - np.kron(two, np.ones((9, 9), np.uint8)), 40, constant_values=255)
@@ -309,11 +309,11 @@ def test_own_images_have_figures_and_a_class(own, test_100, expected):
     assert seven["probability"] == pytest.approx(probabilities.max(), abs=1e-4)
     assert not seven["none_of_these"]
     same = {"file": seven["file"], "name": "seven.png"}
-    assert negative | same == seven  # to the last bit
+    assert negative | same == seven  # with bit-identical numbers
     assert two["predicted_label"] == 2 and not two["none_of_these"]
     assert no_digit["none_of_these"]
     assert no_digit["share_of_test_images_with_higher_loss_total"] == 0
-    # The easier of the two digits has more test images above it.
+    # More test images have a higher loss than the easier of the two digits.
     shares = [one["share_of_test_images_with_higher_loss_total"] for one in (seven, two)]
     assert (shares[0] > shares[1]) == (seven["loss_total"] < two["loss_total"])
     assert all(0 < share < 1 for share in shares)
@@ -325,7 +325,7 @@ def test_own_png_shows_crop_input_and_reconstruction(own, test_100, expected):
     seen = pixels.place(picture, test_100.images[0], own_images.SCALE)
     below = pixels.place(picture, expected.reconstructions[0], own_images.SCALE)
     np.testing.assert_allclose(below - seen, [step, 0], atol=1)
-    # Above it the picture as it was found: light ink on dark, and its negative.
+    # Above it is the picture as it was found: light ink on dark, and its negative.
     side = own_images.SCALE * 28
     crops = []
     for column in (0, 1):
@@ -345,7 +345,7 @@ def test_own_images_are_joined_by_a_spherical_interpolation(own, test_100, expec
     two = metrics_of(own)["own_images"][2]
     assert two["name"] == "large two.png"
     origin = pixels.place(picture, test_100.images[0])
-    # The first row joins the seven and its negative, which is the same.
+    # The first row is a path from the seven to its negative, which becomes the same image.
     for column in (1, 6, 11):
         image = expected.reconstructions[0]
         top, left = origin + STEP * np.array([0, column])
@@ -409,7 +409,7 @@ def test_interpolation_needs_two_digits(own, tmp_path, capsys):
 
 
 def test_a_run_in_progress_is_evaluated_by_its_newest_save(copy, small, tmp_path, capsys):
-    """The same figures as the finished file of the same step, marked."""
+    """It gives the same metrics as the finished file of the same step, and is marked as such."""
     (copy / "checkpoint").mkdir()
     members = members_of(copy / "vae.keras")
     write_members(copy / "checkpoint" / "step-000000024.keras", members, posterior=None)
@@ -447,7 +447,7 @@ def test_weights_of_other_data_say_where_to_look(copy, tmp_path, capsys):
         write_members(copy / "vae.keras", members, dataset={"name": name, "sha256": "0" * 64})
         assert eval_script.main(argv) == 2
         assert says in last_line(capsys.readouterr().err)
-    # Figures on other images of the same name cannot be compared either.
+    # Metrics on other images under the same name cannot be compared either.
     assert eval_script.main([*argv, "--dataset", "digits"]) == 0
     marked = "NOT COMPARABLE: these weights were trained on different digits images.\n"
     assert marked in capsys.readouterr().out
@@ -490,7 +490,7 @@ def test_an_error_as_a_process(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(trained, tmp_path, capsys):
-    """A file stands where a folder should be made: refused for root as well."""
+    """A file is in place of a folder that should be created, which is refused even for root."""
     (tmp_path / "file").write_text("mine")
     place = str(tmp_path / "file" / "out")
     assert eval_script.main(["--load_weight_dir", str(trained), "--output_dir", place]) == 2

@@ -23,7 +23,7 @@ BETTER_WEIGHT = os.path.join(ROOT, "better_weight")
 
 
 def generated(folder, tmp_path, *argv):
-    """Runs the script in this process; the images in generated.npz."""
+    """Runs the script in this process; returns the images in generated.npz."""
     argv = ["--load_weight_dir", str(folder), "--output_dir", str(tmp_path), *argv]
     assert eval_genresult.main(argv) == 0
     with np.load(tmp_path / "generated.npz") as archive:
@@ -31,7 +31,7 @@ def generated(folder, tmp_path, *argv):
 
 
 def test_pretrained_weights_generate_from_any_folder(tmp_path):
-    """Its default lies beside the script: no flags, no data, no network."""
+    """The default weights are beside the script: no flags, data or internet connection needed."""
     environment = {**OFFLINE, "KERAS_HOME": str(tmp_path / "keras"), "KERAS_BACKEND": "jax"}
     run = run_script("eval_genresult.py", cwd=tmp_path, **environment)
     assert run.returncode == 0 and run.stderr == "", run.stderr
@@ -64,7 +64,7 @@ def test_generated_png_shows_the_first_digits_in_order(tmp_path):
 
 
 def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
-    """The encoder agrees; otherwise classes are about as frequent as in MNIST."""
+    """The encoder confirms it. Without a given class, all are about as frequent as in MNIST."""
     many = ["--num", "300", "--seed", "3"]
     fitted = generated(BETTER_WEIGHT, tmp_path, *many)
     assert ": 300 samples from the fitted prior.\n" in capsys.readouterr().out
@@ -86,7 +86,7 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
     predicted = mixture.predicted_label(metrics.encode(vae, fitted.reshape(-1, 784))[0])
     assert np.bincount(predicted, minlength=10).min() > 10
     cold = generated(BETTER_WEIGHT, tmp_path, "--num", "30", "--digits", "4", "--temperature", "0")
-    # The means of the components, of which a class has ten at most.
+    # They are the means of the components, of which a class has at most ten.
     assert 1 < len(np.unique(cold, axis=0)) <= 10
     assert "digits 4, temperature 0.\n" in capsys.readouterr().out
 
@@ -138,12 +138,12 @@ def test_without_a_fitted_prior_the_script_says_why(trained, copy, tmp_path, cap
 
 
 def first_z(latent_dim, count):
-    """The first samples of N(0, I) of seed 0."""
+    """The first samples from N(0, I) for seed 0."""
     return noise.normal([1000, latent_dim], 0, noise.GENERATION, 0).numpy()[:count]
 
 
 def decoded(vae, z):
-    """The images of z (..., latent_dim), by another way than the script's."""
+    """The images of z (..., latent_dim), decoded in another way than the script does."""
     return tf.cast(tf.round(255 * tf.sigmoid(vae.decoder(z))), tf.uint8).numpy()
 
 
@@ -177,7 +177,7 @@ def test_a_traversal_shows_each_dimension_and_where_it_started(tmp_path):
         z[row, :, unit] = mean[unit] + np.linspace(-3, 3, 11) * deviation[unit]
     images = decoded(vae, z.reshape(110, -1)).reshape(10, 11, 784)
     origin = pixels.place(picture, images[0, 0])
-    # Below each row is a line with a mark.
+    # Below each row is a line with marks.
     for row, column in ((0, 10), (1, 3), (4, 9), (9, 0)):
         expected = origin + np.array([(STEP + plots.LINE) * row, STEP * column])
         np.testing.assert_allclose(pixels.place(picture, images[row, column]), expected, atol=1)
@@ -253,7 +253,7 @@ def test_an_error_as_a_process(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written(trained, tmp_path, capsys):
-    """A file stands where a folder should be made: refused for root as well."""
+    """A file is in place of a folder that should be created, which is refused even for root."""
     (tmp_path / "file").write_text("mine")
     place = str(tmp_path / "file" / "out")
     argv = ["--load_weight_dir", str(trained), "--output_dir", place]

@@ -1,4 +1,4 @@
-"""support/files.py: writes that happen whole or not at all, reads that trust nothing."""
+"""support/files.py: writes that happen completely or not at all, reads that trust nothing."""
 
 import errno
 import io
@@ -90,7 +90,7 @@ def test_a_file_system_that_cannot_sync_folders_costs_one_notice(tmp_path, monke
     monkeypatch.setattr(os, "fsync", refused)
     for _ in files.CANNOT_SYNC:
         files.sync_folder(str(tmp_path))
-    assert capsys.readouterr().err.count("Notice: folders cannot be synced") == 1
+    assert capsys.readouterr().err.count("Notice: this file system cannot sync folders") == 1
     with pytest.raises(OSError, match="no sync"):
         files.sync_folder(str(tmp_path))
     files._say_once.cache_clear()
@@ -117,7 +117,7 @@ def test_what_another_process_has_open_is_waited_for(monkeypatch):
 
 
 def test_a_sweep_removes_what_was_half_written_and_nothing_else(tmp_path):
-    """Of a killed process: its lock is free. A folder without a lock file is not ours."""
+    """The lock of a killed process is free. A folder without a lock file is not ours."""
     abandoned, empty, foreign = (tmp_path / f".writing-{name}" for name in "abc")
     for folder in (abandoned, empty, foreign, tmp_path / "mine"):
         folder.mkdir()
@@ -159,7 +159,7 @@ def test_only_a_regular_file_is_replaced(tmp_path):
     (tmp_path / "folder").mkdir()
     os.mkfifo(tmp_path / "pipe")
     for name in ("folder", "pipe"):
-        with pytest.raises(UserError, match=f"{name} is not a regular file: choose another name"):
+        with pytest.raises(UserError, match=f"{name} is not a regular file: choose another file"):
             files.write_text(str(tmp_path / name), "x")
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -180,7 +180,7 @@ def test_json_goes_to_a_file_and_back(tmp_path):
 @pytest.mark.parametrize(
     "content, says",
     [
-        (b"[]", "no JSON object"),
+        (b"[]", "not a JSON object"),
         (b"{", "is damaged"),
         (b"[" * 100_000, "is damaged"),
         (b"\xff", "is damaged"),
@@ -241,7 +241,7 @@ def test_whatever_readers_raise_for_a_damaged_file_is_one_line(error):
 
 @pytest.mark.parametrize("kind", ["pipe", "folder", "loop", "device"])
 def test_what_is_no_regular_file_is_one_line(tmp_path, kind):
-    """A pipe that nobody feeds must not be waited for."""
+    """Nothing waits for a pipe that nobody writes to."""
     path = tmp_path / "x"
     {
         "pipe": lambda: os.mkfifo(path),
@@ -342,7 +342,7 @@ def npy(array, version=(1, 0), allow_pickle=False):
 
 
 def promise(shape, content=b"", kind="<f4"):
-    """An array whose header promises a shape, whatever follows."""
+    """An array whose header promises a shape, followed by any content."""
     file = io.BytesIO()
     header = {"descr": kind, "fortran_order": False, "shape": shape}
     np.lib.format.write_array_header_1_0(file, header)

@@ -1,4 +1,4 @@
-"""The layout: who imports whom, and what importing a script costs."""
+"""The layout of the code: which module imports which, and what importing a script costs."""
 
 import ast
 import os
@@ -11,8 +11,8 @@ import pytest
 from tests.helpers import ROOT
 
 SCRIPTS = ("train", "eval", "eval_genresult")
-# Lower ones are imported by higher ones, never the other way round. `support` stands for its own
-# modules: errors, cli, files, noise, records, startup.
+# From bottom to top: a module imports only modules that come before it. `support` stands for its
+# own modules: errors, cli, files, noise, records, startup.
 ORDER = (
     "support",
     "support.datasets",
@@ -28,7 +28,7 @@ HEAVY = {"tensorflow", "keras", "matplotlib", "jax", "sklearn", "scipy", "h5py",
 
 
 def sources():
-    """Paths of all modules by their names."""
+    """The paths of all modules by their names."""
     found = {name[:-3]: name for name in os.listdir(ROOT) if name.endswith(".py")}
     for folder, _, names in os.walk(os.path.join(ROOT, "support")):
         for name in names:
@@ -52,8 +52,11 @@ def is_type_checking(node):
 
 
 def imports_in(module, when_run=False):
-    """Modules of this project that a module imports, wherever in it; with `when_run` without those
-    that are for type hints alone."""
+    """The modules of this project that a module imports anywhere.
+
+    Args:
+        when_run: leave out imports for type hints only.
+    """
     found = set()
     nodes = [parsed(module)]
     while nodes:
@@ -90,7 +93,7 @@ def test_every_module_has_a_place_in_the_order():
 
 @pytest.mark.parametrize("module", sorted(SOURCES))
 def test_no_module_imports_upwards(module):
-    """Also not for type hints: those say what a module needs to know."""
+    """Type hints may refer to modules that come later, but not to scripts."""
     place = ORDER.index(package_of(module))
     upwards = {
         name for name in imports_in(module, when_run=True) if ORDER.index(package_of(name)) > place
@@ -106,9 +109,9 @@ def test_no_two_scripts_import_each_other():
 
 
 def test_there_is_no_cycle_of_imports():
-    """Neither of modules nor of packages, for type hints neither: a reader can go bottom-up."""
+    """Neither of modules nor of packages, so that a reader can go from bottom to top."""
     graph = {module: imports_in(module, when_run=True) for module in SOURCES}
-    # A package names its modules to whoever imports it.
+    # A package leads whoever imports it to its modules.
     assert_no_cycle(graph)
     packages = {package: set() for package in ORDER}
     for module, imported in graph.items():

@@ -38,7 +38,7 @@ def test_the_default_network_is_784_512_256_128_and_back():
 
 @pytest.mark.parametrize("activation", records.ACTIVATIONS)
 def test_the_network_is_dense_layers_with_an_activation_between_them(activation):
-    """In NumPy, with activations from their papers; linear at both ends."""
+    """Compared with NumPy and the activations of their papers; both outputs are linear."""
     keras.utils.set_random_seed(4)
     vae = model.VAE((9, 7), 3, activation)
     for variable in vae.trainable_variables:
@@ -61,7 +61,7 @@ def test_the_network_is_dense_layers_with_an_activation_between_them(activation)
     images = np.random.default_rng(1).random((5, 784))
     mu, log_var = vae.encode(images.astype(np.float32))
     both = forward(images, values[:6])
-    # Keras computes GELU by its approximation through tanh, or exactly: within 1e-3 either way.
+    # Keras computes GELU exactly or by its tanh approximation; the results agree within 1e-3.
     close = {"rtol": 1e-4, "atol": 2e-3 if activation == "gelu" else 1e-5}
     np.testing.assert_allclose(mu, both[:, :3], **close)
     np.testing.assert_allclose(log_var, both[:, 3:], **close)
@@ -79,7 +79,7 @@ def test_the_keras_model_is_the_same_network():
     np.testing.assert_allclose(found["mu"], mu, rtol=1e-6)
     np.testing.assert_allclose(found["log_var"], log_var, rtol=1e-6)
     np.testing.assert_allclose(found["logits"], vae.decode(mu), rtol=1e-5, atol=1e-6)
-    # The names that users of a weights file rely on.
+    # Users of a weights file rely on these names.
     assert whole.get_layer("encoder") is vae.encoder and whole.get_layer("decoder") is vae.decoder
     assert whole.name == "vae"
     assert [layer.name for layer in vae.decoder.layers][-1] == "logits"
@@ -87,7 +87,7 @@ def test_the_keras_model_is_the_same_network():
 
 
 def test_initial_weights_are_drawn_for_the_encoder_first():
-    """In another order of construction the same seed would give other weights."""
+    """In another order, the same seed would give other weights."""
     keras.utils.set_random_seed(7)
     found = [value.numpy() for value in model.VAE((6,), 2).trainable_variables]
     keras.utils.set_random_seed(7)
@@ -101,7 +101,7 @@ def test_initial_weights_are_drawn_for_the_encoder_first():
 def test_reparameterized_z_has_the_mean_and_deviation_of_q():
     drawn = noise.normal([200_000, 2], 3, noise.TRAINING, 0)
     z = model.reparameterize(tf.constant([[1.0, -2.0]]), tf.constant([[0.0, np.log(9.0)]]), drawn)
-    # Five standard errors of the mean, and of the deviation.
+    # Five standard errors of the mean, and of the standard deviation.
     assert np.abs(z.numpy().mean(0) - [1, -2]).max() < 5 * 3 / 200_000**0.5
     np.testing.assert_allclose(z.numpy().std(0), [1, 3], rtol=5 / (2 * 200_000) ** 0.5)
 

@@ -40,7 +40,7 @@ def test_no_two_purposes_share_a_stream():
 
 
 def test_the_numbers_of_a_seed_are_those_of_earlier_versions():
-    """Otherwise a run that an update interrupts would end in other weights."""
+    """Otherwise a run that continues after an update would end with other weights."""
     assert STREAMS == (1, 2, 3, 4, 5, 6, 7)
     drawn = [noise.normal([2], 5, noise.TRAINING, 9), noise.uniform([2], 5, noise.ELASTIC, 9)]
     expected = NORMAL_5_9, UNIFORM_5_9
@@ -61,7 +61,7 @@ def test_normal_and_uniform_noise_have_their_distributions():
 
 
 def test_antithetic_noise_is_its_own_negative_in_the_second_half():
-    """Also an odd number of samples: the last one lacks its partner."""
+    """Also with an odd number of samples, where the last one has no partner."""
     key = 3, noise.TRAINING, 8
     first_two = noise.normal([2, 5, 4], *key).numpy()
     for samples in (1, 2, 3, 4):
@@ -95,7 +95,7 @@ def test_a_bernoulli_sample_has_the_grey_value_as_mean():
     drawn = noise.bernoulli_sample(images, 0)
     assert drawn.dtype == np.uint8 and set(np.unique(drawn)) == {0, 255}
     assert (drawn[0] == 0).all() and (drawn[255] == 255).all()
-    # Six standard errors of a share.
+    # Six standard errors of a proportion.
     assert np.abs(drawn.mean(1) / 255 - np.arange(256) / 255).max() < 6 * 0.5 / 4000**0.5
     np.testing.assert_array_equal(noise.bernoulli_sample(drawn, 7), drawn)
     np.testing.assert_array_equal(noise.bernoulli_sample(images[:9], 0), drawn[:9])

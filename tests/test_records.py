@@ -1,4 +1,4 @@
-"""support/records.py: a round trip, and what of a damaged run.json is refused by which name."""
+"""support/records.py: a round trip, and what is refused in a damaged run.json, by its name."""
 
 import copy
 import json
@@ -40,7 +40,7 @@ RECORD = RunRecord(
 
 
 def as_stored(record):
-    """The content of `run.json` as a reader finds it, in lists and plain numbers."""
+    """The content of `run.json` as a reader finds it: lists and plain numbers."""
     return json.loads(files.as_json(record.to_json()))
 
 
@@ -48,7 +48,7 @@ def test_a_record_survives_its_file():
     assert RunRecord.from_json(as_stored(RECORD)) == RECORD
     content = as_stored(RECORD)
     assert content["format"] == 1 and content["architecture"]["hidden_units"] == [32, 16]
-    # Twice the same: reading loses nothing that writing would need.
+    # A second round trip gives the same: reading loses nothing.
     assert as_stored(RunRecord.from_json(content)) == content
 
 
@@ -59,7 +59,7 @@ def test_a_record_of_a_new_run_survives_its_file():
     content = as_stored(new)
     assert RunRecord.from_json(content) == new
     assert "class_names" not in content["dataset"] and content["posterior"] is None
-    # Written by versions that knew none of these.
+    # As written by versions without these keys.
     for key in ("source", "posterior", "prior", "kept_epoch"):
         del content[key]
     assert RunRecord.from_json(content) == new
@@ -93,7 +93,7 @@ WRONG = {
     "a negative number": -1,
     "infinity": float("inf"),
 }
-# What a key may hold beside what it does in RECORD.
+# Other valid values of keys than those in RECORD.
 VALID = {
     "source": ("missing", "null"),
     "posterior": ("missing", "null"),
@@ -156,7 +156,7 @@ INNER_VALID = {
     "hidden_units": ("a list",),
     "class_names": ("missing", "an empty list"),
     "gain": ("missing", "null", "a number"),
-    # Whatever is empty is no reason.
+    # Nothing that is empty is a reason.
     "why": (
         "missing",
         "null",
@@ -256,7 +256,7 @@ def test_weights_come_with_the_repository():
 
 @pytest.mark.parametrize("folder", COMMITTED)
 def test_the_record_of_every_committed_file_is_read(folder):
-    """Written by earlier versions of this code, they keep loading."""
+    """Earlier versions of this code wrote them, and they must remain readable."""
     found = weights.read(os.path.join(ROOT, folder))
     record = found.record
     assert record.finished and record.dataset.name == "mnist" and record.step > 0

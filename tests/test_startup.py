@@ -1,4 +1,4 @@
-"""support/startup.py: TensorFlow is started quietly, whatever the user's settings are."""
+"""support/startup.py: TensorFlow starts quietly, whatever the user's settings are."""
 
 import os
 import subprocess
@@ -47,7 +47,7 @@ def test_modules_are_hidden_from_imports_and_come_back(monkeypatch):
     with startup._hidden_modules():
         with pytest.raises(ImportError):
             import wave
-        import json  # was imported before: it stays
+        import json  # imported before, so it stays
 
         assert json.loads("1") == 1
     import wave

@@ -1,4 +1,4 @@
-"""train.py: a run against a plain one, its rest after an interruption, flags, what it refuses."""
+"""train.py: a run against a plain one, its continuation, flags, and what is refused."""
 
 import dataclasses
 import json
@@ -75,7 +75,7 @@ def test_few_images_make_ten_thousand_steps_and_keep_the_best_epoch():
     found = recipe(9_999)
     assert found.epochs == 102 and found.batch_size == 100 and found.keep == "best"
     assert recipe(10_000)[:2] == (100, 100) and recipe(10_000).keep == "last"
-    # A batch is a tenth of the images at most.
+    # A batch is at most a tenth of the images.
     assert recipe(240)[:2] == (10_000 // 10, 24)
     assert recipe(7)[:2] == (1429, 1)
     assert recipe(240, "--epoch", "5")[:2] == (5, 24)
@@ -157,7 +157,7 @@ def test_wrong_flags_cost_one_line_and_create_nothing(tmp_path, monkeypatch, cap
     assert captured.count("\n") == 1 and not list(tmp_path.iterdir())
 
 
-# ------------------------------------------------------------------------------- one step's parts
+# ------------------------------------------------------------------------------- parts of one step
 
 
 def training_step(**changes):
@@ -194,7 +194,7 @@ def test_the_noise_of_a_step_comes_in_antithetic_pairs(samples):
 
 
 def test_fewer_images_are_distorted_as_the_learning_rate_falls():
-    """Of 48 steps: 4 of warm-up, then down; nearly all at step 6, half at 24, hardly any at 47."""
+    """48 steps with 4 of warm-up: nearly all images at step 6, half at 24, hardly any at 47."""
     step, _ = training_step(elastic=0.8)
     shares = [float(step.distorted_share(tf.constant(number))) for number in (1, 4, 6, 24, 47)]
     np.testing.assert_allclose(shares, [0.5, 1, 42 / 44, 24 / 44, 1 / 44], rtol=1e-5)
@@ -224,7 +224,7 @@ def test_training_on_bernoulli_samples_sees_new_ones_in_each_step_of_distorted_i
 
 @pytest.mark.parametrize("recon_loss, beta", [("bce", 1.0), ("bce", 0.5), ("l2", 2.0)])
 def test_the_weight_of_the_kl_term_rises_to_beta_within_its_warm_up(recon_loss, beta):
-    """Half an epoch of 12 steps: a sixth of beta at the first step, all of it from the sixth on."""
+    """In half an epoch of 12 steps: a sixth of beta at the first step, all from the sixth on."""
     step, _ = training_step(recon_loss=recon_loss, beta=beta)
     drawn = tf.zeros([2, 20, 2])
     for number, share in ((0, 1 / 6), (2, 0.5), (5, 1.0), (40, 1.0)):
@@ -243,7 +243,7 @@ def test_an_update_counts_a_step_and_decays_kernels_alone():
     assert int(step.done.numpy()) == 0
     step.update([tf.zeros(value.shape) for value in before])
     assert int(step.done.numpy()) == 1
-    rate = 0.004 / 4  # the first of four steps of warm-up
+    rate = 0.004 / 4  # at the first of four warm-up steps
     for variable, value in zip(step.vae.trainable_variables, before, strict=True):
         kept = 1 - rate * config.weight_decay if value.ndim == 2 else 1.0
         np.testing.assert_allclose(variable.numpy(), kept * value, rtol=1e-6)
@@ -280,7 +280,7 @@ def test_a_run_writes_curves_and_one_file(whole):
 
 
 class Reference:
-    """The run `whole` once more, written plainly: NumPy and eager TensorFlow, step by step."""
+    """The run `whole`, written again in a plain way: NumPy and eager TensorFlow, step by step."""
 
     def __init__(self):
         keras.utils.set_random_seed(0)
@@ -292,7 +292,7 @@ class Reference:
         self.gradients = tf.function(self.loss_and_gradients, autograph=False)
 
     def rate(self, step):
-        """Up over a tenth of 36 steps, 3, then down to 0."""
+        """The learning rate: up over 3 steps, a tenth of 36, then down to 0."""
         return self.peak * min(1, (step + 1) / 3, (36 - step) / 33)
 
     def images(self, indices, step):
@@ -335,8 +335,8 @@ class Reference:
 
 
 def test_a_run_is_the_algorithm_written_plainly(whole):
-    """Batches, distortion, noise, warm-ups, schedule, AdamW: whichever is left out or altered, the
-    losses of some step differ by more than the float additions."""
+    """If batches, distortion, noise, a warm-up, the schedule or AdamW is changed or left out, the
+    losses of some step differ by more than the rounding of floats."""
     reference, losses = Reference(), []
     for epoch in range(3):
         order = np.random.default_rng([0, epoch]).permutation(240).reshape(12, 20)
@@ -419,7 +419,7 @@ def test_the_same_validation_images_are_pictured_at_the_first_and_the_last_epoch
 def test_interrupted_anywhere_it_continues_to_the_same_bits(
     whole, tmp_path, capsys, signum, code, moments
 ):
-    """A signal after some steps, with other numbers of steps a call each time."""
+    """A signal ends it after some steps, each time with another number of steps per call."""
     for steps_per_call, stop in moments:
         with interrupted(stop, steps_per_call, signum):
             assert train(tmp_path, "--epoch", "3") == code
@@ -432,7 +432,7 @@ def test_interrupted_anywhere_it_continues_to_the_same_bits(
 
 
 def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path, capsys):
-    """As after SIGKILL, and with the newest save damaged: it gives way to the one before."""
+    """As after SIGKILL, and with a damaged newest save: the one before it is used."""
     with interrupted(30, 6):
         assert train(tmp_path, "--epoch", "3", "--save_every", "0") == 143
     assert weights_file.saved_steps(str(tmp_path / "weights")) == [24, 30]  # the newest two
@@ -466,7 +466,7 @@ def test_every_objective_continues_to_the_same_bits(tmp_path, objective):
 def test_a_signal_while_the_prior_is_fitted_leaves_a_run_to_finish(
     whole, tmp_path, monkeypatch, capsys
 ):
-    """As a kill between the last save and vae.keras."""
+    """As if killed between the last save and vae.keras."""
     fit = fitted_prior.fit
 
     def signalled(*args, before_each_class):
@@ -491,7 +491,7 @@ def test_a_signal_while_the_prior_is_fitted_leaves_a_run_to_finish(
 
 @pytest.fixture
 def calls(monkeypatch):
-    """What the loop asks for the size of a call with, and how many steps each call has."""
+    """The arguments from which the size of a call was computed, and the shape of each call."""
     asked, sizes, call = [], [], steps.CompiledSteps.__call__
 
     def most(vae, batch_size, samples):
@@ -508,10 +508,10 @@ def calls(monkeypatch):
 
 
 def test_the_objective_is_what_the_flags_say_and_a_run_may_have_no_prior(tmp_path, capsys, calls):
-    """With such a weight of the KL term nothing is active."""
+    """With such a large weight of the KL term, no latent dimension is active."""
     flags = ["--recon_loss", "l2", "--beta", "1000", "--log_every", "1", "--elbo_samples", "3"]
     assert train(tmp_path, "--epoch", "1", *flags) == 0
-    # The first call compiles; then the twelve steps of the epoch come in calls of seven at most.
+    # The first call compiles; then the epoch's twelve steps come in calls of at most seven.
     assert calls == ([(20, 3)], [(0, 20), (7, 20), (5, 20)])
     risen = np.minimum(1, np.arange(1, STEPS + 1) / (STEPS // 2))
     for part, beta in (("train", 1000 * risen), ("val", 1000)):
@@ -609,7 +609,7 @@ def test_a_second_run_on_the_same_folders_is_refused(copy, tmp_path, capsys):
 
 
 def test_a_folder_that_cannot_be_written(tmp_path, capsys):
-    """A file stands where a folder should be made: refused for root as well."""
+    """A file is in place of a folder that should be created, which is refused even for root."""
     (tmp_path / "file").write_text("mine")
     place = str(tmp_path / "file" / "out")
     for flag in ("--save_weight_dir", "--log_dir"):
@@ -620,7 +620,7 @@ def test_a_folder_that_cannot_be_written(tmp_path, capsys):
 
 
 def test_a_new_run_starts_from_given_weights(trained, tmp_path, capsys):
-    """With a rate of nearly nothing it ends where it began."""
+    """With a learning rate of almost 0, it ends with the weights it began with."""
     bare = ["--dataset", "digits", "--limit", "240", "--batch", "20", "--epoch", "1"]
     bare += ["--load_weight_dir", str(tmp_path / "source"), "--learning_rate", "1e-12"]
     shutil.copytree(trained, tmp_path / "source")
@@ -631,7 +631,7 @@ def test_a_new_run_starts_from_given_weights(trained, tmp_path, capsys):
     assert script.main([*bare, *inside]) == 2
     assert "the folder of the new run" in last_line(capsys.readouterr().err)
     assert script.main([*bare, *folders(tmp_path)]) == 0
-    # A run that is there never reads them again.
+    # A run that exists already never reads them again.
     shutil.rmtree(tmp_path / "source")
     assert script.main([*bare, *folders(tmp_path)]) == 0
     assert "nothing to do" in capsys.readouterr().out
@@ -659,7 +659,7 @@ def test_a_fallback_has_folders_of_its_own(tmp_path, monkeypatch, capsys):
 
 
 def test_mnist_never_falls_back(tmp_path):
-    """As a process."""
+    """Seen in a separate process."""
     environment = {**OFFLINE, "KERAS_HOME": str(tmp_path / "keras")}
     run = run_script("train.py", "--dataset", "mnist", cwd=tmp_path, **environment)
     assert run.returncode == 2
@@ -669,11 +669,11 @@ def test_mnist_never_falls_back(tmp_path):
 
 @pytest.mark.slow
 def test_the_whole_way_on_the_digits_of_scikit_learn(tmp_path):
-    """Without network and without MNIST: train, evaluate and generate, each as a process."""
+    """Offline and without MNIST: train, evaluate and generate, each in its own process."""
     environment = {**OFFLINE, "KERAS_HOME": str(tmp_path / "keras")}
     trained = run_script("train.py", "--epoch", "2", cwd=tmp_path, **environment)
     assert trained.returncode == 0, trained.stderr
-    assert trained.stdout.count("THIS IS NOT MNIST") == 2  # at the start and beside the results
+    assert trained.stdout.count("THIS IS NOT MNIST") == 2  # at the start and with the results
     lines = [line for line in trained.stdout.splitlines() if line.startswith("Epoch ")]
     assert len(lines) == 2 and "images/s" in lines[0]
     assert trained.stderr == ""

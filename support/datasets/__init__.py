@@ -1,7 +1,7 @@
-"""File formats, downloads, scikit-learn's digits, and pictures of digits turned into 28x28.
+"""Reads and downloads data sets, and turns pictures of handwritten digits into 28x28 images.
 
-Modules are imported at first use, so that a script can name them all at its top and still answer
-`--help` at once; __init__.pyi lists them.
+Modules are imported at first use, so that a script can import all of them at its top and still
+answer `--help` at once; `__init__.pyi` lists them.
 """
 
 import lazy_loader

@@ -1,4 +1,4 @@
-"""The members of zip and tar archives as entries, without unpacking anything to disk."""
+"""Lists the members of zip and tar archives as entries, which are read without extracting them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from support.errors import UserError
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 BZIP2 = b"BZh"
 MOST_MEMBERS = 400_000
-# The longest piece that Python's readers may ask for at once.
+# The most bytes that Python's readers may request at once.
 MOST_BYTES_AT_ONCE = 64_000_000
-# What an archive may hold that must be unpacked as a whole, since it is compressed as a whole.
+# The most bytes that an archive may unpack to if it is compressed, and so unpacked, as a whole.
 MOST_BYTES_UNPACKED = 1_000_000_000
 PIECE_BYTES = 1 << 20
 
@@ -35,7 +35,7 @@ PIECE_BYTES = 1 << 20
 class _SmallReads(io.BufferedReader):
     """A file that refuses to be read in huge pieces.
 
-    `zipfile` and `tarfile` read tables whose length the archive itself states, each in one piece.
+    `zipfile` and `tarfile` read each table in one piece, whatever length the archive states for it.
     """
 
     def read(self, size: int | None = -1, /) -> bytes:
@@ -43,12 +43,12 @@ class _SmallReads(io.BufferedReader):
             size = MOST_BYTES_AT_ONCE + 1
         content = super().read(min(size, MOST_BYTES_AT_ONCE + 1))
         if len(content) > MOST_BYTES_AT_ONCE:
-            raise ValueError("its list of members is too long: unpack it yourself")
+            raise ValueError("its list of members is too long")
         return content
 
 
 def is_zip(entry: Entry) -> bool:
-    """Whether this is a zip file, whatever is in it."""
+    """Whether this is a zip file, whatever it contains."""
     return entry.head.startswith(ZIP)
 
 
@@ -71,11 +71,12 @@ def zip_members(entry: Entry, stack: contextlib.ExitStack, container: str = "") 
     """Returns the files in a zip.
 
     Args:
-        stack: closes the archive, when its entries are no longer read.
-        container: what the entries say they are in.
+        entry: the zip.
+        stack: closes the archive when its entries are no longer needed.
+        container: the `Entry.container` of these files.
 
     Raises:
-        UserError: it is damaged, encrypted, compressed in an unusual way, or too large.
+        UserError: it is damaged, encrypted, compressed by an unsupported method, or too large.
     """
     archive = _open_zip(entry, stack)
     found, skipped = [], []
@@ -88,18 +89,21 @@ def zip_members(entry: Entry, stack: contextlib.ExitStack, container: str = "") 
             continue
         where = f"{entry.where}: {name}"
         if member.flag_bits & 1:
-            raise UserError(f"{printable(where)} is encrypted: unpack the archive")
+            raise UserError(
+                f"{printable(where)} is encrypted: unpack the archive and give the path of the "
+                "folder"
+            )
         if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise UserError(
-                f"{printable(where)} is compressed in an unusual way (zip's method "
-                f"{member.compress_type}): unpack the archive"
+                f"{printable(where)} is compressed by an unsupported method (number "
+                f"{member.compress_type}): unpack the archive and give the path of the folder"
             )
         found.append(Entry(name, where, member.file_size, _zip_opener(archive, member), container))
     return Listing(found, skipped)
 
 
 def tar_members(entry: Entry, stack: contextlib.ExitStack) -> Listing:
-    """Returns the files in a tar archive, plain or compressed; as `zip_members`."""
+    """Returns the files in a tar archive, plain or compressed, as `zip_members` does for a zip."""
     found: list[Entry] = []
     skipped: list[str] = []
     total = 0
@@ -112,7 +116,7 @@ def tar_members(entry: Entry, stack: contextlib.ExitStack) -> Listing:
             if total > MOST_BYTES or len(found) + len(skipped) > MOST_MEMBERS:
                 raise UserError(
                     f"{entry.where} unpacks to more than {MOST_BYTES // 10**9} GB or "
-                    f"{MOST_MEMBERS:,} files: unpack it and name the folder"
+                    f"{MOST_MEMBERS:,} files: unpack it and give the path of the folder"
                 )
             if not member.isreg() or any(is_stray(part) for part in name.split("/")):
                 if not member.isdir():
@@ -130,7 +134,7 @@ def _open_zip(entry: Entry, stack: contextlib.ExitStack) -> zipfile.ZipFile:
         if len(archive.infolist()) > MOST_MEMBERS:
             raise UserError(
                 f"{entry.where} holds more than {MOST_MEMBERS:,} files: "
-                "unpack it and name the folder"
+                "unpack it and give the path of the folder"
             )
         return archive
 
@@ -138,8 +142,8 @@ def _open_zip(entry: Entry, stack: contextlib.ExitStack) -> zipfile.ZipFile:
 def _seekable(entry: Entry, stack: contextlib.ExitStack) -> IO[bytes]:
     """Opens an archive so that its members can be read in any order.
 
-    One that lies on disk uncompressed is opened as it is; others are unpacked into memory, or into
-    a temporary file without a name.
+    An uncompressed archive on disk is opened as it is; others are unpacked into memory, or, if they
+    are large, into an anonymous temporary file.
 
     Raises:
         UserError: it unpacks to more than `MOST_BYTES_UNPACKED`.
@@ -160,7 +164,7 @@ def _seekable(entry: Entry, stack: contextlib.ExitStack) -> IO[bytes]:
         if total > MOST_BYTES_UNPACKED:
             raise UserError(
                 f"{entry.where} unpacks to more than {MOST_BYTES_UNPACKED // 10**9} GB: "
-                "unpack it yourself and name the folder"
+                "unpack it and give the path of the folder"
             )
     unpacked.seek(0)
     return cast(IO[bytes], unpacked)
@@ -174,7 +178,7 @@ def _tar_opener(archive: tarfile.TarFile, member: tarfile.TarInfo) -> Callable[[
     def opened() -> IO[bytes]:
         file = archive.extractfile(member)
         if file is None:
-            raise tarfile.ReadError("no regular file")
+            raise tarfile.ReadError("not a regular file")
         return file
 
     return opened

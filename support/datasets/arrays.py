@@ -1,7 +1,7 @@
-"""Images of any numbers and sizes, read piece by piece, as 28x28 bytes.
+"""Reads images of any number type and size, piece by piece, and turns them into 28x28 bytes.
 
-Whatever the type and the number of the images, memory holds the bytes that they become and one
-piece of what is read. Where values must be scaled, a first pass finds their range.
+Memory holds only the resulting bytes and one piece of the input. If values must be scaled, a first
+pass finds their range, and a second one scales them.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from support.datasets import bar, preprocessing
 from support.datasets.types import GREY_WEIGHTS, MOST_IMAGES, PIXELS, SIDE
 from support.errors import UserError
 
-# What one piece of images may hold, in numbers.
+# How many numbers one piece of images may hold.
 PIECE = 1 << 21
 SMALLEST_SIDE, LARGEST_SIDE = 4, 4096
-# Images of other sizes take about a millisecond each.
+# An image of another size than 28x28 takes about a millisecond to preprocess.
 MOST_PREPROCESSED = 200_000
-# Whole numbers up to one of these are taken for grey levels of 1 to 6 bits; 16 is the largest of
-# scikit-learn's digits.
+# If the largest of whole-number pixel values is one of these, they are taken for grey levels of 1
+# to 6 bits; 16 is the largest value in scikit-learn's digits.
 FEW_LEVELS = (1, 3, 7, 15, 16, 31, 63)
-# The share of images that may show nothing before they are refused.
+# The share of images that may be blank before all are refused.
 FEW = 0.01
 
 
 class ImageSource(NamedTuple):
-    """Images of one part of a data set, that can be read more than once.
+    """The images of one part of a data set, which can be read more than once.
 
     Attributes:
         what: the file or array, for messages.
-        images: how many there are; None where the file does not say.
-        shape: of one image.
-        kind: the type of the numbers as the file has it, for messages.
+        images: how many there are; None if the file does not say.
+        shape: the shape of one image.
+        kind: the type of the numbers in the file, for messages.
         pieces: a function that returns an iterator over arrays (k, *shape).
     """
 
@@ -48,13 +48,13 @@ class ImageSource(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """Where rows, columns and colours of an image are.
+    """Which axes of an image are its rows, columns and colour channels.
 
     Attributes:
-        shape: of one image without axes of length 1.
+        shape: the shape of one image without axes of length 1.
         side: (height, width).
         channels: 1, 3 or 4.
-        channels_first: whether the colours come before the rows.
+        channels_first: whether the channels come before the rows.
     """
 
     shape: tuple[int, ...]
@@ -64,13 +64,13 @@ class Layout(NamedTuple):
 
 
 class Values(NamedTuple):
-    """The range of the numbers in images.
+    """The range of the pixel values of images.
 
     Attributes:
-        lowest, highest: the smallest and the largest number.
-        whole: whether all are whole numbers.
-        boolean: whether all are of type bool.
-        floating: whether some are of a floating type.
+        lowest, highest: the smallest and the largest value.
+        whole: whether all values are whole numbers.
+        boolean: whether all values are of type bool.
+        floating: whether some values are of a floating-point type.
     """
 
     lowest: float
@@ -80,7 +80,7 @@ class Values(NamedTuple):
     floating: bool
 
     def joined(self, other: Values) -> Values:
-        """The range of both."""
+        """Returns the range of both together."""
         return Values(
             min(self.lowest, other.lowest),
             max(self.highest, other.highest),
@@ -91,7 +91,7 @@ class Values(NamedTuple):
 
 
 class Scale(NamedTuple):
-    """How numbers become bytes: `factor * (number - offset)`, rounded; and a line that says so."""
+    """How numbers become bytes, `factor * (number - offset)` rounded, and a notice that says so."""
 
     offset: float
     factor: float
@@ -99,12 +99,12 @@ class Scale(NamedTuple):
 
 
 class Images(NamedTuple):
-    """Images of all parts as bytes.
+    """The images of all parts as bytes.
 
     Attributes:
         parts: part -> uint8 (n, 784).
-        kept: part -> which of the images that were read these are, where some were left out.
-        values: the range before.
+        kept: part -> which of the images in the source these are, if some may be left out.
+        values: the range of the pixel values in the source.
         notices: lines about what was done.
     """
 
@@ -115,7 +115,7 @@ class Images(NamedTuple):
 
 
 def layout_of(shape: tuple[int, ...]) -> Layout | None:
-    """Returns the layout of an image of this shape; None where it is no image."""
+    """Returns the layout of an image of this shape; None if no image has it."""
     shape = tuple(length for length in shape if length != 1)
     if len(shape) == 1:
         root = math.isqrt(shape[0])
@@ -144,10 +144,10 @@ def read(sources: dict[str, ImageSource], transposed: bool) -> Images:
 
     Args:
         sources: part -> images; all are scaled in the same way.
-        transposed: whether rows and columns of each image are to be exchanged.
+        transposed: whether to exchange the rows and columns of each image.
 
     Raises:
-        UserError: values or shapes that are no images, or too many of them.
+        UserError: shapes or values are not those of images, or there are too many images.
     """
     layouts = {part: _required_layout(source) for part, source in sources.items()}
     first = {part: _first_pass(source, layouts[part]) for part, source in sources.items()}
@@ -177,7 +177,7 @@ def _required_layout(source: ImageSource) -> Layout:
     if layout is None:
         raise UserError(
             f"{source.what} has images of shape {source.shape}: expected (28, 28), (784,), or "
-            "another height and width, with 1, 3 or 4 colours"
+            "another height and width, with 1, 3 or 4 colour channels"
         )
     small = layout.side == (SIDE, SIDE)
     most = MOST_IMAGES if small else MOST_PREPROCESSED
@@ -185,7 +185,7 @@ def _required_layout(source: ImageSource) -> Layout:
         height, width = layout.side
         raise UserError(
             f"{source.what} has {source.images:,} images of {height}x{width}: "
-            f"expected {most:,} at most; use fewer of them"
+            f"expected at most {most:,}; use fewer images"
         )
     return layout
 
@@ -194,8 +194,8 @@ def _first_pass(source: ImageSource, layout: Layout) -> tuple[NDArray[np.uint8] 
     """Reads all numbers once.
 
     Returns:
-        The images, uint8 (n, 784), where they are grey, 28x28 and whole numbers from 0 to 255;
-        else None; and the range.
+        The images, uint8 (n, 784), if they are greyscale, 28x28 and whole numbers from 0 to 255,
+        else None; and the range of their values.
     """
     storing = layout.side == (SIDE, SIDE) and layout.channels == 1
     rows = _Rows(source.images)
@@ -204,7 +204,7 @@ def _first_pass(source: ImageSource, layout: Layout) -> tuple[NDArray[np.uint8] 
     for piece in source.pieces():
         count += len(piece)
         if count > MOST_IMAGES:
-            raise UserError(f"{source.what} has more than {MOST_IMAGES:,} images: use fewer")
+            raise UserError(f"{source.what} has more than {MOST_IMAGES:,} images: use fewer images")
         values = _range(piece, source.what)
         found = values if found is None else found.joined(values)
         if storing and found.whole and found.lowest >= 0 and found.highest <= 255:
@@ -223,8 +223,8 @@ def _second_pass(
     """Reads all numbers again and turns them into 28x28 bytes.
 
     Returns:
-        uint8 (k, 784), and of the n images read, which are among the k: those of another size that
-        show nothing are left out.
+        The images, uint8 (k, 784), and which of the n images in the source they are, bool (n,):
+        blank images of another size than 28x28 are left out.
     """
     rows = _Rows(source.images)
     kept: list[bool] = []
@@ -243,19 +243,19 @@ def _second_pass(
         if len(kept) > MOST_PREPROCESSED:
             raise UserError(
                 f"{source.what} has more than {MOST_PREPROCESSED:,} images of other sizes than "
-                "28x28: use fewer of them"
+                "28x28: use fewer images"
             )
     empty = len(kept) - sum(kept)
     if empty > max(5, FEW * len(kept)):
         raise UserError(
-            f"{source.what}: {empty:,} of {len(kept):,} images show nothing that could be brought "
-            "to 28x28 (one colour only): expected bright ink on dark, or dark on bright"
+            f"{source.what}: {empty:,} of {len(kept):,} images are blank (a single colour): "
+            "expected bright ink on a dark background, or dark on bright; remove the blank images"
         )
     return rows.all(), np.array(kept, bool)
 
 
 class _Rows:
-    """Images as they come, in one array where their number is known."""
+    """Collects images as they are read, in one array if their number is known."""
 
     def __init__(self, count: int | None) -> None:
         self.array = None if count is None else np.empty((count, PIXELS), np.uint8)
@@ -282,7 +282,7 @@ class _Rows:
 
 def _range(piece: NDArray, what: str) -> Values:
     if piece.dtype.kind == "f" and not np.isfinite(piece).all():
-        raise UserError(f"{what} has pixels that are not a number or infinite: expected 0 to 255")
+        raise UserError(f"{what} has pixels that are NaN or infinite: expected values 0 to 255")
     floating, boolean = piece.dtype.kind == "f", piece.dtype.kind == "b"
     whole = not floating or bool((piece == np.rint(piece)).all())
     return Values(float(piece.min()), float(piece.max()), whole, boolean, floating)
@@ -292,7 +292,7 @@ def scale_of(values: Values, what: str) -> Scale:
     """Returns how numbers of this range become bytes.
 
     Raises:
-        UserError: it is none of the ranges that images usually have.
+        UserError: it is not a range that images usually have.
     """
     lowest, highest, whole = values.lowest, values.highest, values.whole
     if values.boolean:
@@ -301,25 +301,25 @@ def scale_of(values: Values, what: str) -> Scale:
         return Scale(
             0,
             255 / highest,
-            f"the pixels are whole numbers from 0 to {highest:g}: they were read as 0 to 255; "
-            "are they grey levels?",
+            f"the pixel values are whole numbers from 0 to {highest:g}: they were taken for grey "
+            "levels and scaled to 0 to 255; check that they are",
         )
     if whole and lowest >= 0 and highest <= 255:
         notice = ""
         if values.floating:
-            notice = "the pixels are floats from 0 to 255: they were taken as they are"
+            notice = "the pixel values are floats from 0 to 255: they were used unchanged"
         return Scale(0, 1, notice)
     if lowest >= -1e-3 and highest <= 1 + 1e-3:
-        return Scale(0, 255, "the pixels are fractions from 0 to 1: they were multiplied by 255")
+        return Scale(0, 255, "the pixel values are from 0 to 1: they were multiplied by 255")
     if -1 - 1e-3 <= lowest <= -0.9 and 0.9 <= highest <= 1 + 1e-3:
-        return Scale(-1, 255 / 2, "the pixels go from -1 to 1: they were read as 0 to 255")
+        return Scale(-1, 255 / 2, "the pixel values are from -1 to 1: they were scaled to 0 to 255")
     if lowest >= 0 and highest <= 255:
-        return Scale(0, 1, "the pixels are fractions from 0 to 255: they were rounded")
+        return Scale(0, 1, "the pixel values are fractions from 0 to 255: they were rounded")
     if whole and lowest >= 0 and 4095 < highest <= 65535:
-        return Scale(0, 255 / 65535, "the pixels have 16 bits: 65535 was read as 255")
+        return Scale(0, 255 / 65535, "the pixel values have 16 bits: 65535 was read as 255")
     raise UserError(
-        f"{what} has pixels from {lowest:.6g} to {highest:.6g}: expected 0 to 255, or 0 to 1; "
-        "undo what was done to them (a mean that was subtracted, a sign), and save them as uint8"
+        f"{what} has pixel values from {lowest:.6g} to {highest:.6g}: expected 0 to 255 or 0 to 1; "
+        "undo what was done to them (such as subtracting a mean), and save the images as uint8"
     )
 
 
@@ -331,7 +331,7 @@ def _as_bytes(piece: NDArray, scale: Scale) -> NDArray[np.uint8]:
 
 
 def _grey(piece: NDArray[np.uint8], layout: Layout) -> NDArray[np.uint8]:
-    """Returns images as grey bytes (n, height, width); what is transparent is black."""
+    """Returns images as greyscale bytes (n, height, width); transparent pixels become black."""
     images = piece.reshape(-1, *layout.shape)
     if layout.channels == 1:
         return images.reshape(-1, *layout.side)
@@ -349,18 +349,18 @@ def _done_to(
     layouts: dict[str, Layout],
     kept: dict[str, NDArray[np.bool_]],
 ) -> list[str]:
-    """Lines that say what happened to sizes and colours."""
+    """Returns lines that say how sizes and colours were changed."""
     notices = []
     other = {layout.side for layout in layouts.values()} - {(SIDE, SIDE)}
     if other:
         sizes = " and ".join(f"{height}x{width}" for height, width in sorted(other))
         notices.append(
-            f"the images are {sizes}: each was cut to its ink, scaled to fit 20x20 and centred "
-            "in 28x28, as MNIST's are"
+            f"the images are {sizes}: each was cropped to its ink, scaled to fit 20x20 and centred "
+            "in 28x28, as in MNIST"
         )
     if any(layout.channels > 1 for layout in layouts.values()):
-        notices.append("the images have colours: they were turned to grey")
+        notices.append("the images have colours: they were converted to greyscale")
     empty = sum(int((~mask).sum()) for mask in kept.values())
     if empty:
-        notices.append(f"{empty:,} images of one colour only were left out")
+        notices.append(f"blank images (a single colour) that were left out: {empty:,}")
     return notices

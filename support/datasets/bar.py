@@ -6,14 +6,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
 
-# Fewer images take no time that one would notice.
+# Fewer images take too little time for a bar.
 MANY = 500
 
 Item = TypeVar("Item")
 
 
 def shown(items: Sequence[Item], text: str) -> Iterator[Item]:
-    """Yields `items`; with a bar on stderr where they are many and it is a terminal."""
+    """Yields `items`; shows a bar on stderr if there are many and stderr is a terminal."""
     if len(items) < MANY or not sys.stderr.isatty():
         yield from items
         return

@@ -1,10 +1,10 @@
-"""Data sets by name from the network: cached where Keras caches them, hash-checked, with mirrors.
+"""Downloads data sets by name, with mirrors and checks of hashes, and caches them where Keras does.
 
     found = download.fetch("mnist")
     found.listing.entries                # the files in memory, as `formats.read_entries` takes them
 
-Every file is complete and has its hash, or is not used; a mirror that does not answer, that is too
-slow, or that sends something else is given up, and the next one is asked.
+A file is used only if it is complete and has the expected hash. A mirror that does not answer, is
+too slow, or sends something else is given up, and the next one is tried.
 """
 
 from __future__ import annotations
@@ -28,21 +28,25 @@ from support.errors import UserError
 if TYPE_CHECKING:
     from rich import progress
 
-# Of waiting for all mirrors' first answers; and how long a file may be slower than LEAST_BYTES.
+# How long to wait for the first answers of all mirrors together; and the period in which at least
+# LEAST_BYTES of a file must arrive.
 SECONDS = 15
-# What must come in SECONDS: 2 kB a second.
+# 2 kB per second.
 LEAST_BYTES = 30_000
 MOST_BYTES = 100_000_000
 PIECE_BYTES = 1 << 16
 IDX = ("train-images", "train-labels", "t10k-images", "t10k-labels")
-HINT = "--data_dir FOLDER names files that you have (mnist.npz, the four IDX files, or another)"
+HINT = (
+    "to use files that you already have, give --data_dir PATH (mnist.npz, the four IDX files, or "
+    "another format)"
+)
 
 
 class Mirror(NamedTuple):
-    """Where the files of a data set are.
+    """A server that has the files of a data set.
 
     Attributes:
-        url: the folder on the network.
+        url: the folder on the server.
         folder: the folder in the cache, below `datasets`.
         hashes: name of a file -> its SHA-256 or MD5, hexadecimal.
     """
@@ -53,14 +57,14 @@ class Mirror(NamedTuple):
 
 
 class Download(NamedTuple):
-    """The files of a data set in memory, and lines about what went wrong with keeping them."""
+    """The files of a data set in memory, and notices if they could not be cached."""
 
     listing: Listing
     notices: tuple[str, ...]
 
 
 def _idx(url: str, folder: str, *md5s: str) -> Mirror:
-    """A `Mirror` of the four IDX files, whose MD5 sums torchvision's source gives."""
+    """Returns a `Mirror` of the four IDX files, whose MD5 sums are in torchvision's source."""
     names = [f"{name}-idx{1 if 'labels' in name else 3}-ubyte.gz" for name in IDX]
     return Mirror(url, folder, dict(zip(names, md5s, strict=True)))
 
@@ -106,7 +110,7 @@ def fetch(dataset: str) -> Download:
         dataset: a name in `MIRRORS`.
 
     Raises:
-        UserError: no mirror has it.
+        UserError: no mirror could provide it.
     """
     mirrors = MIRRORS[dataset]
     for mirror in mirrors:
@@ -124,7 +128,7 @@ def fetch(dataset: str) -> Download:
 
 
 def _from_mirror(mirror: Mirror, seconds: float) -> Download:
-    """Returns the files of one mirror: those in the cache from there, the others downloaded."""
+    """Returns the files of one mirror, from the cache or downloaded."""
     contents: dict[str, bytes | None] = {}
     notices: list[str] = []
     for name, digest in mirror.hashes.items():
@@ -132,7 +136,7 @@ def _from_mirror(mirror: Mirror, seconds: float) -> Download:
         if content is None:
             content = _download(mirror.url + name, seconds)
             if not _has_hash(content, digest):
-                raise ValueError(f"{name} came with another hash, {len(content):,} bytes")
+                raise ValueError(f"{name} has the wrong hash ({len(content):,} bytes)")
             notice = _keep(mirror, name, content)
             if notice and not notices:
                 notices.append(notice)
@@ -146,14 +150,14 @@ def _in_memory(contents: dict[str, bytes | None], notices: list[str]) -> Downloa
 
 
 def _reason(error: BaseException) -> str:
-    """Returns why a download failed, in a few words."""
+    """Returns in a few words why a download failed."""
     reason = getattr(error, "reason", None) or error
     text = getattr(reason, "strerror", None) or str(reason) or type(reason).__name__
     return printable(text)
 
 
 def _cache_path(mirror: Mirror, name: str) -> str | None:
-    """Returns where a file is cached; None where there is no home folder."""
+    """Returns where a file is cached; None if there is no home folder."""
     home = os.path.expanduser("~")
     keras = os.environ.get("KERAS_HOME")
     if not keras:
@@ -164,7 +168,7 @@ def _cache_path(mirror: Mirror, name: str) -> str | None:
 
 
 def _cached(mirror: Mirror, name: str) -> bytes | None:
-    """Returns a file of the cache where it has its hash; else None."""
+    """Returns a file from the cache if it has the expected hash; else None."""
     path = _cache_path(mirror, name)
     if path is None:
         return None
@@ -182,11 +186,14 @@ def _keep(mirror: Mirror, name: str, content: bytes) -> str:
     """Writes a file to the cache.
 
     Returns:
-        Why it cannot be kept; empty where it is.
+        Why it cannot be cached; empty if it was.
     """
     path = _cache_path(mirror, name)
     if path is None:
-        return "there is no home folder to keep the download in: it will be downloaded again"
+        return (
+            "the download was used but not kept: there is no home folder to cache it in; set "
+            "KERAS_HOME to use another folder"
+        )
     try:
         files.make_folder(os.path.dirname(path))
         files.write_whole(path, lambda written: pathlib.Path(written).write_bytes(content))
@@ -195,19 +202,19 @@ def _keep(mirror: Mirror, name: str, content: bytes) -> str:
         reason = getattr(error, "strerror", None) or printable(str(error))
         return (
             f"the download was used but not kept: {folder} cannot be written ({reason}); "
-            "KERAS_HOME names another folder"
+            "set KERAS_HOME to use another folder"
         )
     return ""
 
 
 def _has_hash(content: bytes, digest: str) -> bool:
-    """Whether bytes have this SHA-256 or MD5."""
+    """Whether a file's content has this SHA-256 or MD5."""
     kind = "md5" if len(digest) == 32 else "sha256"
     return hashlib.new(kind, content, usedforsecurity=False).hexdigest() == digest
 
 
 class _Transfer:
-    """One download on a thread that can be left behind: looking up a name cannot be interrupted."""
+    """A download in a thread that can be abandoned, since a DNS lookup cannot be interrupted."""
 
     def __init__(self, url: str) -> None:
         self.url = url
@@ -221,7 +228,7 @@ class _Transfer:
 
     def run(self) -> None:
         try:
-            # Twice the time after which `_wait_for` gives up, with a better message.
+            # `_wait_for` gives up after half this time, with a better message.
             timeout, context = 2 * SECONDS, _context()
             with urllib.request.urlopen(self.url, timeout=timeout, context=context) as response:
                 self.length = response.length
@@ -242,7 +249,7 @@ class _Transfer:
             if not piece:
                 break
             if len(content) > MOST_BYTES:
-                raise ValueError(f"more than {MOST_BYTES:,} bytes came")
+                raise ValueError(f"it sent more than {MOST_BYTES:,} bytes")
         return bytes(content)
 
 
@@ -250,12 +257,12 @@ def _download(url: str, seconds: float) -> bytes:
     """Downloads one file into memory.
 
     Args:
-        url: of the file.
-        seconds: to wait for the first answer.
+        url: the address of the file.
+        seconds: how long to wait for the first answer.
 
     Raises:
-        OSError: the network fails, is silent, or too slow.
-        ValueError, http.client.HTTPException: what comes is no file.
+        OSError: the server cannot be reached, does not answer, or is too slow.
+        ValueError, http.client.HTTPException: the answer is not a file.
     """
     transfer = _Transfer(url)
     threading.Thread(target=transfer.run, daemon=True).start()
@@ -273,10 +280,10 @@ def _download(url: str, seconds: float) -> bytes:
 
 
 def _wait_for(transfer: _Transfer) -> None:
-    """Returns when a transfer has ended.
+    """Waits until a transfer has ended.
 
     Raises:
-        TimeoutError: fewer than `LEAST_BYTES` came within `SECONDS`.
+        TimeoutError: fewer than `LEAST_BYTES` arrived within `SECONDS`.
     """
     since, before = time.monotonic(), 0
     with _Bar(transfer) as bar:
@@ -290,7 +297,7 @@ def _wait_for(transfer: _Transfer) -> None:
 
 
 class _Bar:
-    """A progress bar of a transfer, on a terminal; elsewhere nothing."""
+    """A progress bar for a transfer, shown only on a terminal."""
 
     def __init__(self, transfer: _Transfer) -> None:
         self.transfer = transfer
@@ -317,9 +324,9 @@ class _Bar:
 
 
 def _context() -> ssl.SSLContext:
-    """Returns Python's own settings for certificates.
+    """Returns settings with Python's own certificates, or with certifi's if Python has none.
 
-    Where Python has none, as on macOS before the last step of its installer, those of certifi.
+    On macOS, Python has none until the last step of its installer has been run.
     """
     context = ssl.create_default_context()
     paths = ssl.get_default_verify_paths()

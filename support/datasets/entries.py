@@ -1,11 +1,11 @@
-"""The files of a data set, wherever they are: in a folder, in an archive, or in memory.
+"""Gives access to the files of a data set, whether in a folder, in an archive, or in memory.
 
-    for entry in entries.at("mnist_folder").entries:
+    for entry in entries.in_folder("mnist_folder").entries:
         entry.name, entry.head               # "raw/train-images-idx3-ubyte", its first bytes
-        with entry.open() as file: ...       # unzipped where it is gzipped
+        with entry.open() as file: ...       # decompressed if it is gzipped
 
-Nothing here trusts a file: only regular files are opened, links that form a cycle end, and how many
-files and bytes are looked at is bounded.
+No file is trusted: only regular files are opened, cycles of links are not followed, and the numbers
+of files and bytes that are read are limited.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from support.errors import UserError
 HEAD_BYTES = 1024
 MOST_FILES = 1_100_000
 MOST_DEPTH = 8
-# Of one file after it was unzipped; and of one that is held in memory.
+# The limits for one file after decompression, and for one that is held in memory.
 MOST_BYTES = 4_000_000_000
 MOST_BYTES_IN_MEMORY = 200_000_000
 FOLDER, FILE = "folder", "file"
 GZIP = b"\x1f\x8b\x08"
-# What file managers leave beside the files that one sees; also all that begins with a dot.
+# What file managers leave in folders; names that begin with a dot are skipped, too.
 STRAY_NAMES = {"thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r", "__macosx", "@eadir"}
 
 
@@ -40,11 +40,12 @@ class Entry:
     """One file of a data set.
 
     Attributes:
-        name: its path from the folder or archive that was named, with slashes.
+        name: its path below the folder or in the archive, with slashes.
         where: its path for messages, safe to print.
-        size: in bytes as it is stored.
+        size: its size in bytes, as it is stored.
         container: for a member of an `.npz`, the name of that file; else empty.
-        zip_names: of a zip's members, once they are known.
+        open_stored: a function that opens the file as it is stored.
+        zip_names: the names of a zip's members, once they are known.
     """
 
     def __init__(
@@ -70,12 +71,12 @@ class Entry:
 
     @property
     def gzipped(self) -> bool:
-        """Whether the content is gzipped, whatever the name's ending says."""
+        """Whether the content is gzipped, whatever the file's extension."""
         return self.stored_head.startswith(GZIP)
 
     @functools.cached_property
     def head(self) -> bytes:
-        """The first bytes of the content; empty where gzip's are damaged."""
+        """The first bytes of the content; empty if the gzip data is damaged."""
         if not self.gzipped:
             return self.stored_head
         try:
@@ -90,16 +91,16 @@ class Entry:
             UserError: it cannot be read, or has more than `most` bytes.
         """
         if self.size <= HEAD_BYTES:
-            # All of it was read to see what it is.
+            # It was read as a whole to recognize its format.
             return self.stored_head
         with reading(self.where), self.open_stored() as file:
             content = file.read(most + 1)
         if len(content) > most:
-            raise UserError(f"{self.where} has more than {most:,} bytes")
+            raise UserError(f"{self.where} has more than {most:,} bytes: make it smaller")
         return content
 
     def open(self) -> IO[bytes]:
-        """Opens the content for reading from its start."""
+        """Opens the content for reading, decompressed if it is gzipped."""
         file = self.open_stored()
         if self.gzipped:
             return cast(IO[bytes], gzip.open(file))
@@ -107,14 +108,14 @@ class Entry:
 
 
 class Listing(NamedTuple):
-    """Entries, and the names of files that were passed over."""
+    """Entries, and the names of files that were skipped."""
 
     entries: list[Entry]
     skipped: list[str]
 
 
 def printable(text: str) -> str:
-    """Returns a name or a path with control characters made visible, shortened in the middle."""
+    """Returns text with control characters made visible; long text is shortened in the middle."""
     characters = (char if char.isprintable() else ascii(char)[1:-1] for char in text)
     shown = "".join(characters)
     if len(shown) > 200:
@@ -123,7 +124,7 @@ def printable(text: str) -> str:
 
 
 def listed(names: list[str], most: int = 4) -> str:
-    """Returns names as a list that stays short."""
+    """Returns the first names separated by commas, and how many more there are."""
     shown = ", ".join(printable(name) for name in names[:most])
     if len(names) > most:
         shown += f" and {len(names) - most:,} more"
@@ -140,43 +141,48 @@ def reading(what: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:
-        raise UserError(f"{what} does not exist or no longer exists") from error
+        raise UserError(f"{what} does not exist: check the path") from error
     except (EOFError, zlib.error, gzip.BadGzipFile, zipfile.BadZipFile, tarfile.TarError) as error:
         reason = str(error)[:150] or "it is truncated"
-        raise UserError(f"{what} is damaged ({reason}): get it again") from error
+        raise UserError(f"{what} is damaged ({reason}): download or copy it again") from error
     except MemoryError as error:
         raise UserError(f"{what} needs more memory than there is: use fewer images") from error
     except OSError as error:
         reason = error.strerror or str(error)[:150]
-        raise UserError(f"{what} cannot be read ({reason})") from error
+        raise UserError(
+            f"{what} cannot be read ({reason}): check the file and its permissions"
+        ) from error
     except files.DAMAGE as error:
         reason = printable(str(error)[:150]) or type(error).__name__
-        raise UserError(f"{what} cannot be read ({reason})") from error
+        raise UserError(
+            f"{what} cannot be read ({reason}): save or download it again; unpack it if it is an "
+            "archive"
+        ) from error
 
 
 def in_memory(name: str, content: bytes) -> Entry:
-    """Returns an entry of bytes that are no file."""
+    """Returns an entry for bytes in memory."""
     return Entry(name, name, len(content), lambda: io.BytesIO(content))
 
 
 def of_file(path: str, name: str = "") -> Entry:
-    """Returns the entry of one file on disk."""
+    """Returns an entry for one file on disk."""
     size = os.stat(path).st_size
     return Entry(name or os.path.basename(path), path, size, lambda: files.open_regular(path))
 
 
 def is_stray(name: str) -> bool:
-    """Whether a file or folder of this name was left by a file manager or is hidden."""
+    """Whether a file or folder with this name is hidden or was left by a file manager."""
     hidden = name.startswith(".") and name not in (".", "..")
     return hidden or name.lower() in STRAY_NAMES
 
 
 def in_folder(folder: str, depth: int = MOST_DEPTH) -> Listing:
-    """Returns the entries below a folder, shallow ones first, in the order of their names.
+    """Returns the entries below a folder, level by level, sorted by name within each folder.
 
     Args:
-        folder: its path.
-        depth: how many levels of folders are looked into.
+        folder: the path of the folder.
+        depth: how many levels of folders to search.
 
     Raises:
         UserError: the folder cannot be read, or holds too many files.
@@ -202,7 +208,7 @@ def in_folder(folder: str, depth: int = MOST_DEPTH) -> Listing:
                 if len(entries) + len(skipped) + len(below) > MOST_FILES:
                     raise UserError(
                         f"{printable(folder)} holds more than {MOST_FILES:,} files: "
-                        "name the folder with the images"
+                        "give the path of the folder that holds the images"
                     )
         level = below
     return Listing(entries, skipped)
@@ -219,13 +225,15 @@ def _items(path: str, required: bool) -> list[os.DirEntry[str]]:
     except OSError as error:
         if required:
             reason = error.strerror or str(error)
-            raise UserError(f"{printable(path)} cannot be read ({reason})") from error
+            raise UserError(
+                f"{printable(path)} cannot be read ({reason}): check the folder and its permissions"
+            ) from error
         return []
     return sorted(found, key=lambda item: item.name)
 
 
 def _kind(item: os.DirEntry[str]) -> str:
-    """Returns whether to look into a folder's item: `FOLDER`, `FILE` or nothing."""
+    """Returns whether an item is a `FOLDER`, a `FILE`, or neither (an empty string)."""
     if is_stray(item.name):
         return ""
     try:
@@ -234,7 +242,7 @@ def _kind(item: os.DirEntry[str]) -> str:
         if item.is_file():
             return FILE
     except OSError:
-        # A link to itself.
+        # Such as a link to itself.
         pass
     return ""
 
@@ -245,7 +253,7 @@ def _of_item(item: os.DirEntry[str], name: str) -> Entry:
 
 
 def _seen(path: str, visited: set[tuple[int, int]]) -> bool:
-    """Whether a folder was visited before, by another link."""
+    """Whether a folder was visited before, such as through another link; else marks it."""
     try:
         status = os.stat(path)
     except OSError:

@@ -1,9 +1,9 @@
-"""Separates ink from paper: where the sheet is, how bright its paper, and how dark the ink on it.
+"""Separates ink from paper: finds the sheet, the brightness of its paper, the darkness of its ink.
 
     darkness = ink.darkness(ink.sheet(grey))     # 0: paper, 1: black
 
-All sizes are shares of the picture's, since nobody knows how far the camera was. The functions take
-pictures of a few hundred to about a thousand pixels a side.
+All sizes are relative to the picture's, since the distance of the camera is unknown. The functions
+take pictures with sides of a few hundred to about a thousand pixels.
 """
 
 from __future__ import annotations
@@ -16,39 +16,44 @@ from support.datasets.types import GREY_WEIGHTS
 Grey = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# A stroke is thinner than this share of the shorter side; what is wider has a paper of its own
-# (a shadow, a table).
+# A stroke is narrower than this share of the picture's shorter side; a wider dark area (a shadow, a
+# table) counts as darker paper.
 WIDEST_STROKE = 0.35
-# What is wider than this many of the thickest strokes is shadow; what is darker than this share of
-# the darkest ink is surely stroke.
+# A dark area wider than this many of the thickest strokes is a shadow; ink darker than this share
+# of the darkest ink certainly belongs to a stroke.
 SHADOW, DARKEST = 2.5, 0.5
-# A picture that is cropped to its ink: how close its border is to one level, and how far from it
-# where strokes touch it; the share of the border that is either; the least share of strokes.
+# A picture that is cropped to its ink: pixels of its border that differ by less than the first
+# number from the border's median are paper, and those that differ by more than the second are
+# strokes that touch it; the least share of the border that is one of the two; the least share that
+# is strokes.
 CROPPED_PAPER, CROPPED_INK, CROPPED_EVEN, CROPPED_TOUCHES = 0.1, 0.25, 0.85, 0.01
-# Edges of a scan are at most this share of the picture, and darker than this share of the paper.
+# The dark edges of a scan: at most this share of the picture, and darker than this share of the
+# paper's brightness.
 EDGE, EDGE_DARKNESS = 0.1, 0.4
-# Noise above this share of white would be taken for ink, and is smoothed away.
+# Noise above this share of white would be taken for ink, so it is smoothed away.
 TOLERATED_NOISE = 0.04
-# Below this difference from its paper, nothing is ink.
+# A pixel that differs by less than this from the paper is not ink.
 LEAST_DARKNESS = 0.1
 # Paper is at least this bright.
 DARKEST_PAPER = 0.02
-# Pixels a side of the small copies that decide on the whole picture.
+# The sides, in pixels, of the small copies on which the whole picture is judged.
 OVERVIEW, COARSE = 96, 50
-# What makes a bright area a sheet on a table: its share of the picture, how much of its rectangle
-# it fills, how much of it is paper, how much of the picture's border is table.
+# A bright area is a sheet on a table if these are large enough: its share of the picture, the share
+# of its smallest rectangle that it fills, the share of it that is paper, and the share of the
+# picture's border that is table.
 SHEET_AREA, SHEET_FILLS, SHEET_PAPER, TABLE_BORDER = 0.06, 0.85, 0.6, 0.55
-# It touches a side of the picture where it covers more than this share of it.
+# A sheet touches a side of the picture if it covers more than this share of that side.
 SHEET_TOUCHES = 0.05
-# By how much a sheet is brighter than its table, and how much of that at once, across its edge.
+# How much brighter a sheet is than its table, and the share of this difference that occurs right at
+# its edge.
 SHEET_CONTRAST, SHEET_EDGE = 0.2, 0.6
 
 
 def as_grey(colours: Grey) -> Grey:
-    """Turns colours, float (h, w, 3) in [0, 1], to the grey in which the ink differs most.
+    """Converts colours, float (h, w, 3) in [0, 1], to the greyscale that shows the ink best.
 
-    That is the direction in which the colours of small things deviate from those around them: red
-    on green of the same luminance, or yellow on white, would be invisible in luminance.
+    It is the direction in which the colours of small things deviate most from those around them:
+    red on green of the same luminance, or yellow on white, would be invisible in the luminance.
     """
     deviations = [_deviation(shrink(channel, COARSE)) for channel in np.moveaxis(colours, 2, 0)]
     deviation = np.stack(deviations, 2).reshape(-1, 3)
@@ -56,14 +61,14 @@ def as_grey(colours: Grey) -> Grey:
     if weights.sum() < 0:
         weights = -weights
     if np.ptp(weights) < 0.4 * weights.max():
-        # Ink without a colour to speak of.
+        # The ink has hardly any colour.
         weights = np.array(GREY_WEIGHTS)
     projected = colours @ (weights / np.abs(weights).sum())
     return projected - min(0, np.minimum(weights, 0).sum() / np.abs(weights).sum())
 
 
 def shrink(grey: NDArray[np.floating], side: int) -> Grey:
-    """Returns a copy of at most about `side` pixels a side; each pixel is a mean."""
+    """Returns a copy with sides of at most about `side` pixels; each pixel is a mean."""
     step = max(1, -(-max(grey.shape) // side))
     step = min(step, *grey.shape)
     height, width = (length // step for length in grey.shape)
@@ -74,8 +79,8 @@ def shrink(grey: NDArray[np.floating], side: int) -> Grey:
 def _deviation(small: Grey) -> Grey:
     """How far each pixel is from the level around it.
 
-    The level is the median over half the picture, which follows gradients and the edges of shadows,
-    and which ink does not move.
+    The level is the median over a window half as large as the picture, which follows gradients and
+    the edges of shadows, and which ink does not change.
     """
     from scipy import ndimage
 
@@ -83,12 +88,12 @@ def _deviation(small: Grey) -> Grey:
 
 
 def is_light_on_dark(grey: Grey) -> bool:
-    """Whether small things in a picture are brighter than what is around them."""
+    """Whether small things in a picture are brighter than their surroundings."""
     return bool((_deviation(shrink(grey, COARSE)) ** 3).sum() > 0)
 
 
 def without_dark_edges(grey: Grey) -> Grey:
-    """Cuts off the dark edges of a scan: rows and columns at the border without any paper."""
+    """Cuts off the dark edges of a scan: rows and columns at the border that show no paper."""
     paper = np.median(grey)
     cuts = []
     for lines in (grey, grey[::-1], grey.T, grey.T[::-1]):
@@ -103,8 +108,8 @@ def sheet(grey: Grey) -> Grey:
     """Cuts out the sheet of paper that lies on something darker.
 
     Returns:
-        float (h, w): the rectangle around the sheet; what in it is not on the sheet is filled with
-        the paper next to it. The whole picture if there is no such sheet.
+        float (h, w): the rectangle around the sheet, in which everything outside the sheet is
+        filled with the nearest paper; the whole picture if there is no such sheet.
     """
     from scipy import ndimage
 
@@ -127,7 +132,7 @@ def _is_sheet(small: Grey, piece: Mask, whole: Mask, fills: float) -> bool:
         small: the picture.
         piece: the bright piece.
         whole: its convex hull.
-        fills: how much of its rectangle the hull fills.
+        fills: the share of its smallest rectangle that the hull fills.
     """
     from scipy import ndimage
 
@@ -135,7 +140,8 @@ def _is_sheet(small: Grey, piece: Mask, whole: Mask, fills: float) -> bool:
     border = np.concatenate(sides)
     top, bottom, left, right = (side.mean() > SHEET_TOUCHES for side in sides)
     if (top and bottom) or (left and right):
-        # From one side to the other: light beside a shadow, which may have ink in it, too.
+        # It reaches from one side to the other: a page that is partly in shadow, where there may be
+        # ink, too.
         return False
     inner = whole & ~ndimage.binary_erosion(whole, iterations=4, border_value=1)
     outer = ndimage.binary_dilation(whole, iterations=4) & ~ndimage.binary_dilation(whole)
@@ -145,7 +151,7 @@ def _is_sheet(small: Grey, piece: Mask, whole: Mask, fills: float) -> bool:
     on_paper = small[inside & piece]
     if not on_paper.size or not inner.any():
         return False
-    # Somewhere on it there is ink; on a stroke of light ink there is none.
+    # There is ink on a sheet, but none on a stroke of light ink.
     has_ink = np.median(on_paper) - small[inside].min() > LEAST_DARKNESS
     contrast = np.median(on_paper) - np.median(small[~whole])
     edge = np.median(small[inner]) - np.median(small[outer])
@@ -156,7 +162,7 @@ def _is_sheet(small: Grey, piece: Mask, whole: Mask, fills: float) -> bool:
 
 
 def _hull(piece: Mask) -> tuple[Mask, float]:
-    """The convex hull of a mask, and the share that it fills of its smallest rectangle."""
+    """The convex hull of a mask, and the share of its smallest rectangle that it fills."""
     rows, columns = np.nonzero(piece)
     all_rows, all_columns = np.indices(piece.shape)
     whole, lengths = np.ones(piece.shape, bool), []
@@ -171,7 +177,7 @@ def _hull(piece: Mask) -> tuple[Mask, float]:
 
 
 def _cut_out(grey: Grey, whole: Mask) -> Grey:
-    """Cuts a sheet out of the picture and fills what is not on it with the paper next to it."""
+    """Cuts a sheet out of the picture and fills everything outside it with the nearest paper."""
     from scipy import ndimage
 
     zoom = np.array(grey.shape) / whole.shape
@@ -179,7 +185,7 @@ def _cut_out(grey: Grey, whole: Mask) -> Grey:
         np.minimum(np.arange(n) / z, m - 1).astype(int)
         for n, z, m in zip(grey.shape, zoom, whole.shape, strict=True)
     ]
-    # Its edge, where light and table mix, is left out.
+    # The edge of the sheet, where paper and table blend, is left out.
     inside = ndimage.binary_erosion(whole, iterations=2, border_value=1)[np.ix_(*nearest)]
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     area = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -190,7 +196,7 @@ def _cut_out(grey: Grey, whole: Mask) -> Grey:
 
 
 def otsu(values: Grey) -> float:
-    """The threshold that separates values into two classes best (Otsu, 1979)."""
+    """The threshold that best separates values into two classes (Otsu, 1979)."""
     counts, edges = np.histogram(values, 128)
     middles = (edges[1:] + edges[:-1]) / 2
     below = np.cumsum(counts)
@@ -204,16 +210,16 @@ def otsu(values: Grey) -> float:
 def darkness(grey: Grey) -> Grey:
     """How much darker than the paper around it each pixel of a page is: 0 paper, 1 black.
 
-    The light may differ over the page, even at a sharp edge of a shadow: what counts is the share
-    of the light that paper gives back there. Ink may be light on dark, too.
+    The light may vary over the page, even abruptly at the edge of a shadow: each pixel is compared
+    with the brightness of the paper there. The ink may also be lighter than the paper.
 
     Raises:
-        ValueError: it is an even page.
+        ValueError: the page is blank.
     """
     from scipy import ndimage
 
     if np.ptp(grey) < DARKEST_PAPER:
-        raise ValueError("the page is of one colour")
+        raise ValueError("the page is blank: take a clearer picture, with dark ink on plain paper")
     sigma = _smoothing(grey)
     page = ndimage.gaussian_filter(grey, sigma) if sigma else grey
     margin = _margin(page)
@@ -224,8 +230,8 @@ def darkness(grey: Grey) -> Grey:
     widest = WIDEST_STROKE * min(page.shape)
     dark, noise = _against_paper(page, widest, margin)
     if dark.max() < max(LEAST_DARKNESS, 6 * noise):
-        raise ValueError("the page is of one colour")
-    # Now that the strokes are seen, soft shadows of a hand that are wider than they are told apart.
+        raise ValueError("the page is blank: take a clearer picture, with dark ink on plain paper")
+    # Now that the strokes are known, soft shadows, such as a hand's, are recognized by their width.
     widest = min(widest, SHADOW * _thickest_stroke(dark))
     dark, noise = _against_paper(page, widest, margin)
     return np.where(dark < max(LEAST_DARKNESS / 2, 3 * noise), 0, dark)
@@ -236,10 +242,10 @@ def _border(grey: Grey) -> Grey:
 
 
 def _margin(grey: Grey) -> int:
-    """How many pixels of paper to add around a picture that is cropped to its ink, or 0.
+    """How many pixels of paper to add around a picture that is cropped to its ink; 0 for others.
 
-    Its border is paper of one level in the corners and elsewhere, except where strokes touch it.
-    The edge of a shadow or a table would reach a corner.
+    The border of such a picture is paper of one level, except where strokes touch it, which is in
+    no corner. The edge of a shadow or a table would reach a corner.
     """
     border = _border(grey)
     distances = np.abs(border - np.median(border))
@@ -252,17 +258,17 @@ def _margin(grey: Grey) -> int:
 
 
 def _against_paper(page: Grey, widest: float, margin: int) -> tuple[Grey, float]:
-    """How much darker than the paper each pixel is, and the deviation of that on paper.
+    """How much darker than the paper each pixel is, and the noise of that on the paper.
 
     Args:
         page: dark ink on light paper.
-        widest: of strokes, pixels.
-        margin: pixels around the picture, which are left out of the result.
+        widest: the greatest width of a stroke, in pixels.
+        margin: the pixels that were added around the picture; they are left out of the result.
     """
     paper = np.maximum(paper_level(page, widest), DARKEST_PAPER)
     inside = slice(margin, -margin or None)
     dark = np.clip(1 - page / paper, 0, 1)[inside, inside]
-    # Noise lifts the paper level above the mean of the paper.
+    # Noise raises the paper level above the mean of the paper.
     on_paper = dark[dark <= dark.max() / 2]
     middle = np.median(on_paper)
     noise = np.median(np.abs(on_paper - middle))
@@ -270,7 +276,7 @@ def _against_paper(page: Grey, widest: float, margin: int) -> tuple[Grey, float]
 
 
 def _thickest_stroke(dark: Grey) -> float:
-    """Diameter, pixels, of the largest disc inside the darkest ink."""
+    """The diameter, in pixels, of the largest disc that fits into the darkest ink."""
     from scipy import ndimage
 
     darkest = np.pad(dark > DARKEST * np.percentile(dark, 99.8), 1)
@@ -278,31 +284,31 @@ def _thickest_stroke(dark: Grey) -> float:
 
 
 def _smoothing(grey: Grey) -> float:
-    """Standard deviation, pixels, of the Gaussian that makes noise or dithering tolerable."""
+    """The sigma, in pixels, of the Gaussian that makes noise or dithering tolerable; 0: none."""
     from scipy import ndimage
 
     mean = ndimage.uniform_filter(grey, 5)
     variance = ndimage.uniform_filter(grey**2, 5) - mean**2
-    # Most of a page is paper: the median sees no edge of ink.
+    # Most of a page is paper, so the edges of ink do not affect the median.
     noise = np.sqrt(max(0, np.median(variance)))
-    # A Gaussian divides the deviation of white noise by 2 sqrt(pi) sigma.
+    # A Gaussian divides the standard deviation of white noise by 2 sqrt(pi) sigma.
     sigma = noise / TOLERATED_NOISE / (2 * np.sqrt(np.pi))
     return float(min(sigma, 0.01 * min(grey.shape))) if sigma > 0.3 else 0.0
 
 
 def paper_level(grey: Grey, widest: float) -> Grey:
-    """The brightness of the paper at each pixel, also under ink whose strokes are at most so wide.
+    """The brightness of the paper at each pixel, also under strokes at most `widest` pixels wide.
 
-    A morphological closing: everywhere the smallest, over squares that contain the pixel, of the
-    brightest value. It fills what is dark and narrower than the square, and follows gradients and
-    edges of shadows exactly.
+    This is a morphological closing: the minimum, over all squares that contain the pixel, of the
+    brightest value in the square. It fills dark areas narrower than the square, and follows
+    gradients and the edges of shadows exactly.
     """
     from scipy import ndimage
 
     size = max(3, round(widest))
     framed = grey.copy()
     for line in (framed[0], framed[-1], framed[:, 0], framed[:, -1]):
-        # Beyond the picture, paper or shadow goes on; a stroke that the border cuts does not.
+        # Beyond the border, paper or shadow continues, but a stroke that the border cuts does not.
         half = round(0.8 * len(line)) + 1
         closed = ndimage.grey_closing(np.pad(line, half, mode="edge"), half)
         line[:] = closed[half:-half]

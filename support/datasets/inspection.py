@@ -1,4 +1,4 @@
-"""What was found in the user's files, in a few lines, and what is probably wrong with it."""
+"""Describes in a few lines what the user's files hold, and what is probably wrong with it."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ WIDER = 1.1
 
 
 def describe(contents: Contents, dataset: Dataset) -> tuple[str, ...]:
-    """Returns the lines that say what was found.
+    """Returns the lines that describe a data set.
 
     Args:
-        contents: as the files had it.
-        dataset: the same after it was split.
+        contents: what the files hold.
+        dataset: the same images after they were split.
     """
     counts = [len(part.images) for part in (dataset.train, dataset.validation, dataset.test)]
     lines = [
@@ -32,7 +32,7 @@ def describe(contents: Contents, dataset: Dataset) -> tuple[str, ...]:
         f"{'values':8}{contents.values}",
         f"{'images':8}{counts[0]:,} train, {counts[1]:,} validation, {counts[2]:,} test",
         f"{'classes':8}{_classes(dataset)}",
-        f"{'ink':8}{mean_ink(dataset.train.images):.3f} of all, on average (MNIST: {MNIST_INK})",
+        f"{'ink':8}mean pixel value {mean_ink(dataset.train.images):.3f} of 1 (MNIST: {MNIST_INK})",
     ]
     return tuple(lines)
 
@@ -45,27 +45,27 @@ def _classes(dataset: Dataset) -> str:
     present = np.flatnonzero(counts)
     if len(present) > MOST_CLASSES_SHOWN:
         fewest, most = counts[present].min(), counts[present].max()
-        return f"{len(present)}, of {fewest:,} to {most:,} images each"
+        return f"{len(present)}, with {fewest:,} to {most:,} images each"
     shown = [f"{class_name(dataset, label)} ({counts[label]:,})" for label in present.tolist()]
     return f"{len(present)}: {', '.join(shown)}"
 
 
 def class_name(dataset: Dataset, label: int) -> str:
-    """Returns the name of a label."""
+    """Returns the class name of a label."""
     if dataset.class_names:
         return dataset.class_names[label]
     return str(label)
 
 
 def all_labels(dataset: Dataset) -> NDArray[np.uint8] | None:
-    """Returns the labels of all parts; None where there are none."""
+    """Returns the labels of all parts; None if there are none."""
     labels = [part.labels for part in (dataset.train, dataset.validation, dataset.test)]
     found = [part for part in labels if part is not None]
     return np.concatenate(found) if found else None
 
 
 def mean_ink(images: NDArray[np.uint8]) -> float:
-    """The mean over all pixels, in [0, 1]."""
+    """The mean pixel value of images, or of a sample of them, in [0, 1]."""
     step = max(1, len(images) // 10_000)
     return float(images[::step].mean() / 255)
 
@@ -74,8 +74,8 @@ def notices(dataset: Dataset, transposed: bool) -> list[str]:
     """Returns a line for everything that is probably wrong.
 
     Args:
-        dataset: to look at.
-        transposed: whether rows and columns were exchanged already.
+        dataset: the data set to check.
+        transposed: whether the rows and columns of its images have been exchanged already.
     """
     return [
         *_about_values(dataset.train, transposed),
@@ -90,23 +90,26 @@ def _about_values(train: Split, transposed: bool) -> list[str]:
     ink, largest = mean_ink(train.images), train.images.max()
     if ink > BRIGHT:
         found.append(
-            f"the images are mostly bright (mean {ink:.2f} of 1): MNIST has bright ink on dark; "
-            "if yours is dark ink on bright paper, invert the images (255 - x)"
+            f"the images are mostly bright (mean {ink:.2f} of 1), unlike MNIST's bright ink on "
+            "dark: if they show dark ink on bright paper, invert them (255 - x)"
         )
     elif largest == 0:
         found.append("all images are black")
     elif largest < 128:
-        found.append(f"the largest pixel is {largest}: expected 255; are the images too dark?")
+        found.append(
+            f"the largest pixel value is {largest}, expected 255: check that the images are not "
+            "too dark"
+        )
     if not transposed and lies_on_its_side(train.images):
         found.append(
-            "what the images show is wider than tall: if it lies on its side, as EMNIST's does, "
+            "what the images show is wider than tall: if they lie on their sides, as EMNIST's do, "
             "use --transpose"
         )
     return found
 
 
 def lies_on_its_side(images: NDArray[np.uint8]) -> bool:
-    """Whether the ink is wider than tall, on average over some images, by `WIDER`."""
+    """Whether the ink is wider than tall by a factor of `WIDER`, on average over some images."""
     step = max(1, len(images) // SAMPLE)
     square = images[::step].reshape(-1, SIDE, SIDE) > 127
     rows, columns = square.any(axis=2).sum(axis=1), square.any(axis=1).sum(axis=1)
@@ -121,14 +124,14 @@ def _about_labels(dataset: Dataset) -> list[str]:
     counts = np.bincount(dataset.train.labels, minlength=int(labels.max()) + 1)
     present = np.unique(labels)
     if len(present) == 1:
-        found.append(f"all labels are equal ({class_name(dataset, int(present[0]))})")
+        found.append(f"all labels are the same ({class_name(dataset, int(present[0]))})")
         return found
     few = [label for label in present if counts[label] < FEWEST_OF_A_CLASS]
     if few:
         shown = ", ".join(class_name(dataset, int(label)) for label in few[:MOST_CLASSES_SHOWN])
-        classes = "class" if len(few) == 1 else "classes"
+        classes = "class has" if len(few) == 1 else "classes have"
         found.append(
-            f"{len(few)} {classes} with fewer than {FEWEST_OF_A_CLASS} training images ({shown})"
+            f"{len(few)} {classes} fewer than {FEWEST_OF_A_CLASS} training images ({shown})"
         )
     return found
 
@@ -140,7 +143,7 @@ def _about_repeats(dataset: Dataset) -> list[str]:
         return []
     return [
         f"{repeated:,} of the {len(dataset.test.images):,} test images are also training images: "
-        "figures on them are too good"
+        "test results will be better than on new images"
     ]
 
 
@@ -153,6 +156,6 @@ def _about_numbers(dataset: Dataset) -> list[str]:
     if images >= FEW_IMAGES:
         return []
     return [
-        f"{images:,} training images are few: expect blurred samples; what counts is the number "
-        "of steps, of which a run should have some thousands (the default does)"
+        f"{images:,} training images are few: expect blurred samples, and train for at least some "
+        "thousand steps (the default number of epochs is enough)"
     ]

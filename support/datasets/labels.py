@@ -1,4 +1,4 @@
-"""Labels of any type as bytes, with the names of the classes where they are not digits."""
+"""Converts labels of any type to bytes, and keeps them as class names if they are renumbered."""
 
 from __future__ import annotations
 
@@ -17,25 +17,27 @@ DIGIT_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "e
 
 
 class Encoded(NamedTuple):
-    """Labels of all parts as uint8, and the names of classes where they are not whole numbers."""
+    """The labels of all parts as uint8, and the names of the classes if labels were renumbered."""
 
     parts: dict[str, NDArray[np.uint8]]
     class_names: tuple[str, ...]
 
 
 def can_be(shape: tuple[int, ...], count: int) -> bool:
-    """Whether an array of this shape may be the labels of so many images."""
+    """Whether an array of this shape may be the labels of `count` images."""
     if len(shape) == 1:
         return shape[0] == count
     return len(shape) == 2 and count in shape and min(shape) <= MOST_COLUMNS
 
 
 def one_each(array: NDArray, count: int, what: str) -> tuple[NDArray, str]:
-    """Returns one label for each image, and a line about how they were read, or none.
+    """Returns one label for each image, and a notice about how they were read (often empty).
 
     Args:
-        array: (n,), (n, 1), (1, n), one-hot (n, classes), or several columns, of which the first
-            is the label, as QMNIST has them.
+        array: (n,), (n, 1), (1, n), one-hot (n, classes), or several columns, the first of which
+            is the label, as in QMNIST.
+        count: the number of images.
+        what: the file or array, for messages.
 
     Raises:
         UserError: there are not `count` labels.
@@ -65,11 +67,11 @@ def _is_one_hot(array: NDArray) -> bool:
 def encode(parts: dict[str, NDArray], what: str) -> Encoded:
     """Turns labels into bytes.
 
-    Whole numbers from 0 to 255 stay as they are. Other labels are numbered in their order, and
-    their names are kept; the English words for digits become these digits.
+    Whole numbers from 0 to 255 stay as they are. Other labels are sorted and numbered, and their
+    names are kept; the English words for digits become these digits.
 
     Raises:
-        UserError: there are too many classes, or fractions.
+        UserError: there are too many classes, or labels are fractions.
     """
     kinds = {array.dtype.kind for array in parts.values()}
     if kinds & {"U", "S"} and len(kinds) > 1:
@@ -111,7 +113,7 @@ def _numbered(parts: dict[str, NDArray], names: list, what: str) -> Encoded:
     if len(names) > MOST_CLASSES:
         raise UserError(
             f"{what} has {len(names):,} different labels, such as {printable(str(names[0]))!r}: "
-            f"expected {MOST_CLASSES} classes at most"
+            f"expected at most {MOST_CLASSES} classes"
         )
     number = {name: index for index, name in enumerate(names)}
     return Encoded(_mapped(parts, number), tuple(printable(str(name)) for name in names))

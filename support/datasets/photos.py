@@ -1,9 +1,9 @@
-"""Reads pictures of handwritten digits, as cameras, scanners and screens give them, as MNIST's are.
+"""Turns pictures of handwritten digits (photos, scans, screenshots) into images like MNIST's.
 
     digits, notices = photos.read(["my7.png", "scans", "phone/*.jpg"])
     digits[0].pixels                  # uint8 (784,), bright ink on dark
 
-The way of a picture: file -> grey (picture_files) -> sheet, darkness of the ink (ink) -> digits
+The steps are: file -> greyscale (picture_files) -> sheet, darkness of the ink (ink) -> digits
 (segmentation) -> 28x28 (preprocessing).
 """
 
@@ -26,13 +26,13 @@ from support.datasets.ink import Grey
 from support.datasets.types import PIXELS
 from support.errors import UserError
 
-# Files in one call, entries of folders that are looked at, digits in one picture.
+# The most files in one call, entries read from one folder or pattern, and digits in one picture.
 MOST_FILES, MOST_ENTRIES, MOST_DIGITS = 1000, 100_000, 40
-# Names that one notice lists.
+# How many names a notice lists.
 LISTED = 5
-# Pixels a side of a crop, and the margin around the digit in it, as a share of the digit's size.
+# The side of a crop in pixels, and the margin around its digit, as a share of the digit's size.
 CROP_SIDE, CROP_MARGIN = 112, 0.25
-# Smaller pictures are enlarged to this many pixels, so that strokes have an inside.
+# Smaller pictures are enlarged to this many pixels on their longer side, for wider strokes.
 SMALLEST = 200
 
 
@@ -42,9 +42,9 @@ class Digit:
 
     Attributes:
         file: the path, as given or as found in a folder.
-        name: the file's name; " (2 of 3)" is added where one picture has several digits.
-        crop: uint8 (112, 112), the part of the picture that shows it, as a person sees it.
-        pixels: uint8 (784,), preprocessed: bright ink on dark, as MNIST's.
+        name: the file's name; " (2 of 3)" is added if one picture has several digits.
+        crop: uint8 (112, 112), the part of the picture that shows the digit, as a person sees it.
+        pixels: uint8 (784,), the preprocessed image: bright ink on dark, as in MNIST.
     """
 
     file: str
@@ -54,7 +54,7 @@ class Digit:
 
 
 class Pictures(NamedTuple):
-    """The digits of some pictures, and what their owner should know about the others."""
+    """The digits of some pictures, and notices about files without digits or with several."""
 
     digits: list[Digit]
     notices: list[str]
@@ -64,10 +64,11 @@ def read(paths: Sequence[str]) -> Pictures:
     """Reads pictures of digits.
 
     Args:
-        paths: of files, of folders (with the folders in them), and patterns such as `*.jpg`.
+        paths: paths of files, folders (which are read with their subfolders), and patterns such as
+            `*.jpg`.
 
     Raises:
-        UserError: there is no digit in any of them, or there are too many files.
+        UserError: no digit was found in any of them, or there are too many files.
     """
     found = _expanded(paths)
     strays, failures = found.strays, found.failures
@@ -88,12 +89,12 @@ def read(paths: Sequence[str]) -> Pictures:
             digits += of_picture
             if len(of_picture) > 1:
                 notices.append(
-                    f"{printable(path)} shows {len(of_picture)} digits: each is taken by itself, "
-                    "from left to right and from top to bottom"
+                    f"{printable(path)} shows {len(of_picture)} digits: each becomes an image of "
+                    "its own, from left to right and from top to bottom"
                 )
     notices += [f"{_listed(files)}: {reason}" for reason, files in failures.items()]
     if strays:
-        notices.append(f"{_listed(strays)}: skipped, since {_are_no_pictures(len(strays))}")
+        notices.append(f"{_listed(strays)}: skipped, as {_are_no_pictures(len(strays))}")
     if not digits:
         expected = "expected pictures of handwritten digits, such as PNG or JPEG files"
         raise UserError(f"no digit was found ({expected}): {'; '.join(notices[:LISTED])}")
@@ -105,13 +106,15 @@ def read_picture(path: str) -> list[Digit]:
 
     Raises:
         FileNotFoundError, UserError, NotAPicture, ValueError: as `picture_files.read`; ValueError
-            also where there is no digit in it.
+            also if no digit was found, or too many.
     """
     grey = picture_files.read(path)
     name = printable(os.path.basename(path))
     found = find(grey)
     if len(found) > MOST_DIGITS:
-        raise ValueError(f"more than {MOST_DIGITS} shapes like digits: crop it to the digits")
+        raise ValueError(
+            f"it shows more than {MOST_DIGITS} shapes like digits: crop it to the digits"
+        )
     digits = []
     for number, (crop, pixels) in enumerate(found, 1):
         part = ""
@@ -128,10 +131,10 @@ def find(grey: Grey) -> list[tuple[NDArray[np.uint8], NDArray[np.uint8]]]:
         grey: float (h, w), 0 black to 1 white.
 
     Returns:
-        For each, its crop, uint8 (112, 112), and its preprocessed image, uint8 (28, 28).
+        For each digit, its crop, uint8 (112, 112), and its preprocessed image, uint8 (28, 28).
 
     Raises:
-        ValueError: there is none.
+        ValueError: no digit was found.
     """
     done = preprocessing.if_preprocessed(grey)
     if done is not None:
@@ -171,7 +174,7 @@ def _resized(grey: Grey) -> NDArray[np.uint8]:
 
 
 class _Files(NamedTuple):
-    """What paths name: files to read, files to skip, and paths with nothing, by reason."""
+    """What paths led to: files to read, files to skip, and, by reason, paths without any file."""
 
     files: list[str]
     strays: list[str]
@@ -179,7 +182,7 @@ class _Files(NamedTuple):
 
 
 def _expanded(paths: Sequence[str]) -> _Files:
-    """Finds the files that paths, folders and patterns name.
+    """Finds the files that are given as paths, folders or patterns.
 
     Raises:
         UserError: there are too many.
@@ -198,20 +201,20 @@ def _expanded(paths: Sequence[str]) -> _Files:
             if os.path.isdir(one):
                 inside = _in_folder(one)
                 if not inside:
-                    found.failures.setdefault("there is no file in it", []).append(one)
+                    found.failures.setdefault("the folder has no files", []).append(one)
             for file in inside:
                 stray = is_stray(os.path.basename(file))
                 (found.strays if stray else found.files).append(file)
     if len(found.files) > MOST_FILES:
         raise UserError(
-            f"{len(found.files):,} files are more than {MOST_FILES:,}, the most that are read in "
-            "one call: name fewer"
+            f"found {len(found.files):,} files, but at most {MOST_FILES:,} are read at a time: "
+            "give the paths of fewer files"
         )
     return found
 
 
 def _in_folder(folder: str, depth: int = 1) -> list[str]:
-    """The files in a folder, in natural order, and in the folders in it."""
+    """Returns the files in a folder and in its subfolders, in natural order."""
     try:
         with os.scandir(folder) as entries:
             names = [entry.name for entry in itertools.islice(entries, MOST_ENTRIES)]
@@ -235,12 +238,12 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def _are_no_pictures(count: int) -> str:
     if count == 1:
-        return "it is no picture"
-    return f"these {count} files are no pictures"
+        return "it is not a picture"
+    return f"these {count} files are not pictures"
 
 
 def _listed(paths: Sequence[str]) -> str:
-    """Names of files for a message: the first few, and how many more."""
+    """Returns the names of files for a message: the first few, and how many more there are."""
     names = ", ".join(printable(os.path.basename(path) or path) for path in paths[:LISTED])
     if len(paths) > LISTED:
         return f"{names} and {len(paths) - LISTED} more"

@@ -1,10 +1,10 @@
-"""Reads picture files as grey arrays: any format that Pillow reads safely, nothing that runs long.
+"""Reads picture files as greyscale arrays, in the formats that Pillow reads safely and fast.
 
     grey = picture_files.read("scan.png")       # float (h, w), 0 black to 1 white
 
-A picture that nobody checked may be made to fill the memory or to take hours. So the formats are
-listed, pixels, bytes and JPEG scans are counted before anything is decoded, and large pictures are
-decoded small.
+A picture may be crafted to fill the memory or to take hours. So only the listed formats are read,
+the numbers of pixels, bytes and JPEG scans are limited before anything is decoded, and large
+pictures are decoded at a smaller size.
 """
 
 from __future__ import annotations
@@ -23,26 +23,27 @@ from support.datasets.ink import Grey
 if TYPE_CHECKING:
     from PIL import Image
 
-# Not EPS, which starts Ghostscript, and nothing that hardly anybody has a digit in.
+# Without EPS, which starts Ghostscript, and without formats in which hardly anybody saves digits.
 FORMATS = ("PNG", "JPEG", "MPO", "BMP", "DIB", "GIF", "TIFF", "WEBP", "AVIF", "PPM")
 MOST_BYTES, MOST_PIXELS = 200_000_000, 50_000_000
-TOO_LARGE = f"more than {MOST_PIXELS // 10**6} million pixels: save it smaller"
-# A progressive JPEG is decoded once for each scan; usual are ten.
+TOO_LARGE = f"it has more than {MOST_PIXELS // 10**6} million pixels: save it at a smaller size"
+# A progressive JPEG is decoded once per scan; about ten scans are usual.
 MOST_SCANS, MOST_SCANNED = 64, 1_000_000_000
-# Pixels of the longer side of what is worked on.
+# The longer side, in pixels, of the pictures that are processed.
 LARGEST = 800
-# The white of files whose values are not bytes: floats, and the bits of scanners and cameras.
+# The value of white if values are not bytes: in floats, and in the bit depths of scanners and
+# cameras.
 WHITES = (1, 255, 1023, 4095, 16383, 65535)
 
 EXPORT = "export it as JPEG or PNG"
 RAW, AVIF = "a RAW picture", "an AVIF picture"
-# How files begin that are not read (or only by newer versions of Pillow), what they are, and the
-# way out.
+# Formats that are not read (or only by newer versions of Pillow): how such files begin, what they
+# are, and what to do.
 UNREAD = (
     (rb"....ftyp(hei|hev|mif1|msf1)", "a HEIC picture", EXPORT),
     (rb"....ftypavi[fs]", AVIF, EXPORT),
     (rb"....ftypcrx|II\*\0.{4}CR|IIRO|IIRS|IIU\0|FUJIFILM", RAW, EXPORT),
-    (rb"....ftyp", "a video", "take a picture of one of its frames"),
+    (rb"....ftyp", "a video", "save one of its frames as PNG"),
     (rb"%PDF", "a PDF document", "export its page as PNG, or take a screenshot"),
     (rb"%!PS|\xc5\xd0\xd3\xc6", "a PostScript document", "export it as PNG"),
     (rb"\s*(\xef\xbb\xbf)?(<\?xml.*)?(<!.*)?<svg", "an SVG drawing", "export it as PNG"),
@@ -52,7 +53,7 @@ UNREAD = (
     (rb"gimp xcf", "a GIMP document", "export it as PNG"),
     (rb"PK\x03\x04", "a zip archive or an office document", "unpack it, or export it as PNG"),
 )
-# RAW formats that begin as TIFF does.
+# RAW formats whose files begin like TIFF files.
 RAW_ENDINGS = (".dng", ".nef", ".arw", ".pef", ".srw")
 PICTURE_ENDINGS: tuple[str, ...] = (
     *(".png", ".jpg", ".jpeg", ".jfif", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif"),
@@ -60,25 +61,25 @@ PICTURE_ENDINGS: tuple[str, ...] = (
 )
 
 
-class NotAPicture(ValueError):  # noqa: N818, a stray file is no error
-    """The file is no picture and does not look like one by its name."""
+class NotAPicture(ValueError):  # noqa: N818, a stray file is not an error
+    """The file is not a picture, and its name does not claim that it is."""
 
 
 def read(path: str) -> Grey:
-    """Reads a picture as grey values, 0 black to 1 white, upright, at most 800 pixels a side.
+    """Reads a picture in greyscale, 0 black to 1 white, upright, with sides of at most 800 pixels.
 
-    What is transparent becomes dark where the ink is light, and light otherwise.
+    Transparent parts become dark if the ink is light, and light otherwise.
 
     Raises:
-        FileNotFoundError: there is none.
+        FileNotFoundError: there is no such file.
         UserError: it is not a regular file, or may not be read.
-        NotAPicture: it is something else.
+        NotAPicture: it is not a picture.
         ValueError: it is a picture that cannot be read; the message says why and what to do.
     """
     from PIL import Image
 
     with files.open_regular(path) as file, warnings.catch_warnings():
-        # Pillow's own limits on pixels are wider than ours.
+        # Such as Pillow's warning of many pixels: `refuse_large` sets a lower limit.
         warnings.simplefilter("ignore")
         start = file.read(512)
         _refuse_unread_formats(start, path)
@@ -97,63 +98,66 @@ def read(path: str) -> Grey:
             raise _Refused(TOO_LARGE) from None
         except files.DAMAGE as error:
             reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise ValueError(f"damaged or truncated ({reason:.150}): {EXPORT} again") from error
+            raise ValueError(
+                f"it is damaged or truncated ({reason:.150}): {EXPORT} again"
+            ) from error
 
 
 class _Refused(ValueError):  # noqa: N818
-    """A reason that is ready to be shown."""
+    """A refusal whose message is ready to be shown."""
 
 
 def _refuse_unread_formats(start: bytes, path: str) -> None:
-    """Refuses formats that are known and not read, by their first bytes."""
+    """Refuses known formats that are not read, by their first bytes."""
     from PIL import features
 
     for pattern, what, way_out in UNREAD:
         if re.match(pattern, start, re.DOTALL):
             if what == AVIF and features.check("avif"):
                 return
-            raise _Refused(f"{what} is not read: {way_out}")
+            raise _Refused(f"it is {what}, which cannot be read: {way_out}")
     if path.lower().endswith(RAW_ENDINGS) and start[:2] in (b"II", b"MM"):
-        raise _Refused(f"{RAW} is not read: {EXPORT}")
+        raise _Refused(f"it is {RAW}, which cannot be read: {EXPORT}")
 
 
 def _refuse_unidentified(start: bytes, path: str) -> NoReturn:
-    """Says what a file is that no format of Pillow fits."""
+    """Refuses a file that Pillow does not recognize, and says what it is."""
     if not path.lower().endswith(PICTURE_ENDINGS):
-        raise NotAPicture("it is no picture")
+        raise NotAPicture("it is not a picture")
     found = "it is empty" if not start else f"it begins with {start[:8]!r}"
-    raise _Refused(f"no format that is read, whatever its name says ({found}): {EXPORT}")
+    raise _Refused(f"its format is unknown, whatever its name says ({found}): {EXPORT}")
 
 
 def refuse_large(picture: Image.Image, file: IO[bytes]) -> None:
-    """Refuses what would take too much memory or time to decode.
+    """Refuses a picture that would take too much memory or time to decode.
 
     Args:
-        picture: opened, not yet decoded.
-        file: that it comes from; left where it was.
+        picture: the picture, opened but not yet decoded.
+        file: the file that it is read from; its position is unchanged afterwards.
 
     Raises:
         ValueError: it is too large; the message says what to do.
     """
     pixels = picture.width * picture.height
     if not pixels:
-        raise _Refused("it has no pixels")
+        raise _Refused(f"it has no pixels: {EXPORT} again")
     if pixels > MOST_PIXELS:
         raise _Refused(TOO_LARGE)
     where = file.tell()
     if file.seek(0, 2) > MOST_BYTES:
-        raise _Refused(f"more than {MOST_BYTES // 10**6} MB: save it as JPEG or PNG")
+        raise _Refused(f"it has more than {MOST_BYTES // 10**6} MB: save it as JPEG or PNG")
     if picture.format in ("JPEG", "MPO"):
         file.seek(0)
-        # Inside a scan, a byte of 255 is followed by 0 or by a restart: this finds only its start.
+        # Within a scan, a byte of 255 is followed only by 0 or by a restart marker, so this finds
+        # nothing but the starts of scans.
         scans = file.read().count(b"\xff\xda")
         if scans > MOST_SCANS or scans * pixels > MOST_SCANNED:
-            raise _Refused(f"a JPEG of {scans} scans would take minutes: save it again as PNG")
+            raise _Refused(f"it is a JPEG of {scans} scans, too slow to decode: save it as PNG")
     file.seek(where)
 
 
 def _small(picture: Image.Image) -> Image.Image:
-    """Decodes a picture, upright, no larger than need be; as RGBA, RGB, L, or in numbers (I, F)."""
+    """Decodes a picture, upright and no larger than needed, as RGBA, RGB, L, or numbers (I, F)."""
     from PIL import Image, ImageOps
 
     if picture.mode.startswith(("I", "F")):
@@ -170,7 +174,7 @@ def _small(picture: Image.Image) -> Image.Image:
 
 
 def _grey(picture: Image.Image) -> Grey:
-    """Grey values of a picture."""
+    """Returns the pixel intensities of a picture, 0 black to 1 white."""
     if picture.mode.startswith(("I", "F")):
         return ink.shrink(_scaled(np.asarray(picture, np.float32)), LARGEST).astype(float)
     values = np.asarray(picture, float) / 255
@@ -182,9 +186,9 @@ def _grey(picture: Image.Image) -> Grey:
 
 
 def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Scales numbers of unknown range to [0, 1]: by the white of the least bits that hold them."""
+    """Scales numbers of unknown range to [0, 1], by the white of the smallest depth that fits."""
     if not np.isfinite(values).all():
-        raise _Refused("pixels that are not finite numbers: save it as PNG")
+        raise _Refused("it has pixels that are NaN or infinite: save it as PNG")
     least, most = float(values.min()), float(values.max())
     if least < 0:
         return (values - least) / max(most - least, 1e-6)
@@ -192,10 +196,11 @@ def _scaled(values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _on_ground(values: Grey) -> Grey:
-    """Lays a picture, float (h, w, 4), whose last channel is opacity, on a ground.
+    """Lays a picture, float (h, w, 4), whose last channel is opacity, on a background.
 
-    Where most of it is opaque, it is a page, and the ground is its usual colour. Otherwise the ink
-    stands alone, and the ground is white or black, whichever is farther from it.
+    If most of the picture is opaque, it is a page, and the background gets its usual colour.
+    Otherwise only the ink is opaque, and the background is white or black, whichever differs more
+    from the ink.
     """
     colours, opacity = values[..., :3], values[..., 3:]
     if opacity.mean() > 0.5:

@@ -1,9 +1,10 @@
-"""Turns a grey picture of one digit into 28x28 as MNIST's: bright ink on dark, 20x20, centred.
+"""Turns a greyscale picture of one digit into 28x28, as in MNIST: bright on dark, 20x20, centred.
 
     image = preprocessing.preprocess(grey)        # float (height, width) -> uint8 (28, 28)
 
-MNIST was made so from other scans: the ink's box scaled to fit 20x20 with its aspect kept, then
-moved so that the centre of mass lies in the middle of 28x28 (LeCun, Cortes and Burges, MNIST page).
+MNIST was made from scans in this way: the box around the ink was scaled to fit 20x20 with its
+aspect ratio kept, then moved so that its centre of mass is in the middle of 28x28 (LeCun, Cortes
+and Burges, MNIST page).
 """
 
 from __future__ import annotations
@@ -14,33 +15,33 @@ from numpy.typing import NDArray
 from support.datasets.types import SIDE
 
 INK_SIDE = 20
-# Shares of the range from black to white: below, a page is empty; of the ink's: below, it is paper,
-# and above, it surely is ink.
+# A page with less contrast than the first, as a share of the range from black to white, is blank.
+# As shares of the ink's own range, what is below the second is paper, and above the third, ink.
 LEAST_CONTRAST, FAINTEST, INK = 0.15, 0.1, 0.3
-# Strokes of MNIST are at least this thick, in pixels of 28x28 (99 of 100 digits); thinner ones are
-# made that thick.
+# In pixels of 28x28: strokes thinner than the first, as in only 1 of 100 digits of MNIST, are made
+# as thick as the second.
 THINNEST, THICKENED = 1.6, 2.2
-# How far from the middle, in pixels, the mass of an image lies that is preprocessed already.
+# How far from the middle, in pixels, the centre of mass of a preprocessed image may be.
 CENTRED = 1.5
 
 
 def preprocess(grey: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Turns a picture of one digit into 28x28 as MNIST's.
+    """Turns a picture of one digit into 28x28, as in MNIST.
 
     Args:
-        grey: float (height, width) in [0, 1]. What its border is made of is paper, whether dark or
+        grey: float (height, width) in [0, 1]. What is like its border is paper, whether dark or
             light, and the rest is ink.
 
     Returns:
-        uint8 (28, 28). An image that is preprocessed already comes back unchanged, its negative as
-        itself.
+        uint8 (28, 28). An image that is preprocessed already is returned unchanged, and its
+        negative is inverted.
 
     Raises:
-        ValueError: it is an even page.
+        ValueError: the page is blank.
     """
     ink = _from_border(grey)
     if ink.max() < LEAST_CONTRAST:
-        raise ValueError("the page is of one colour")
+        raise ValueError("the page is blank: take a clearer picture, with dark ink on plain paper")
     done = if_preprocessed(grey)
     if done is not None:
         return done
@@ -48,10 +49,10 @@ def preprocess(grey: NDArray[np.floating]) -> NDArray[np.uint8]:
 
 
 def if_preprocessed(grey: NDArray[np.floating]) -> NDArray[np.uint8] | None:
-    """Returns an image that is preprocessed already as uint8 (28, 28), or None for any other.
+    """Returns an image that is preprocessed already as uint8 (28, 28), and None for any other.
 
     Args:
-        grey: float (h, w) in [0, 1]; may be the negative of such an image.
+        grey: float (h, w) in [0, 1]; may be the negative of a preprocessed image.
     """
     ink = _from_border(grey)
     if grey.shape != (SIDE, SIDE) or ink.max() < LEAST_CONTRAST:
@@ -74,10 +75,10 @@ def _from_border(grey: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def from_ink(ink: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Turns the ink of one digit, float (height, width), 0 paper and 1 ink, into 28x28.
+    """Turns the ink of one digit, float (height, width), 0 paper to 1 ink, into 28x28.
 
     Raises:
-        ValueError: there is hardly any.
+        ValueError: there is hardly any ink.
     """
     from PIL import Image
 
@@ -87,19 +88,21 @@ def from_ink(ink: NDArray[np.floating]) -> NDArray[np.uint8]:
     picture = Image.fromarray(np.rint(255 * box).astype(np.uint8))
     scaled = np.asarray(picture.resize((int(width), int(height))), float)
     if not scaled.max():
-        raise ValueError("there is nothing but dust")
+        raise ValueError(
+            "no strokes were found: take a clearer picture, with dark ink on plain paper"
+        )
     brightest = np.rint(255 * (scaled / scaled.max())).astype(np.uint8)
     return centre_by_mass(brightest, SIDE / 2)
 
 
 def _box(ink: NDArray[np.floating], inside: NDArray[np.bool_]) -> NDArray[np.floating]:
-    """Cuts the smallest box around what is inside out of the ink."""
+    """Cuts the smallest box that contains all of `inside` out of the ink."""
     rows, columns = (np.flatnonzero(inside.any(axis)) for axis in (1, 0))
     return ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
 
 
 def _thickened(box: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Makes the strokes of thin pens as thick as thin ones of MNIST; others stay as they are."""
+    """Makes strokes of thin pens as thick as thin strokes in MNIST; others stay as they are."""
     from scipy import ndimage
 
     strokes = np.pad(box > INK, 1)
@@ -121,7 +124,7 @@ def centre_by_mass(image: NDArray[np.uint8], middle: float | NDArray) -> NDArray
 
     Args:
         image: uint8 (height, width), at most 28x28.
-        middle: row and column, or one number for both, in pixels from the first.
+        middle: row and column, or one number for both, in pixels from the first pixel.
     """
     frame, sides = np.zeros((SIDE, SIDE), np.uint8), np.array(image.shape)
     top, left = np.clip(np.rint(middle - centre_of_mass(image)).astype(int), 0, SIDE - sides)
@@ -130,7 +133,7 @@ def centre_by_mass(image: NDArray[np.uint8], middle: float | NDArray) -> NDArray
 
 
 def centre_of_mass(image: NDArray) -> NDArray[np.float64]:
-    """The centre of mass of an image, in pixels from its first: (row, column)."""
+    """The centre of mass of an image, (row, column), in pixels from its first pixel."""
     from scipy import ndimage
 
     return np.array(ndimage.center_of_mass(image))

@@ -1,4 +1,4 @@
-"""Which part of a data set a file or an array is, judged by its names.
+"""Tells which part of a data set a file or an array is, from its names.
 
 role = roles.of("emnist-letters-test-images-idx3-ubyte.gz")
 role.part, role.kind, role.family         # "test", "images", "emnist letters"
@@ -26,16 +26,16 @@ WORDS = {
     LABELS: "labels label lbls y targets target classes class",
 }
 ROLE_OF_WORD = {word: role for role, words in WORDS.items() for word in words.split()}
-# Parts of names that say nothing about what is inside.
+# Words in names that say nothing about the content.
 EMPTY_WORDS = {"idx", "ubyte", "int", "arr", "npz", "npy", "csv", "gz", "set", "file", "zip", "tar"}
 
 
 class Role(NamedTuple):
-    """What names say about an array.
+    """What its names say about an array.
 
     Attributes:
-        part: train, validation or test; empty where the names say nothing.
-        kind: images or labels; empty where the names say nothing.
+        part: train, validation or test; empty if the names do not say.
+        kind: images or labels; empty if the names do not say.
         family: the other words of the name, which all files of one data set share.
     """
 
@@ -45,7 +45,7 @@ class Role(NamedTuple):
 
 
 def of(name: str) -> Role:
-    """Returns what a name says, without the folders before it."""
+    """Returns what a name says, apart from the folders before it."""
     part, kind, rest = "", "", []
     for word in _words(os.path.basename(name)):
         role = ROLE_OF_WORD.get(word, "")
@@ -59,7 +59,7 @@ def of(name: str) -> Role:
 
 
 def part_of_folders(name: str) -> str:
-    """Returns the part that the folders of a path name: of `train/7/0.png`, train."""
+    """Returns the part that a folder in a path is named after: train for `train/7/0.png`."""
     for folder in name.split("/")[:-1]:
         part = of(folder).part
         if part:
@@ -68,7 +68,7 @@ def part_of_folders(name: str) -> str:
 
 
 def _words(name: str) -> list[str]:
-    """Splits a name as people do: `XTrain_v2` is x, train, v and 2; `xtrain` is x and train."""
+    """Splits a name into words: `XTrain_v2` into x, train, v and 2; `xtrain` into x and train."""
     name = re.sub("t10k", "test", name, flags=re.IGNORECASE)
     name = re.sub("idx[0-9]", " ", name, flags=re.IGNORECASE)
     words = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+", name)
@@ -91,11 +91,11 @@ def _joined(word: str) -> list[str]:
 
 
 class Named(NamedTuple):
-    """What decides to which data set a file or an array belongs.
+    """What decides which data set a file or an array belongs to.
 
     Attributes:
-        path: of the file, for its folder and for messages.
-        family: of `Role`.
+        path: the path of the file, for its folder and for messages.
+        family: as in `Role`.
         role: what at most one item of a data set may be, such as (train, images).
     """
 
@@ -112,20 +112,21 @@ def one_data_set(
 ) -> tuple[list[Item], list[Item]]:
     """Chooses the items of one data set among those of several.
 
-    The files of a data set lie in one folder and share a family; where no folder holds a whole
-    one, those of all folders are taken together. The most complete set is taken; of several that
-    are equally complete, the one in the topmost folder, or the one whose family is mnist.
+    The files of a data set share a family and are in one folder, unless files of several folders
+    make a more complete data set. The most complete data set is chosen; if several are equally
+    complete, the one in the topmost folder; if there are several, the one whose family is mnist.
 
     Args:
-        items: of all data sets; of two with the same role in one set, the first is taken.
-        name_of: returns what decides about an item.
-        what: where they are, for messages.
+        items: the items of all data sets; if two of one data set have the same role, the first of
+            them is used.
+        name_of: a function that returns the `Named` of an item.
+        what: where the items are, for messages.
 
     Returns:
         The chosen items, one of each role, and the others.
 
     Raises:
-        UserError: several data sets are equally good.
+        UserError: several data sets are equally suitable.
     """
     named = [name_of(item) for item in items]
     in_folders: dict[tuple[str, str], list[int]] = defaultdict(list)
@@ -152,8 +153,8 @@ def one_data_set(
     if len(groups) > 1:
         firsts = [named[group[0]].path for group in groups]
         raise UserError(
-            f"{printable(what)} holds {len(groups)} data sets, of which these are the first "
-            f"files: {listed(firsts, 8)}: name one of these files"
+            f"{printable(what)} holds {len(groups)} data sets, and these are their first files: "
+            f"{listed(firsts, 8)}; give the path of one of these files"
         )
     chosen: dict[tuple[str, ...], int] = {}
     for index in groups[0]:

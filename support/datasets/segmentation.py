@@ -1,9 +1,9 @@
-"""Finds the digits on a page: without printed lines and frames, dust and hairs, in reading order.
+"""Finds the digits on a page, in reading order, without printed lines and frames, dust and hairs.
 
     for digit in segmentation.digits(ink.darkness(grey)):
-        digit.area, digit.ink                   # where on the page, and its ink alone
+        digit.area, digit.ink                   # where it is on the page, and its ink alone
 
-Like ink.py, it measures in shares of the page or of the strokes.
+As in ink.py, sizes are relative to those of the page or of the strokes.
 """
 
 from __future__ import annotations
@@ -15,30 +15,33 @@ from numpy.typing import NDArray
 
 from support.datasets.ink import LEAST_DARKNESS, Grey, Mask
 
-# Printed lines: thinner than this share of the page's shorter side, and longer than that.
+# Printed lines are thinner than this share of the page's shorter side, and longer than this share
+# of the page along them.
 LINE_THICKNESS, LINE_LENGTH = 0.02, 0.6
-# Gaps in a line, where strokes cross it, up to this share of the page.
+# Gaps in a line, where strokes cross it, are at most this share of the page.
 LINE_GAP = 0.4
-# How much of a line is seen; pieces longer than this share of the page tell its slope.
+# The share of the page along which a line must be visible; pieces of lines longer than the second
+# share of the page determine the slope.
 LINE_COVER, SLOPE_LENGTH = 0.4, 0.15
-# Ink this many times as dark as the lines is not theirs.
+# Ink this many times as dark as the lines does not belong to them.
 LINE_LEVEL = 1.6
-# A frame, as shares of the page: its least size, and the thickness of its lines at most. As shares
-# of its own size: that thickness again, how far its sides lie off the straight, how much of each is
-# seen, and how high its content is at least.
+# A frame, as shares of the page: its least size, and the greatest thickness of its lines.
 FRAME_SIZE, FRAME_LINE = 0.08, 0.03
+# A frame, as shares of its own size: the greatest thickness of its lines, how far its sides may be
+# from straight, how much of each side must be visible, and the least height of its content.
 FRAME_THICKNESS, FRAME_BAND, FRAME_COVER, FRAME_CONTENT = 0.2, 0.12, 0.7, 0.3
-# A lower height, darkness or thickness than these shares of the largest digit's is no digit's.
+# What is lower, lighter or thinner than these shares of the largest digit is not a digit.
 LEAST_HEIGHT, LEAST_LEVEL, LEAST_THICKNESS = 0.4, 0.35, 0.4
-# Pieces of a digit, as shares of the tallest piece's height: below, it is dust; below, it is no
-# digit of its own; how far beside the rest it may be, and how far above or below.
+# Pieces of digits, as shares of the height of the tallest piece: a smaller piece than the first is
+# dust; a lower one than the second is not a digit of its own; how far beside the rest of its digit
+# a piece may be, and how far above or below it.
 LEAST_PART, PART, GAP_BESIDE, GAP_ABOVE = 0.12, 0.45, 0.15, 0.25
-# How wide a crack down the middle of a digit may be, and how wide the digit.
+# How wide a crack down the middle of a digit may be, and how wide that digit may be.
 CRACK, WIDEST_DIGIT = 0.05, 0.8
 MOST_PIECES = 500
-# What is thinner than this share of a digit's strokes is a hair that lies across it.
+# A line thinner than this share of a digit's strokes is a hair that lies across the digit.
 HAIR = 0.35
-# Ink darker than this share of a digit's own level is stroke.
+# Ink darker than this share of a digit's own darkness belongs to its strokes.
 STROKE = 0.4
 
 
@@ -47,7 +50,7 @@ class Digit(NamedTuple):
 
     Attributes:
         area: its rows and columns, a pair of slices.
-        ink: float, of the area's shape: 0 paper, 1 ink; nothing but this digit.
+        ink: float, in the shape of the area: 0 paper, 1 ink; nothing but this digit.
     """
 
     area: tuple[slice, slice]
@@ -61,20 +64,22 @@ def digits(dark: Grey) -> list[Digit]:
         dark: float (h, w): 0 paper, 1 black, as `ink.darkness` returns it.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no digit was found.
     """
     from scipy import ndimage
 
     ink = dark > LEAST_DARKNESS
     printed = [_lighter(lines, dark) for lines in (page_lines(ink), frame_lines(ink))]
     kept = ink & ~printed[0] & ~printed[1]
-    # On a page of lines alone, the lines may be what was written.
+    # If there are only lines on a page, they may be what was written.
     if kept.any():
         ink = kept
     dark = np.where(ink, dark, 0)
     strokes, count = ndimage.label(_strokes(dark), np.ones((3, 3)))
     if not count:
-        raise ValueError("there is nothing but dust")
+        raise ValueError(
+            "no strokes were found: take a clearer picture, with dark ink on plain paper"
+        )
     return [_cut(dark, strokes, group) for group in _in_reading_order(_grouped(strokes))]
 
 
@@ -87,17 +92,17 @@ def _lighter(lines: Mask, dark: Grey) -> Mask:
     """Lines without what is much darker than they are, which is ink on top of them."""
     if not lines.any():
         return lines
-    # Their edges are blurred: three quarters are lighter than the middle.
+    # Lines have blurred edges: three quarters of their pixels are lighter than their middle.
     return lines & (dark < LINE_LEVEL * np.percentile(dark[lines], 75))
 
 
 def _long_lines(ink: Mask) -> Mask:
-    """Thin lines that run from left to right over most of a page, at any small slope or bend."""
+    """Thin lines that run from left to right over most of a page, with any small slope or bend."""
     from scipy import ndimage
 
     width, side = ink.shape[1], min(ink.shape)
     thin = _thin(ink, max(2, round(LINE_THICKNESS * side)))
-    # Beyond the first and last row there is room for lines that begin or end there.
+    # Rows are added above and below for lines that leave the page there.
     room = round(0.2 * width)
     thin = np.pad(thin, ((room, room), (0, 0)))
     slope = _slope(thin)
@@ -115,7 +120,7 @@ def _long_lines(ink: Mask) -> Mask:
 
 
 def _slope(thin: Mask) -> float:
-    """The slope of the longer of some almost horizontal lines, rows for each column."""
+    """The median slope of almost horizontal lines, weighted by their length, in rows per column."""
     from scipy import ndimage
 
     labels, _ = ndimage.label(_widened(thin, 3, 3), np.ones((3, 3)))
@@ -132,7 +137,7 @@ def _slope(thin: Mask) -> float:
 
 
 def _sheared(mask: Mask, slope: float) -> Mask:
-    """Moves each column down by `slope` times its distance from the middle one, around the end."""
+    """Moves each column down by `slope` times its distance from the middle one, wrapping around."""
     height, width = mask.shape
     shifts = np.rint(slope * (np.arange(width) - width // 2)).astype(int)
     rows = (np.arange(height)[:, None] - shifts) % height
@@ -148,14 +153,14 @@ def _thin(ink: Mask, most: int) -> Mask:
 
 
 def _widened(mask: Mask, height: int, width: int) -> Mask:
-    """Adds to a mask what is near it: within half of a height and of a width."""
+    """Widens a mask by half of `height` up and down, and by half of `width` to both sides."""
     from scipy import ndimage
 
     return ndimage.maximum_filter(np.uint8(mask), (height, width)).astype(bool)
 
 
 def _closed_along_rows(mask: Mask, gap: int) -> Mask:
-    """Fills gaps in rows."""
+    """Fills gaps of at most `gap` pixels in rows."""
     from scipy import ndimage
 
     padded = np.pad(mask, ((0, 0), (gap, gap)), mode="edge")
@@ -164,7 +169,7 @@ def _closed_along_rows(mask: Mask, gap: int) -> Mask:
 
 
 def frame_lines(ink: Mask) -> Mask:
-    """The boxes of forms, one or several side by side, without what is in them."""
+    """The lines of boxes on forms, one or several side by side, without what is in the boxes."""
     from scipy import ndimage
 
     labels, _ = ndimage.label(ink, np.ones((3, 3)))
@@ -179,14 +184,14 @@ def frame_lines(ink: Mask) -> Mask:
 
 
 def _has_content(inside: Mask) -> bool:
-    """Whether there is something in a frame, not only bits at its edge: a 0 may be angular."""
+    """Whether there is something in a frame, not only near its edge; an angular 0 has nothing."""
     height, width = (round(FRAME_BAND * length) for length in inside.shape)
     rows = inside[height : len(inside) - height, width : inside.shape[1] - width].any(1)
     return bool(rows.mean() > FRAME_CONTENT)
 
 
 def _frame_lines(piece: Mask, thickest: int) -> Mask:
-    """The lines of a piece of ink, so thick at most, if they frame it; otherwise nothing."""
+    """The lines of a piece of ink, at most about `thickest` thick, if they frame it; else none."""
     from scipy import ndimage
 
     lines = np.zeros(piece.shape, bool)
@@ -221,7 +226,7 @@ def _strokes(dark: Grey) -> Mask:
         area = boxes[index]
         piece = labels[area] == index + 1
         level = np.percentile(dark[area][piece], 90)
-        # The first is the strongest.
+        # The first piece is the strongest and sets the limit.
         least = least or LEAST_LEVEL * level
         if level >= least:
             strokes[area] |= piece & (dark[area] > STROKE * level)
@@ -248,7 +253,7 @@ class _Piece(NamedTuple):
 
 
 def _grouped(labels: NDArray[np.int32]) -> list[list[_Piece]]:
-    """Joins pieces of stroke to digits, and leaves out those too small or too thin for one."""
+    """Joins pieces of strokes into digits; leaves out what is too small or too thin for a digit."""
     pieces = _pieces(labels)
     main = max(pieces, key=lambda piece: piece.size * piece.thickness)
     pieces = [p for p in pieces if p.thickness > LEAST_THICKNESS * main.thickness]
@@ -285,7 +290,7 @@ def _box(group: list[_Piece]) -> _Piece:
 
 
 def _belongs(piece: _Piece, box: _Piece, tallest: int) -> bool:
-    """Whether a piece is part of the digit in a box, which is larger."""
+    """Whether a piece is part of the digit in a larger box."""
     down = max(piece.top, box.top) - min(piece.bottom, box.bottom)
     across = max(piece.left, box.left) - min(piece.right, box.right)
     narrower = min(piece.right - piece.left, box.right - box.left)
@@ -295,13 +300,13 @@ def _belongs(piece: _Piece, box: _Piece, tallest: int) -> bool:
         return max(down, across) < GAP_BESIDE * tallest
     if overlap:
         return down < GAP_ABOVE * tallest
-    # As large as digits and beside each other: two of them, or halves of one in a broken scan.
+    # Both as large as digits, and side by side: two digits, or the halves of one in a broken scan.
     together = max(piece.right, box.right) - min(piece.left, box.left)
     return across < CRACK * tallest and down < 0 and together < WIDEST_DIGIT * tallest
 
 
 def _in_reading_order(groups: list[list[_Piece]]) -> list[list[_Piece]]:
-    """Sorts digits into rows from the top, and each row from the left."""
+    """Sorts digits into rows from top to bottom, and each row from left to right."""
     rows: list[list[list[_Piece]]] = []
     for group in sorted(groups, key=lambda group: _box(group).top + _box(group).bottom):
         box = _box(group)
@@ -332,7 +337,7 @@ def _cut(dark: Grey, labels: NDArray[np.int32], group: list[_Piece]) -> Digit:
 
 
 def _without_hairs(strokes: Mask, thickness: float) -> Mask:
-    """Removes hairs that cross a digit: what is much thinner than its strokes and leads away."""
+    """Removes hairs that cross a digit: lines much thinner than its strokes that leave it."""
     from scipy import ndimage
 
     radius = round(HAIR * thickness / 2)

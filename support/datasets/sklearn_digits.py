@@ -1,4 +1,4 @@
-"""The 1,797 handwritten digits that scikit-learn has in its wheel, as 28x28 images."""
+"""Loads the 1,797 handwritten digits that are part of scikit-learn, as 28x28 images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ def load() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Returns all images and labels.
 
     Returns:
-        uint8 (1797, 784), 8x8 scaled to 20x20 and centred by mass in 28x28; and uint8 (1797,).
+        The images, uint8 (1797, 784), scaled from 8x8 to 20x20 and centred by mass in 28x28; and
+        the labels, uint8 (1797,).
     """
     from scipy import ndimage
     from sklearn.datasets import load_digits
@@ -31,7 +32,7 @@ def load() -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
 def split(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Split, Split, Split]:
     """Returns train, validation and test parts, stratified by label.
 
-    The split is fixed: it is part of the data set and does not follow --seed.
+    The split is fixed: it is part of the data set and does not depend on --seed.
     """
     from sklearn.model_selection import train_test_split
 

@@ -1,4 +1,4 @@
-"""The image size of the model, and the parts of a data set as arrays."""
+"""The size of the model's images, and a data set with its parts as arrays."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 SIDE = 28
 PIXELS = SIDE * SIDE
-# By which red, green and blue become grey: ITU-R 601, as Pillow has them.
+# The weights of red, green and blue in greyscale: those of ITU-R 601, as in Pillow.
 GREY_WEIGHTS = (0.299, 0.587, 0.114)
 MOST_IMAGES = 1_000_000
 
@@ -19,8 +19,8 @@ class Split(NamedTuple):
 
     Attributes:
         images: uint8 (n, 784), bright ink on dark.
-        labels: uint8 (n,); None where the data set has no labels. Of one data set, either all
-            parts have labels or none.
+        labels: uint8 (n,); None if the data set has no labels. Either all parts of a data set have
+            labels, or none has.
     """
 
     images: NDArray[np.uint8]
@@ -32,16 +32,16 @@ class Dataset(NamedTuple):
 
     Attributes:
         name: mnist, fashion_mnist, kmnist, digits or custom.
-        sha256: of all its arrays, before any `limit`.
+        sha256: the hash of all its arrays, before any `limit`.
         train: what the model is trained on.
-        validation: what choices are made on.
-        test: what figures are reported on.
-        class_names: the name of each label where they are not the digits 0 to 9; else empty.
-        description: lines that say what was found in the user's files; empty for data sets that
-            are known by their hash.
+        validation: what choices are based on.
+        test: what metrics are reported on.
+        class_names: the name of each label if the labels were renumbered; else empty.
+        description: lines that say what was found in the user's files; empty for other data sets
+            and for MNIST.
         notices: lines about what is probably wrong with the data, and about what was done to it;
             usually empty.
-        fallback_reason: why scikit-learn's digits were taken instead of MNIST; else empty.
+        fallback_reason: why this data set is used instead of MNIST; else empty.
     """
 
     name: str
@@ -59,13 +59,13 @@ class Contents(NamedTuple):
     """What the user's files hold, before it is split and named.
 
     Attributes:
-        parts: the images and labels of `train`, and of `validation` and `test` where the files
-            have them.
+        parts: the images and labels of `train`, and of `validation` and `test` if the files have
+            them.
         class_names: as in `Dataset`.
-        files: what was read, for people: the format and the names.
+        files: the format and the names of what was read, for people.
         values: the type, shape and range of the images before they became 28x28 bytes.
-        notices: what was ignored, scaled, turned or otherwise decided.
-        transposed: whether rows and columns of the images were exchanged.
+        notices: lines about what was ignored, scaled, turned or otherwise decided.
+        transposed: whether the rows and columns of the images were exchanged.
     """
 
     parts: dict[str, Split]

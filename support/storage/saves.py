@@ -1,9 +1,9 @@
 """The saves of a run: what is written, in which order, and what is removed afterwards.
 
 A save is one file (support/storage/weights_file.py), and the rename that gives it its name is the
-only commit: no other file has to agree with it. The order is: event files on disk (the caller's
-part), the new save in a private folder, fsync, rename, fsync of the folder, removal of older saves.
-So a reader finds a good save at every moment, and a kill at any moment loses none.
+only commit: no other file has to agree with it. The order is: the caller syncs the event files; the
+new save is written to a private folder, synced and renamed; its folder is synced; older saves are
+removed. So a reader finds a valid save at every moment, and a kill at any moment loses none.
 """
 
 import contextlib
@@ -29,8 +29,9 @@ class Saves:
     """The saves and the finished weights in one folder.
 
     Args:
-        folder: of weights.
-        locks: held while anything is written; a folder that was replaced is never written to.
+        folder: the folder of weights.
+        locks: the locks, which must be held for any write; so a folder that was replaced is never
+            written to.
     """
 
     def __init__(self, folder: str, locks: FolderLocks) -> None:
@@ -39,15 +40,15 @@ class Saves:
     def write(
         self, vae: "model.VAE", record: records.RunRecord, training: Mapping[str, NDArray]
     ) -> None:
-        """Writes the save of `record.step`, then removes all others but the one before it.
+        """Writes the save of `record.step`, then removes all others except the one before it.
 
         Args:
             vae: the model.
-            record: of the run at this step.
-            training: what a run needs beside its weights to be continued.
+            record: the record of the run at this step.
+            training: what is needed besides the weights to continue the run.
 
         Raises:
-            UserError: it cannot be written; older saves are as they were.
+            UserError: it cannot be written; older saves are unchanged.
         """
         self._locks.require_held()
         step = record.step
@@ -57,7 +58,7 @@ class Saves:
         check = self._locks.require_held
         weights_file.write(path, vae, record, training=training, before_commit=check)
         steps = weights_file.saved_steps(self.folder)
-        # Later saves are damaged ones, past which this run continued.
+        # Later saves are damaged: the run continued from one before them.
         later = [saved for saved in steps if saved > step]
         earlier = [saved for saved in steps if saved < step]
         self._remove([*reversed(later), *earlier[: len(earlier) - (SAVES_KEPT - 1)]])
@@ -68,11 +69,11 @@ class Saves:
         record: records.RunRecord,
         prior: "fitted_prior.PriorArrays | None",
     ) -> None:
-        """Writes the finished weights, then removes the saves of the way there.
+        """Writes the finished weights, then removes all saves.
 
         Args:
             vae: the model.
-            record: of the finished run.
+            record: the record of the finished run.
             prior: the fitted prior; None: there is none.
         """
         path, check = weights_file.finished_path(self.folder), self._locks.require_held
@@ -80,7 +81,7 @@ class Saves:
         self.remove_all()
 
     def remove_all(self) -> None:
-        """Removes the saves of a finished run: a kill may have left some."""
+        """Removes all saves of a finished run; a kill may have left some."""
         self._remove(weights_file.saved_steps(self.folder))
         with contextlib.suppress(OSError):
             os.rmdir(os.path.join(self.folder, weights_file.CHECKPOINTS))
@@ -88,11 +89,11 @@ class Saves:
     def remove_earlier_run(self, kept_step: int | None = None) -> None:
         """Removes an earlier run's weights, and nothing else.
 
-        First what makes it finished, then its saves, the newest first: a kill in between leaves
-        an unfinished run or none.
+        The finished weights are removed first, then the saves, from the newest to the oldest: a
+        kill in between leaves an unfinished run or none.
 
         Args:
-            kept_step: of the new run's save, which stays; None: it has none.
+            kept_step: the step of the new run's save, which is kept; None: it has none.
         """
         with files.disk_errors(self.folder), contextlib.suppress(FileNotFoundError):
             files.patiently(os.remove, weights_file.finished_path(self.folder))
@@ -102,6 +103,6 @@ class Saves:
     def _remove(self, steps: Sequence[int]) -> None:
         with files.disk_errors(self.folder):
             for step in steps:
-                # What another process has open is left to the next save.
+                # A save that another process has open is left for the next call to remove.
                 with contextlib.suppress(PermissionError):
                     files.patiently(os.remove, weights_file.save_path(self.folder, step))

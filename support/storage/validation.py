@@ -19,17 +19,17 @@ from support.analysis import fitted_prior
 from support.errors import UserError
 from support.storage import hdf5, weights_file
 
-# What an HDF5 file may hold beside the numbers of its arrays, bytes.
+# How many bytes an HDF5 file may hold besides the numbers of its arrays.
 H5_OVERHEAD = 1_000_000
 # The last record of a zip begins so, and 18 more bytes follow where it has no comment.
 END_OF_ZIP = b"PK\x05\x06"
 
 
 class Weights(NamedTuple):
-    """What a weights file holds, as far as it was asked for.
+    """The content of a weights file, as far as it was asked for.
 
     Attributes:
-        record: of its run.
+        record: the record of its run.
         encoder, decoder: float32 arrays in Keras's order of weights; None: not read.
         prior: the fitted prior; None: there is none.
         training: the arrays of `training.npz`; None: not read.
@@ -43,11 +43,11 @@ class Weights(NamedTuple):
 
 
 def read_record(path: str) -> records.RunRecord:
-    """Returns the record of a weights file alone.
+    """Returns only the record of a weights file.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is no weights file, or damaged.
+        UserError: it is not a weights file, or is damaged.
     """
     return read(path, parts=()).record
 
@@ -57,17 +57,17 @@ def read(
     parts: Sequence[str] = weights_file.PARTS,
     training_like: Mapping[str, NDArray] | None = None,
 ) -> Weights:
-    """Reads a weights file, which is opened once.
+    """Reads a weights file, which is opened only once.
 
     Args:
-        path: of the file.
-        parts: which of `encoder` and `decoder` to read; without any, the prior is not read either.
-        training_like: arrays of the shape and type that `training.npz` must have under each name;
-            None: it is not read.
+        path: the path of the file.
+        parts: which of `encoder` and `decoder` to read; if none, the prior is not read either.
+        training_like: name -> an array of the shape and type that the one in `training.npz` must
+            have; None: it is not read.
 
     Raises:
         FileNotFoundError: there is no such file.
-        UserError: it is no weights file, or damaged.
+        UserError: it is not a weights file, or is damaged.
     """
     with (
         files.open_regular(path) as file,
@@ -92,7 +92,7 @@ def _member(archive: zipfile.ZipFile, name: str, path: str) -> tuple[io.BytesIO,
 
 
 def _checked_record(archive: zipfile.ZipFile, path: str) -> records.RunRecord:
-    """Returns the record of an open weights file whose members are all there and whole."""
+    """Returns the record of an open weights file, after a check that all members are intact."""
     names = files.require_plain(archive)
     _require_nothing_behind(archive)
     if weights_file.RUN not in names and "config.json" in names:
@@ -127,14 +127,14 @@ def _require_format(content: Mapping[str, Any], path: str) -> None:
         found = f"{content['format']!r:.20}"
         raise UserError(
             f"{path} has format {found}, and this version reads format {records.FORMAT}: use the "
-            "version that wrote it"
+            "version of this project that wrote it"
         )
 
 
 def _read_training(
     content: io.BytesIO, what: str, like: Mapping[str, NDArray]
 ) -> dict[str, NDArray]:
-    """Returns the arrays of `training.npz`, of the names, shapes and types of `like`."""
+    """Returns the arrays of `training.npz`; names, shapes and types must be those of `like`."""
 
     def accepts(name: str) -> files.Accepts:
         expected = like[name]

@@ -19,7 +19,7 @@ LATENT_DIM, ACTIVE = 5, [1, 3, 4]
 
 @pytest.fixture
 def arrays():
-    """Four components on three of five dimensions, of the digits 2 and 7."""
+    """Four components of the digits 2 and 7, on three of five dimensions."""
     random = np.random.default_rng(0)
     roots = random.normal(size=(4, 3, 3))
     return PriorArrays(
@@ -32,7 +32,7 @@ def arrays():
 
 
 def densities(arrays, z):
-    """log of weight * N(z; mean, covariance) of each component, by SciPy: (n, M)."""
+    """log of weight * N(z; mean, covariance) for each component, from SciPy: (n, M)."""
     parts = zip(arrays.weights, arrays.means, arrays.covariances, strict=True)
     return np.stack(
         [np.log(w) + stats.multivariate_normal(m, c).logpdf(z[:, ACTIVE]) for w, m, c in parts], 1
@@ -40,7 +40,7 @@ def densities(arrays, z):
 
 
 def test_active_units_are_those_whose_mean_varies():
-    """Burda et al.: the variance of mu over images, above 0.01."""
+    """As defined by Burda et al.: the variance of mu over images is above 0.01."""
     random = np.random.default_rng(0)
     mu = random.normal(size=(4000, 5)) * [1.0, 0.0, 0.11, 0.09, 0.3] + [0, 5, 0, 0, -9]
     assert fitted_prior.active_units(mu).tolist() == [0, 2, 4]
@@ -63,7 +63,7 @@ def test_the_density_is_scipys_beside_that_of_the_standard_normal(arrays):
 
 
 def test_the_predicted_label_is_the_most_probable_one_with_its_probability(arrays):
-    """Bayes's rule over densities by SciPy; labels, not their positions."""
+    """By Bayes' rule, with densities from SciPy; labels are returned, not their positions."""
     z = np.random.default_rng(1).normal(size=(200, LATENT_DIM)).astype(np.float32)
     logs = np.exp(densities(arrays, z))
     by_class = np.stack([logs[:, 0], logs[:, 1:].sum(1)], 1)
@@ -82,7 +82,7 @@ def test_samples_have_the_moments_of_the_mixture(arrays, label, chosen):
     uniform = random.random(n, np.float32)
     labels = None if label is None else np.full(n, label)
     z = Mixture(arrays).sample(noise, uniform, labels).numpy()
-    # Dimensions that are not active keep their noise.
+    # Inactive dimensions keep their noise.
     np.testing.assert_array_equal(z[:, [0, 2]], noise[:, [0, 2]])
     weights = arrays.weights[chosen] / arrays.weights[chosen].sum()
     means, covariances = arrays.means[chosen], arrays.covariances[chosen]
@@ -96,7 +96,7 @@ def test_samples_have_the_moments_of_the_mixture(arrays, label, chosen):
 
 @pytest.mark.parametrize("label, components", [(2, [0]), (7, [1, 2, 3]), (None, [0, 1, 2, 3])])
 def test_the_ends_of_the_uniform_numbers_stay_in_their_class(arrays, label, components):
-    """Without noise, a sample is the mean of its component: 0 gives the first, 1 the last."""
+    """Without noise, a sample is its component's mean: 0 gives the first component, 1 the last."""
     uniform = np.array([0.0, np.nextafter(np.float32(1), np.float32(0)), 1.0], np.float32)
     labels = None if label is None else np.full(3, label)
     z = Mixture(arrays).sample(np.zeros((3, LATENT_DIM), np.float32), uniform, labels).numpy()
@@ -114,7 +114,7 @@ def test_a_sample_depends_on_its_own_noise_alone(arrays):
 
 
 def posterior_of(count, seed, spread=0.1):
-    """Images of two digits, each in a place of its own on two of three dimensions."""
+    """The posterior of images of two digits, which are apart on two of three dimensions."""
     random = np.random.default_rng(seed)
     labels = np.arange(count, dtype=np.uint8) % 2
     mu = np.zeros((count, 3), np.float32)
@@ -132,7 +132,8 @@ def test_the_fit_gains_over_the_standard_normal_and_knows_its_classes():
     predicted = Mixture(arrays).predicted_label(validation.mu)
     np.testing.assert_array_equal(predicted, validation_labels)
     np.testing.assert_allclose(arrays.weights[arrays.labels == 1].sum(), 0.5)
-    # About what the best density gains: each class N((+-1, +-1), 0.1^2 + e^-4), half of the images.
+    # About the gain of the best density, where each class, half of the images, is
+    # N((+-1, +-1), 0.1^2 + e^-4).
     z = 1 + np.sqrt(0.01 + np.exp(-4)) * np.random.default_rng(0).standard_normal((100_000, 2))
     density = np.log(0.5) + stats.norm(1, np.sqrt(0.01 + np.exp(-4))).logpdf(z).sum(1)
     expected = np.mean(density - stats.norm.logpdf(z).sum(1))
@@ -148,7 +149,7 @@ def test_without_labels_one_mixture_is_fitted_to_all_images():
 
 @pytest.mark.parametrize("images, components", [(59, 1), (60, 2), (290, 9), (2000, 10)])
 def test_a_class_has_components_for_which_it_has_images(images, components):
-    """Ten images for each dimension and one more, ten components at most: here of two
+    """It has one for every 10 * (dimensions + 1) images, and at most ten; here with two
     dimensions."""
     encoded, _ = posterior_of(images, 0)
     arrays, _ = fitted_prior.fit(encoded, None, posterior_of(500, 1)[0], seed=0)
@@ -156,7 +157,7 @@ def test_a_class_has_components_for_which_it_has_images(images, components):
 
 
 def test_the_mixtures_have_the_settings_that_validation_images_chose(monkeypatch):
-    """Other ones would fit as well here, and change the figures of MNIST."""
+    """Other settings would pass the other tests, but would change the results on MNIST."""
     settings, mixture = [], sklearn.mixture.GaussianMixture
 
     def spied(**arguments):
@@ -203,13 +204,13 @@ def test_the_fit_has_the_same_bits_for_any_number_of_threads():
 
 
 def test_the_fit_depends_on_the_seed_and_on_one_sample_of_each_image():
-    """Its covariances are those of z, not of mu: wider by the variance of q(z | x)."""
+    """Its covariances are those of z, not of mu: they include the variance of q(z | x)."""
     encoded, _ = posterior_of(50, 0)
     wide = encoded._replace(log_var=np.full((50, 3), 0.0, np.float32))
     labels = np.zeros(50, np.uint8)
     first, other = (fitted_prior.fit(wide, labels, wide, seed)[0] for seed in (0, 1))
     assert (first.means != other.means).any()
-    # mu has variance 1 + 0.01 on the diagonal of both dimensions, q(z | x) adds 1.
+    # mu has a variance of 1 + 0.01 in both dimensions, and q(z | x) adds 1.
     total = np.einsum("m,mij->ij", first.weights, first.covariances)
     between = first.means - first.weights @ first.means
     total += np.einsum("m,mi,mj->ij", first.weights, between, between)
@@ -254,7 +255,7 @@ def test_where_nothing_can_be_fitted_the_record_says_why(change, says):
     "deviation, dimensions, tolerance", [(300.0, 3, 0.01), (0.05, 3, 0.1), (10.0, 400, 0.01)]
 )
 def test_latents_of_any_scale_get_a_prior_of_that_scale(deviation, dimensions, tolerance):
-    """As a small --beta leaves them. The gain is about that of the Gaussian they come from."""
+    """A small --beta gives such latents. The gain is about that of the Gaussian of the latents."""
     random = np.random.default_rng(0)
     mu = deviation * random.standard_normal((3000, dimensions))
     encoded = Encoded(np.float32(mu), np.full(mu.shape, -20, np.float32))

@@ -1,4 +1,4 @@
-"""Generation: samples that depend on their position alone, and paths through the latent space."""
+"""Generation: samples that depend only on their position, and paths through the latent space."""
 
 import numpy as np
 import pytest
@@ -30,7 +30,7 @@ def test_images_come_in_order_and_as_many_as_asked_for(decoder):
 
 def test_temperature_and_labels_shape_the_samples():
     class Classes:
-        """Stands in for the fitted prior: z is the label that was asked for."""
+        """Stands in for the fitted prior: z is the requested label."""
 
         def sample(self, noise, uniform, labels=None):
             return 0 * noise if labels is None else 0 * noise + np.array(labels)[:, None]
@@ -39,7 +39,7 @@ def test_temperature_and_labels_shape_the_samples():
     cool = generation.Sampler(3, seed=1, temperature=0.5).chunk(1).numpy()
     np.testing.assert_allclose(cool, 0.5 * plain)
     in_turn = generation.Sampler(3, seed=1, prior=Classes(), labels=(6, 0, 1)).chunk(1).numpy()
-    # The second chunk begins with sample 1000, which is the second of the three.
+    # The second chunk begins with sample 1000, which has the second of the three labels.
     np.testing.assert_array_equal(in_turn[:4, 0], [0, 1, 6, 0])
 
 

@@ -1,4 +1,4 @@
-"""support/analysis/likelihood.py: nll against an integral over z that knows nothing of q."""
+"""support/analysis/likelihood.py: nll against an integral over z that does not use q."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def vae():
 
 
 def mixture_of_two(latent_dim):
-    """Two components, at 0.5 and -1 in every dimension, of variances 0.5 and 0.3."""
+    """Two components with means 0.5 and -1 in every dimension, and variances 0.5 and 0.3."""
     variances, means, weights = np.array([0.5, 0.3]), np.array([0.5, -1.0]), np.array([0.25, 0.75])
     arrays = PriorArrays(
         active=np.arange(latent_dim),
@@ -42,7 +42,7 @@ def mixture_of_two(latent_dim):
 
 @pytest.mark.parametrize("latent_dim", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_nll_is_the_integral_over_the_latent(latent_dim):
-    """For weights with a likelihood to speak of; under N(0, I) and under a mixture."""
+    """For weights that are large enough for z to matter; under N(0, I) and under a mixture."""
     keras.utils.set_random_seed(3)
     vae = model.VAE((16,), latent_dim, "tanh")
     for weight in vae.decoder.trainable_variables:
@@ -65,14 +65,14 @@ def test_nll_is_the_integral_over_the_latent(latent_dim):
         exact = -np.logaddexp.reduce(log_px + log_prior, axis=1) - np.log(cell)
         runs = np.stack([figures[nll] for figures in found])
         error = runs.std(0, ddof=1).mean() / 4**0.5
-        assert error < 0.05  # the check below is worth something
+        assert error < 0.05  # otherwise the check below proves little
         assert abs((runs.mean(0) - exact).mean()) < 5 * error / 20**0.5 + 1e-3
-        # Which the bound alone would not pass.
+        # The bound alone would not pass that check.
         assert np.mean([figures[bound] for figures in bounds]) > exact.mean() + 0.3
 
 
 def test_one_sample_of_z_gives_the_negative_log_weight_itself(vae):
-    """In NumPy: -log p(x | z) - log p(z) + log q(z | x), with all constants."""
+    """Computed in NumPy: -log p(x | z) - log p(z) + log q(z | x), with all constants."""
     from scipy import stats
 
     images = noise.bernoulli_sample(IMAGES[:9], 0)
@@ -80,7 +80,7 @@ def test_one_sample_of_z_gives_the_negative_log_weight_itself(vae):
     found = likelihood.nll(vae, images, 1, 4, mixture)
     x = images / 255
     mu, log_var = (part.numpy().astype(float) for part in vae.encode(x.astype(np.float32)))
-    # Sample 0 of block 0.
+    # The noise of sample 0 in block 0.
     drawn = noise.normal([9, 6], 4, noise.IMPORTANCE_SAMPLING, 0).numpy()
     z = mu + np.exp(log_var / 2) * drawn
     logits = vae.decode(z.astype(np.float32)).numpy().astype(float)
@@ -107,12 +107,12 @@ def test_images_are_computed_in_blocks_with_noise_of_their_own(vae, monkeypatch)
     images, shares = np.tile(noise.bernoulli_sample(IMAGES[:1], 1), (7, 1)), []
     monkeypatch.setattr(likelihood, "BLOCK", 3)
     found = likelihood.nll(vae, images, 5, 0, report_share=shares.append)["nll"]
-    # Seven times one image, in three blocks: seven samples, so seven estimates.
+    # One image seven times, in three blocks: each copy has its own noise, so its own estimate.
     assert found.shape == (7,) and len(np.unique(found)) == 7
     assert shares == [pytest.approx(share) for share in (3 / 7, 6 / 7, 1)]
     np.testing.assert_array_equal(likelihood.nll(vae, images[:3], 5, 0)["nll"], found[:3])
 
 
 def test_no_two_blocks_and_samples_share_their_noise():
-    """Their number is in the key of the noise: no data set has so many blocks."""
+    """Their numbers are in the key of the noise, which has room for more blocks than are needed."""
     assert likelihood.BLOCK * likelihood.MOST_BLOCKS > 1_000_000

@@ -1,4 +1,4 @@
-"""support/analysis/metrics.py: every figure recomputed in NumPy, whatever the batch."""
+"""support/analysis/metrics.py: every metric, recomputed in NumPy, for any batch size."""
 
 import keras
 import numpy as np
@@ -19,7 +19,7 @@ X = IMAGES / np.float32(255)
 def vae():
     keras.utils.set_random_seed(5)
     vae = model.VAE((24, 12), 6, "silu")
-    # With the initial weights mu is next to nothing.
+    # With the initial weights, mu is almost 0.
     for kernel in vae.encoder.trainable_variables[::2]:
         kernel.assign(2.0 * kernel)
     return vae
@@ -106,12 +106,12 @@ def test_figures_under_the_fitted_prior(vae, mixture):
 def test_means_and_standard_errors_by_hand():
     figures = metrics.Figures({"a": np.array([1.0, 2.0, 6.0], np.float32)}, np.zeros((3, 1)))
     assert figures.means() == {"a": 3.0}
-    # Deviations -2, -1, 3: variance 14 / 2, over three images.
+    # The deviations are -2, -1 and 3, so the variance is 14 / 2, over three images.
     assert figures.standard_errors() == {"a": pytest.approx((7 / 3) ** 0.5)}
 
 
 def test_a_standard_error_is_the_deviation_of_the_mean():
-    """Over data sets drawn again and again."""
+    """The deviation is measured over many random data sets."""
     drawn = np.random.default_rng(0).normal(5, 2, (4000, 50))
     means = drawn.mean(axis=1)
     errors = [
@@ -135,7 +135,7 @@ def test_a_model_of_binary_images_is_evaluated_on_one_fixed_sample():
 
 def test_logits_become_the_nearest_grey_value():
     logits = tf.constant([[-40.0, 0.0, 40.0, np.log(1 / 254), np.log(1 / 509)]])
-    # 255 sigmoid: 0, 127.5 (to even), 255, 1, 0.5 (to even).
+    # 255 sigmoid: 0, 127.5 (rounded to even), 255, 1, 0.5 (rounded to even).
     assert metrics.to_uint8(logits).numpy().tolist() == [[0, 128, 255, 1, 0]]
     assert metrics.to_uint8(logits).dtype == tf.uint8
 
@@ -154,7 +154,7 @@ def test_the_posterior_is_the_moments_of_mu_and_the_kl_of_each_unit(vae):
 
 @pytest.mark.parametrize("recon_loss, beta", [("bce", 1.0), ("bce", 0.3), ("l2", 2.0)])
 def test_a_point_of_the_validation_curves(vae, recon_loss, beta):
-    """The objective is that of training, with its reconstruction and its beta."""
+    """The objective is that of training, with its reconstruction loss and its beta."""
     figures = metrics.Evaluator(vae, 0)(IMAGES)
     point = metrics.curve_point(figures, recon_loss, beta)
     assert point.keys() == {*model.TERMS, "objective", "active_units"}

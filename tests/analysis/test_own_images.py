@@ -1,4 +1,4 @@
-"""The user's own images beside the test images: shares, and what is none of the classes."""
+"""The user's own images among the test images: shares, and images that show no class."""
 
 import numpy as np
 import pytest
@@ -20,7 +20,7 @@ def test_none_of_these_is_a_higher_elbo_than_all_but_1_in_1000():
     assert own_images.is_none_of_these(test_elbo, 9989.5)  # 10 of 10,000 are higher
     assert not own_images.is_none_of_these(test_elbo, 9988.5)
     assert not own_images.is_none_of_these(test_elbo, 5.0)
-    # Of few test images, none may be as high.
+    # With few test images, none may be as high.
     assert own_images.is_none_of_these(test_elbo[:100], 99.5)
     assert not own_images.is_none_of_these(test_elbo[:100], 98.5)
 

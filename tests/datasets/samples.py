@@ -1,4 +1,4 @@
-"""Small data sets to write in every format, and to compare with what is read."""
+"""Small data sets to write in every format, and to compare with what is read back."""
 
 import gzip
 import io
@@ -18,7 +18,7 @@ IDX_TYPES = {"u1": 8, "i1": 9, ">i2": 11, ">i4": 12, ">f4": 13, ">f8": 14}
 
 
 def arrays(train=121, test=12, side=28, seed=0):
-    """Images of noise: no two are equal, and none equals its transpose or its negative."""
+    """Images of noise: no two are equal, and none is equal to its transpose or its negative."""
     random = np.random.default_rng(seed)
     return {
         "x_train": random.integers(0, 256, (train, side, side), np.uint8),
@@ -29,7 +29,7 @@ def arrays(train=121, test=12, side=28, seed=0):
 
 
 def strokes(count, side, ink=255, seed=0):
-    """Images of one bright rectangle each, (count, side, side), as a digit is for preprocessing."""
+    """Images (count, side, side) with one bright rectangle each, which stands for a digit."""
     random = np.random.default_rng(seed)
     images = np.zeros((count, side, side), np.uint8)
     for image in images:
@@ -45,7 +45,7 @@ def idx(array, kind="u1"):
 
 
 def write_idx(folder, content, name="{}", zipped=False):
-    """Writes four IDX files; `name` says what becomes of their usual names."""
+    """Writes four IDX files; `name` is a format string for their usual names."""
     folder.mkdir(parents=True, exist_ok=True)
     for key, array in content.items():
         file = idx(array)
@@ -68,7 +68,7 @@ def promise(shape, kind="|u1", fortran=False):
 
 
 def write_npz(path, **members):
-    """Writes an `.npz` of members that are bytes."""
+    """Writes an `.npz` whose members are given as bytes."""
     with zipfile.ZipFile(path, "w") as archive:
         for key, content in members.items():
             archive.writestr(f"{key}.npy", content)
@@ -90,7 +90,7 @@ def write_csv(path, rows, header="", separator=",", end="\n", spell=str):
 
 
 def png_chunks(width, height, *chunks):
-    """A PNG file of given chunks, (type, content) each."""
+    """A PNG file with the given chunks, (type, content) each."""
 
     def chunk(kind, content):
         checksum = struct.pack(">I", zlib.crc32(kind + content))

@@ -37,7 +37,7 @@ def fill(kind, folder):
 
 
 def packed(folder, how):
-    path = folder.parent / "archive"  # without an ending: content decides
+    path = folder.parent / "archive"  # without an extension: the content decides
     if how == "zip":
         with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
             for file in folder.rglob("*"):
@@ -57,7 +57,7 @@ def test_archives_of_every_format(tmp_path, kind, how):
     fill(kind, tmp_path / "inside")
     path = packed(tmp_path / "inside", how)
     same(data.load("auto", str(path)), CONTENT)
-    # The only thing in a folder, as one downloads it.
+    # As the only file in a folder, like a download.
     folder = tmp_path / "downloads"
     folder.mkdir()
     path.rename(folder / path.name)
@@ -89,7 +89,7 @@ def test_several_archives_are_ambiguous(tmp_path):
     (tmp_path / "both").mkdir()
     for name in ("a.zip", "b.zip"):
         (tmp_path / "both" / name).write_bytes(content)
-    with pytest.raises(UserError, match=r"holds 2 archives, a\.zip, b\.zip: name one"):
+    with pytest.raises(UserError, match=r"2 archives \(a\.zip, b\.zip\): give the path of one"):
         data.load("auto", str(tmp_path / "both"))
 
 
@@ -118,7 +118,7 @@ def test_encrypted_and_unusual_members(tmp_path):
     with pytest.raises(UserError, match=r"train\.csv is encrypted: unpack"):
         data.load("auto", str(tmp_path / "a.zip"))
     zipped(tmp_path / "b.zip", compression=zipfile.ZIP_LZMA)
-    with pytest.raises(UserError, match=r"compressed in an unusual way \(zip's method 14\)"):
+    with pytest.raises(UserError, match=r"compressed by an unsupported method \(number 14\)"):
         data.load("auto", str(tmp_path / "b.zip"))
 
 
@@ -142,7 +142,7 @@ def test_hostile_archives(tmp_path, monkeypatch):
         ),
         "a long directory": (b"PK\x03\x04" + bytes(3_000_000) + end, "list of members is too long"),
         "no directory": (zipped(tmp_path / "a.zip")[:-30], "is damaged"),
-        "a tar that ends": (tar_header(5_000) + b"1,2,3\n", "is damaged|no known format|truncated"),
+        "a tar that ends": (tar_header(5_000) + b"1,2,3\n", "is damaged|unknown format|truncated"),
     }
     for name, (content, message) in hostile.items():
         (tmp_path / "hostile").write_bytes(content)
@@ -160,7 +160,7 @@ def test_too_many_members(tmp_path, monkeypatch):
         for index in range(30):
             archive.addfile(tarfile.TarInfo(f"{index}.txt"), io.BytesIO())
     for name in ("a.zip", "a.tar"):
-        with pytest.raises(UserError, match="unpack it and name the folder"):
+        with pytest.raises(UserError, match="unpack it and give the path of the folder"):
             data.load("auto", str(tmp_path / name))
 
 

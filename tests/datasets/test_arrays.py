@@ -8,7 +8,7 @@ from support.errors import UserError
 
 
 def scaled(numbers):
-    """What numbers of one image become."""
+    """What the numbers of one image become."""
     array = np.asarray(numbers)
     values = arrays._range(array, "mine")
     return arrays._as_bytes(array, arrays.scale_of(values, "mine")).tolist()
@@ -31,7 +31,7 @@ def test_ranges():
 
 @pytest.mark.parametrize("numbers", [[-5, 255], [0, 300], [0, 70_000], [-0.42, 2.8], [-0.4, 1.0]])
 def test_other_ranges_are_refused(numbers):
-    with pytest.raises(UserError, match=r"mine has pixels from .* expected 0 to 255, or 0 to 1"):
+    with pytest.raises(UserError, match=r"mine has pixel values from .*: expected 0 to 255 or 0"):
         scaled(numbers)
 
 

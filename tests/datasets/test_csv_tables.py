@@ -1,4 +1,4 @@
-"""CSV as people have it: headers, separators, labels first, last or absent, other numbers."""
+"""CSV in its many forms: headers, separators, labels first, last or absent, other numbers."""
 
 import gzip
 
@@ -11,7 +11,7 @@ from tests.datasets.samples import arrays, strokes, table, write_csv
 from tests.datasets.test_idx import same
 
 IMAGES, LABELS = arrays(train=140)["x_train"], arrays(train=140)["y_train"]
-# A corner that is always black, as in MNIST, tells labels from pixels.
+# Corners that are always black, as in MNIST, tell pixels from labels.
 IMAGES[:, 0, 0] = IMAGES[:, -1, -1] = 0
 ROWS = table(IMAGES, LABELS)
 PIXELS = [f"pixel{index}" for index in range(784)]
@@ -19,7 +19,7 @@ COMMA = ",".join(["label", *PIXELS]) + "\n"
 
 
 def pairs(loaded):
-    """Images and labels of all parts in one order, since the split shuffles."""
+    """The images and labels of all parts in a fixed order, since the split shuffles them."""
     parts = loaded[2:5]
     images = np.concatenate([part.images for part in parts])
     order = np.lexsort(images.T)
@@ -114,14 +114,14 @@ def test_train_and_test_in_files_of_their_own(tmp_path):
 
 
 def test_the_test_file_of_kaggle_has_no_labels(tmp_path):
-    """Its folder may hold another set, too: the one in two files is taken, and the other named."""
+    """Its folder may hold another data set, too: the one in two files is used, the other listed."""
     write_csv(tmp_path / "train.csv", ROWS, COMMA)
     write_csv(tmp_path / "test.csv", table(arrays()["x_test"]), ",".join(PIXELS) + "\n")
     write_csv(tmp_path / "mnist_train.csv", ROWS[:30])
     (tmp_path / "sample_submission.csv").write_text("ImageId,Label\n1,0\n2,0\n")
     check(tmp_path)
     notices = data.load("auto", str(tmp_path)).notices
-    assert any("mnist_train.csv; name its file" in line for line in notices)
+    assert any("mnist_train.csv; to use it, give the path" in line for line in notices)
     assert any("12 test images have no labels" in line for line in notices)
     assert any("sample_submission.csv" in line for line in notices)
 
@@ -136,7 +136,7 @@ def test_images_of_other_sizes(tmp_path):
 
 
 def test_pieces_join(tmp_path, monkeypatch):
-    """Lines that lie across the pieces that are read, whatever the ends of lines."""
+    """Lines may begin in one piece that is read and end in the next, whatever the line endings."""
     from support.datasets.formats import csv_tables
 
     for size in (1000, 1777, 4096):
@@ -160,12 +160,12 @@ REFUSED = {
     "long line": (changed(90, 785, ["1", "2"]), "line 90 has 786 values: expected 785"),
     "word": (changed(90, 784, ["abc"]), "line 90, value 785 is b'abc': expected a number"),
     "empty": (changed(90, 784, [""]), "line 90, value 785 is b'': expected a number"),
-    "not a number": (changed(90, 784, ["nan"]), "not a number or infinite"),
-    "too large": (changed(90, 784, ["256"]), "pixels from 0 to 256"),
+    "not a number": (changed(90, 784, ["nan"]), "pixels that are NaN or infinite"),
+    "too large": (changed(90, 784, ["256"]), "pixel values from 0 to 256"),
     "fraction as label": (changed(90, 0, ["1.5", *["0"] * 784]), "the label 1.5"),
-    "text": ("a,b\n1,2\n", "text whose lines are no images"),
-    "columns": ("\n".join([",".join(["1"] * 700)] * 20), "text whose lines are no images"),
-    "header only": (COMMA, "text whose lines are no images"),
+    "text": ("a,b\n1,2\n", "text whose lines are not images"),
+    "columns": ("\n".join([",".join(["1"] * 700)] * 20), "text whose lines are not images"),
+    "header only": (COMMA, "text whose lines are not images"),
 }
 
 

@@ -1,4 +1,4 @@
-"""Downloads: mirrors that fail, the cache, certificates, and what is said."""
+"""Downloads: mirrors that fail, the cache, certificates, and messages."""
 
 import contextlib
 import errno
@@ -21,8 +21,8 @@ CONTENT = b"what the data set is"
 FAULTS = {
     "404": "Not Found",
     "503": "Service Unavailable",
-    "truncated": "another hash",
-    "other": "another hash",
+    "truncated": "has the wrong hash",
+    "other": "has the wrong hash",
     "garbage": "no protocol",
     "silent": "no answer within 1 seconds",
     "stalls": "too slow, 5 bytes in 2 seconds",
@@ -32,8 +32,10 @@ FAULTS = {
 
 @pytest.fixture
 def mirrors(tmp_path, monkeypatch):  # noqa: C901, a server in few lines
-    """A server on this machine whose folders fail in the ways of `FAULTS`, and one that does not;
-    a function of their names that makes them the mirrors of MNIST."""
+    """A function that makes folders of a local server, given by name, the mirrors of MNIST.
+
+    Each folder fails in the way of `FAULTS` that it is named after; the folder `good` does not.
+    """
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_GET(self):
@@ -61,7 +63,7 @@ def mirrors(tmp_path, monkeypatch):  # noqa: C901, a server in few lines
             pass
 
         def handle(self):
-            with contextlib.suppress(OSError):  # who asked has gone
+            with contextlib.suppress(OSError):  # the client is gone
                 super().handle()
 
     def set_to(*names):
@@ -72,7 +74,7 @@ def mirrors(tmp_path, monkeypatch):  # noqa: C901, a server in few lines
         return requests
 
     monkeypatch.setenv("KERAS_HOME", str(tmp_path / "keras"))
-    # More for answers that come: machines that run tests are busy.
+    # A longer wait, since machines that run tests are busy.
     monkeypatch.setattr(download, "SECONDS", 20)
     requests = []
     asked = threading.Event()
@@ -108,12 +110,12 @@ def test_a_mirror_that_fails_gives_way_to_the_next(mirrors, tmp_path, monkeypatc
     with pytest.raises(UserError) as error:
         download.fetch("mnist")
     assert str(error.value).count(FAULTS[fault]) == 2
-    assert "--data_dir FOLDER" in str(error.value)
+    assert "give --data_dir PATH" in str(error.value)
     assert not os.listdir(path.parent)
 
 
 def test_an_unanswering_network_is_given_up_on(mirrors, monkeypatch):
-    """Digits for auto, one line for mnist."""
+    """`auto` falls back to digits, and `mnist` gives a one-line error."""
     monkeypatch.setattr(download, "SECONDS", 1)
     mirrors("silent", "silent")
     started = time.monotonic()
@@ -122,12 +124,12 @@ def test_an_unanswering_network_is_given_up_on(mirrors, monkeypatch):
     assert time.monotonic() - started < 3
     fallen_back = data.load("auto")
     assert fallen_back.name == "digits" and "no answer within" in fallen_back.fallback_reason
-    with pytest.raises(UserError, match="--data_dir FOLDER names files"):
+    with pytest.raises(UserError, match="use files that you already have, give --data_dir PATH"):
         data.load("mnist")
 
 
 def test_a_name_that_is_not_found_in_time(monkeypatch):
-    """Looking a name up has no time limit of its own."""
+    """A DNS lookup has no time limit of its own."""
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: time.sleep(5))
     started = time.monotonic()
     with pytest.raises(TimeoutError, match="no answer within"):
@@ -190,7 +192,7 @@ def test_what_stands_in_the_cache_instead(mirrors, tmp_path, kind):
 def test_more_than_a_data_set(mirrors, monkeypatch):
     mirrors("good")
     monkeypatch.setattr(download, "MOST_BYTES", 10)
-    with pytest.raises(UserError, match="more than 10 bytes came"):
+    with pytest.raises(UserError, match="it sent more than 10 bytes"):
         download.fetch("mnist")
 
 

@@ -1,4 +1,4 @@
-"""Folders as they are on disk: links, devices, strays, names, and bounds."""
+"""Folders on disk: links, devices, stray files, names, and limits."""
 
 import os
 
@@ -60,11 +60,11 @@ def test_many_tiny_files(tmp_path, monkeypatch):
     with monkeypatch.context() as patched:
         patched.setattr(formats, "MOST_UNKNOWN", 100)
         with pytest.raises(
-            UserError, match=r"more than 100 files of no known format, such as .*\\n"
+            UserError, match=r"more than 100 files of unknown format, such as .*\\n"
         ):
             data.load("auto", str(tmp_path))
     monkeypatch.setattr(entries, "MOST_FILES", 200)
-    with pytest.raises(UserError, match="more than 200 files: name the folder with the images"):
+    with pytest.raises(UserError, match="more than 200 files: give the path of the folder that"):
         data.load("auto", str(tmp_path))
 
 

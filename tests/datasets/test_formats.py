@@ -1,4 +1,4 @@
-"""Folders that hold several formats, and the table of formats itself."""
+"""Folders that hold several formats, and the table of formats."""
 
 import os
 import subprocess
@@ -13,22 +13,22 @@ from tests.datasets.test_idx import same
 
 
 def test_one_format_is_read_and_the_others_are_named(tmp_path):
-    """In the order of the table."""
+    """The formats are tried in the order of the table."""
     content, other = arrays(), arrays(seed=1)
     write_pictures(tmp_path / "pictures", content["x_train"], content["y_train"])
     assert len(data.load("auto", str(tmp_path)).notices) >= 1
     rows = table(other["x_train"], other["y_train"])
     write_csv(tmp_path / "mine.csv", rows)
     loaded = data.load("auto", str(tmp_path))
-    assert any(line.startswith("not used, pictures: ") for line in loaded.notices)
+    assert any(line.startswith("files that were not used (pictures): ") for line in loaded.notices)
     write_idx(tmp_path, content)
     loaded = data.load("auto", str(tmp_path))
     same(loaded, content)
-    assert any("not used, CSV: mine.csv" in line for line in loaded.notices)
+    assert any("files that were not used (CSV): mine.csv" in line for line in loaded.notices)
     np.savez(tmp_path / "mine.npz", **other)
     loaded = data.load("auto", str(tmp_path))
     same(loaded, other)
-    assert any(line.startswith("not used, IDX files: ") for line in loaded.notices)
+    assert any(line.startswith("files that were not used (IDX files): ") for line in loaded.notices)
 
 
 def test_a_damaged_file_among_good_ones_is_named(tmp_path):

@@ -1,4 +1,4 @@
-"""IDX files under the names that people have them, and what is refused."""
+"""IDX files under their many names, and what is refused."""
 
 import gzip
 import shutil
@@ -40,7 +40,7 @@ def test_names_and_places(tmp_path, name, place, zipped):
     folder.mkdir(parents=True, exist_ok=True)
     content = arrays()
     for key, usual in IDX_FILES.items():
-        # The ending says nothing: gzipped files without .gz, and the other way round.
+        # The extension does not matter: gzipped files have no .gz here, and plain ones do below.
         file = idx(content[key])
         (folder / NAMES[name](usual)).write_bytes(gzip.compress(file) if zipped else file)
     same(data.load("auto", str(tmp_path)), content)
@@ -71,7 +71,7 @@ def test_other_types_of_numbers(tmp_path, kind):
 
 
 def test_labels_of_several_columns(tmp_path):
-    """QMNIST's: eight columns, the class first."""
+    """As in QMNIST: eight columns, the class first."""
     content = arrays()
     for part in ("train", "test"):
         labels = np.arange(8 * len(content[f"y_{part}"])).reshape(-1, 8)
@@ -96,7 +96,7 @@ def test_emnist_is_turned_upright(tmp_path):
     same(loaded, content)
     assert any("lie on their sides" in line for line in loaded.notices)
     same(data.load("auto", str(folder), transpose=False), sideways)
-    # The path to the files is no evidence; a flag is.
+    # The name of the folder is not evidence, but the flag decides.
     plain = write_idx(tmp_path / "emnist", sideways)
     same(data.load("auto", str(plain)), sideways)
     same(data.load("auto", str(plain), transpose=True), content)
@@ -106,7 +106,7 @@ def test_a_file_stands_for_the_others_of_its_data_set(tmp_path):
     content, other = arrays(), arrays(seed=1)
     write_idx(tmp_path / "a", content, "emnist-digits-{}")
     write_idx(tmp_path / "a", other, "emnist-letters-{}")
-    with pytest.raises(UserError, match=r"holds 2 data sets.*name one of these files"):
+    with pytest.raises(UserError, match=r"2 data sets.*; give the path of one of these files"):
         data.load("auto", str(tmp_path / "a"))
     path = tmp_path / "a" / "emnist-letters-t10k-labels-idx1-ubyte"
     same(data.load("auto", str(path), transpose=False), other)
@@ -121,7 +121,7 @@ def test_several_folders_with_data_sets_are_ambiguous_and_the_topmost_is_not(tmp
     write_idx(tmp_path, content)
     loaded = data.load("auto", str(tmp_path))
     same(loaded, content)
-    assert any(line.startswith("not used: ") for line in loaded.notices)
+    assert any(line.startswith("arrays that were not used: ") for line in loaded.notices)
 
 
 def test_plain_files_are_preferred_to_gzipped_ones(tmp_path):
@@ -137,16 +137,16 @@ def test_what_is_missing_is_named(tmp_path):
     folder = write_idx(tmp_path / "a", arrays())
     (folder / "t10k-labels-idx1-ubyte").unlink()
     for path in (folder, folder / "train-images-idx3-ubyte"):
-        with pytest.raises(UserError, match="without t10k-labels-idx1-ubyte: put all"):
+        with pytest.raises(UserError, match="but not t10k-labels-idx1-ubyte: put all"):
             data.load("auto", str(path))
     (folder / "t10k-images-idx3-ubyte").unlink()
     assert len(data.load("auto", str(folder)).test.images) == 17, "no test part: one is set aside"
     (folder / "train-labels-idx1-ubyte").unlink()
-    with pytest.raises(UserError, match="without train-labels-idx1-ubyte, t10k-images"):
+    with pytest.raises(UserError, match="but not train-labels-idx1-ubyte, t10k-images"):
         data.load("auto", str(folder))
     shutil.move(folder / "train-images-idx3-ubyte", folder / "train-labels-idx1-ubyte")
     (folder / "train-labels-idx1-ubyte").write_bytes(idx(arrays()["y_train"]))
-    with pytest.raises(UserError, match="without train-images-idx3-ubyte"):
+    with pytest.raises(UserError, match="but not train-images-idx3-ubyte"):
         data.load("auto", str(folder))
 
 
@@ -156,15 +156,15 @@ REFUSED = {
     "truncated": (WHOLE[:-100], "is damaged"),
     "header only": (gzip.compress(idx(arrays()["x_train"])[:16]), "truncated"),
     "checksum": (WHOLE[:-8] + bytes([WHOLE[-8] ^ 1]) + WHOLE[-7:], "is damaged"),
-    "empty": (b"", "is no IDX file, it begins with b''"),
-    "other": (b"not gzip", "is no IDX file, it begins with b'not gzip'"),
-    "not gzip": (b"\x1f\x8b\x08not gzip at all", "is no IDX file"),
+    "empty": (b"", r"is not an IDX file \(it begins with b''\)"),
+    "other": (b"not gzip", r"is not an IDX file \(it begins with b'not gzip'\)"),
+    "not gzip": (b"\x1f\x8b\x08not gzip at all", "is not an IDX file"),
     "promise": (
         gzip.compress(np.array([2051, 2**31 - 1, 28, 28], ">u4").tobytes()),
         "expected one",
     ),
     "longer": (BOMB, "longer than its header"),
-    "wrong kind": (gzip.compress(idx(arrays()["y_train"])), "without train-images|no images"),
+    "wrong kind": (gzip.compress(idx(arrays()["y_train"])), "but not train-images|no images"),
     "short": (gzip.compress(idx(arrays()["x_train"][:50])), "expected one label for each image"),
 }
 

@@ -1,4 +1,4 @@
-"""What is said about the user's files, and when."""
+"""The description of the user's files, and which notices appear when."""
 
 import numpy as np
 
@@ -29,7 +29,7 @@ def test_the_block(tmp_path):
         "images  110 train, 11 validation, 12 test",
         f"classes 2: ape ({counts['ape']}), cat ({counts['cat']})",
     )
-    assert loaded.description[4].startswith("ink     0.")
+    assert loaded.description[4].startswith("ink     mean pixel value 0.")
 
 
 def test_ordinary_data_gets_no_notice(tmp_path):
@@ -42,18 +42,18 @@ def test_ordinary_data_gets_no_notice(tmp_path):
 def test_notices(tmp_path):
     content = arrays(train=500)
     ordinary = load(tmp_path / "a.npz", **content | {"x_train": content["x_train"] // 3})
-    for text in ("mostly bright", "all labels are equal", "too good", "wider than tall"):
+    for text in ("mostly bright", "all labels are the same", "also training", "wider than tall"):
         assert not says(ordinary, text)
-    assert says(ordinary, "the largest pixel is 85")
+    assert says(ordinary, "the largest pixel value is 85")
     assert says(ordinary, "455 training images are few")
     bright = 255 - strokes(500, 28)
     assert says(load(tmp_path / "a.npz", x=bright, y=content["y_train"]), "mostly bright")
     equal = load(tmp_path / "a.npz", x=content["x_train"], y=np.full(500, 3))
-    assert says(equal, "all labels are equal (3)") and not says(equal, "fewer than")
+    assert says(equal, "all labels are the same (3)") and not says(equal, "fewer than")
     few = content["y_train"].copy() % 9
     few[:4] = 9
     found = load(tmp_path / "a.npz", **content | {"y_train": few, "y_test": few[:12]})
-    assert says(found, "1 class with fewer than 10 training images (9)")
+    assert says(found, "1 class has fewer than 10 training images (9)")
     repeated = load(tmp_path / "a.npz", **content | {"x_test": content["x_train"][:12]})
     assert says(repeated, "12 of the 12 test images are also training images")
     assert says(load(tmp_path / "a.npz", x=np.zeros((99, 784))), "all images are black")

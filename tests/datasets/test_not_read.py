@@ -1,4 +1,4 @@
-"""Formats that are only recognized, and recipes that do what they say."""
+"""Formats that are only recognized, and the recipes to convert them."""
 
 import gzip
 import pickle
@@ -25,7 +25,7 @@ def zip_of(name):
 
 def record():
     length = struct.pack("<Q", 10)
-    # The checksum of tensorflow.io.TFRecordWriter for a record of ten bytes.
+    # The checksum that tensorflow.io.TFRecordWriter writes for a record of ten bytes.
     crc = not_read._crc32c(length)
     masked = (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
     return length + struct.pack("<I", masked) + bytes(14)
@@ -36,10 +36,10 @@ FILES = {
     "a pickle [text]": pickle.dumps([1, 2], 0),
     "a pickle [gzip]": gzip.compress(pickle.dumps({"x": np.zeros(3)}, 2)),
     "a MATLAB file": b"MATLAB 5.0 MAT-file, Platform: posix" + bytes(200),
-    "Parquet": b"PAR1" + bytes(100),
-    "ARFF": b"% comment\n\n@RELATION mnist\n@ATTRIBUTE pixel1 real\n",
-    "TFRecord": record(),
-    "HDF5": b"\x89HDF\r\n\x1a\n" + bytes(100),
+    "a Parquet file": b"PAR1" + bytes(100),
+    "an ARFF file": b"% comment\n\n@RELATION mnist\n@ATTRIBUTE pixel1 real\n",
+    "a TFRecord file": record(),
+    "an HDF5 file": b"\x89HDF\r\n\x1a\n" + bytes(100),
     "text with spaces between the numbers": b"0 0 1 0 " * 500,
     "a PyTorch file": zip_of("archive/data.pkl"),
     "an Excel workbook": zip_of("xl/workbook.xml"),
@@ -47,30 +47,30 @@ FILES = {
     "a 7z archive": b"7z\xbc\xaf\x27\x1c" + bytes(100),
     "an xz archive": b"\xfd7zXZ\0" + bytes(100),
     "a PDF": b"%PDF-1.7\n",
-    "a web page, not the file itself": b"\n<!DOCTYPE html><html>Sign in</html>",
-    "a Git LFS pointer, not the file itself": b"version https://git-lfs.github.com/spec/v1\n",
+    "a web page instead of the file": b"\n<!DOCTYPE html><html>Sign in</html>",
+    "a Git LFS pointer instead of the file": b"version https://git-lfs.github.com/spec/v1\n",
     "text in UTF-16": "1,2,3\n".encode("utf-16"),
 }
 
 
 @pytest.mark.parametrize("name", FILES)
 def test_formats_are_named(tmp_path, name):
-    path = tmp_path / "mnist.npz"  # the name says nothing
+    path = tmp_path / "mnist.npz"  # the name does not matter
     content, name = FILES[name], name.split(" [")[0]
     if callable(content):
         content(path)
     else:
         path.write_bytes(content)
-    with pytest.raises(UserError, match=f"mnist.npz is {name}.*, which is not read: ") as error:
+    with pytest.raises(UserError, match=f"mnist.npz is {name}.* and cannot be read: ") as error:
         data.load("auto", str(path))
     assert "damaged" not in str(error.value)
     folder = path.rename(tmp_path / "other").parent
-    with pytest.raises(UserError, match=f"is {name}.*, which is not read"):
+    with pytest.raises(UserError, match=f"is {name}.* and cannot be read: "):
         data.load("auto", str(folder))
 
 
 def run(message, folder, monkeypatch):
-    """Runs the lines of Python in a message, and returns the data set that they wrote."""
+    """Runs the Python code in a message, and returns the data set that it wrote."""
     monkeypatch.chdir(folder)
     exec(message[message.index("import ") :].removesuffix(" (h5py reads version 7.3)"), {})
     return data.load("auto", "mine.npz")

@@ -1,4 +1,4 @@
-"""Pictures of digits: what cameras, scanners and screens give, and what nobody should open."""
+"""Pictures of digits: photos, scans, screenshots, and files that nobody should open."""
 
 import io
 import os
@@ -18,9 +18,9 @@ from tests import photographs
 ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 MNIST = np.load(os.path.join(ROOT, "better_weight", "mnist_test_100.npz"))["x_test"]
 MNIST = MNIST.reshape(-1, 28, 28)
-# 7, 2, 1, 0, 4 and 5 among the first test images, 5 with a bar of its own.
+# 7, 2, 1, 0, 4 and 5 among the first test images; the bar of the 5 is a separate piece.
 DIGITS = MNIST[[0, 1, 2, 3, 4, 15]]
-# Where the photograph itself differs more from MNIST's image: turned, or another pen.
+# Lower bounds for kinds of photographs that differ more from MNIST's image: turned, another pen.
 LIKENESS = {"dark table": 0.7, "turned": 0.7, "thin ballpoint": 0.6}
 
 
@@ -36,26 +36,26 @@ def read(folder, **pictures):
 
 
 def likeness(digit, image):
-    """Correlation with the best small displacement of an image of MNIST."""
+    """The correlation with an image of MNIST, at its best displacement by at most a pixel."""
     places = [(row, column) for row in (-1, 0, 1) for column in (-1, 0, 1)]
     moved = (np.roll(image, place, (0, 1)).ravel() for place in places)
     return max(np.corrcoef(digit.pixels, one)[0, 1] for one in moved)
 
 
 def on_paper(ink, paper=230):
-    """Black ink, 0 to 1, on a page."""
+    """A page with black ink, given as 0 (none) to 1."""
     return np.uint8(np.rint(paper * (1 - 0.85 * ink)))
 
 
 def page_of(*placed, shape=(300, 500), side=120):
-    """A page with digits at (row, column)."""
+    """The ink of digits at given places, (row, column)."""
     ink = np.zeros(shape)
     for digit, (row, column) in placed:
         ink[row : row + side, column : column + side] = photographs.enlarge(digit, side)
     return ink
 
 
-# What the kinds of photographs become ----------------------------------------------------------
+# What each kind of photograph becomes ----------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", list(photographs.KINDS))
@@ -70,7 +70,7 @@ def test_a_photograph_becomes_the_digit_that_was_photographed(kind, tmp_path):
         assert digit.pixels.shape == (784,) and digit.pixels.dtype == np.uint8
         assert digit.crop.shape == (112, 112) and digit.crop.dtype == np.uint8
         assert likeness(digit, image) > LIKENESS.get(kind, 0.8)
-        # Nothing but the digit: its own ink lies in 20x20.
+        # Nothing but the digit: its ink fits 20x20.
         rows, columns = np.nonzero(digit.pixels.reshape(28, 28))
         assert max(np.ptp(rows), np.ptp(columns)) < 20
     assert not found.notices
@@ -99,7 +99,7 @@ def test_rows_are_read_from_the_top_even_where_they_are_uneven(tmp_path):
 
 
 def test_the_pieces_of_one_digit_stay_together(tmp_path):
-    """The bar of a 5 that stands apart, and a crack of a bad scan across or down a digit."""
+    """The separate bar of a 5, and a crack across or down a digit, as in a bad scan."""
     ink = page_of((DIGITS[4], (60, 100)), side=180)
     rows, columns = (np.flatnonzero((ink > 0.5).any(axis)) for axis in (1, 0))
     across, down = ink.copy(), ink.copy()
@@ -117,7 +117,7 @@ def test_the_pieces_of_one_digit_stay_together(tmp_path):
     found = read(tmp_path, **{name: on_paper(page) for name, page in pages.items()})
     assert [digit.name for digit in found.digits] == [f"{name}.png" for name in pages]
     assert np.ptp(np.nonzero(found.digits[3].pixels.reshape(28, 28))[1]) > 8
-    # The bar is there, as high as the top of the stroke from which it is apart.
+    # The bar is there, at the height of the top of the stroke from which it is separate.
     bar = np.flatnonzero((found.digits[2].pixels.reshape(28, 28)[4:7] > 100).any(0))
     assert np.diff(bar).max() >= 2 and np.ptp(bar) >= 10
 
@@ -127,7 +127,7 @@ def test_specks_neither_count_nor_shrink_the_digit(tmp_path):
     dusty = ink.copy()
     for row, column in ((15, 20), (280, 480), (20, 300), (150, 40)):
         dusty[row : row + 9, column : column + 9] = 1
-    # And a dash, far enough from the digit to be none of its strokes.
+    # And a dash, too far from the digit to be one of its strokes.
     dusty[140:160, 50:110] = 1
     clean, found = (read(tmp_path, page=on_paper(one)) for one in (ink, dusty))
     assert len(found.digits) == 1 and not found.notices
@@ -137,7 +137,7 @@ def test_specks_neither_count_nor_shrink_the_digit(tmp_path):
 
 
 def test_lines_vanish_and_the_digit_stays(tmp_path):
-    """Also a line that runs through the hole of a 0, and a stroke that a line crosses."""
+    """Even a line through the hole of a 0, and one that crosses a stroke."""
     ink = page_of((DIGITS[3], (90, 200)))
     lined = ink.copy()
     for row in (30, 90, 150, 210, 270):
@@ -179,7 +179,7 @@ def test_an_enlarged_copy_is_nearly_the_digit(tmp_path):
 
 
 def test_a_camera_held_upright_is_believed(tmp_path):
-    """EXIF says that the stored picture lies on its side."""
+    """EXIF data says that the stored picture lies on its side."""
     exif = Image.Exif()
     exif[0x0112] = 6
     lying = np.rot90(on_paper(page_of((DIGITS[0], (60, 100)))))
@@ -201,7 +201,7 @@ def test_a_photograph_of_twelve_million_pixels_takes_seconds(tmp_path):
 
 @pytest.fixture
 def folder(tmp_path):
-    """A folder as people have them: pictures, one of them in a folder of its own, and strays."""
+    """A typical folder: pictures, one of them in a subfolder, and stray files."""
     page = on_paper(page_of((DIGITS[0], (60, 100))))
     inside = tmp_path / "my digits"
     (inside / "more").mkdir(parents=True)
@@ -222,9 +222,9 @@ def test_a_folder_is_read_in_natural_order_and_its_strays_are_counted(folder):
     heic, cut, strays = sorted(
         found.notices, key=lambda notice: "skipped" in notice or "cut" in notice
     )
-    assert "IMG_1.HEIC, IMG_2.HEIC: a HEIC picture is not read: export it as JPEG or PNG" in heic
-    assert cut.startswith("cut.png: damaged or truncated")
-    assert "these 5 files are no pictures" in strays
+    assert "IMG_1.HEIC, IMG_2.HEIC: it is a HEIC picture, which cannot be read: export it" in heic
+    assert cut.startswith("cut.png: it is damaged or truncated")
+    assert "these 5 files are not pictures" in strays
 
 
 def test_patterns_that_the_shell_left_are_expanded(folder):
@@ -251,7 +251,7 @@ def test_control_characters_in_names_are_shown_not_obeyed(folder):
 
 def test_more_files_than_anybody_looks_at_are_refused(folder, monkeypatch):
     monkeypatch.setattr(photos, "MOST_FILES", 2)
-    with pytest.raises(UserError, match="more than 2"):
+    with pytest.raises(UserError, match="at most 2 are read at a time"):
         photos.read([str(folder)])
 
 
@@ -259,7 +259,7 @@ def test_more_files_than_anybody_looks_at_are_refused(folder, monkeypatch):
 
 
 def png(width, height, data=b""):
-    """A PNG of one bit a pixel."""
+    """A PNG with one bit per pixel."""
     header = struct.pack(">IIBBBBB", width, height, 1, 0, 0, 0, 0)
     chunks = (b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")
     content = b"\x89PNG\r\n\x1a\n"
@@ -276,7 +276,7 @@ def saved(array, form, **options):
 
 
 def many_scans():
-    """A progressive JPEG whose last scan is repeated: on a large picture, each takes a second."""
+    """A progressive JPEG that repeats its last scan; in a large picture, each takes a second."""
     content = saved(on_paper(page_of((DIGITS[0], (60, 100)))), "jpeg", progressive=True)
     last = content.rindex(b"\xff\xda")
     return content[:-2] + 2000 * content[last:-2] + content[-2:]
@@ -285,19 +285,19 @@ def many_scans():
 HOSTILE = {
     "bomb.png": (lambda: png(30_000, 30_000, bytes(112_530_000)), "more than 50 million pixels"),
     "liar.png": (lambda: png(200_000, 200_000), "million pixels|limit"),
-    "zero.png": (lambda: png(0, 0), "no format that is read"),
+    "zero.png": (lambda: png(0, 0), "its format is unknown"),
     "scans.jpg": (many_scans, r"a JPEG of \d+ scans"),
     "script.png": (lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", "a PostScript document"),
     "script.eps": (lambda: b"\xc5\xd0\xd3\xc6" + bytes(99), "a PostScript document"),
-    "nan.tiff": (lambda: saved(np.full((40, 40), np.nan, np.float32), "tiff"), "not finite"),
-    "page.png": (lambda: saved(np.full((99, 99), 250, np.uint8), "png"), "of one colour"),
-    "black.png": (lambda: saved(np.zeros((99, 99), np.uint8), "png"), "of one colour"),
-    "pixel.png": (lambda: saved(np.zeros((1, 1), np.uint8), "png"), "of one colour"),
-    "small.png": (lambda: saved(np.zeros((28, 28), np.uint8), "png"), "of one colour"),
+    "nan.tiff": (lambda: saved(np.full((40, 40), np.nan, np.float32), "tiff"), "NaN or infinite"),
+    "page.png": (lambda: saved(np.full((99, 99), 250, np.uint8), "png"), "the page is blank"),
+    "black.png": (lambda: saved(np.zeros((99, 99), np.uint8), "png"), "the page is blank"),
+    "pixel.png": (lambda: saved(np.zeros((1, 1), np.uint8), "png"), "the page is blank"),
+    "small.png": (lambda: saved(np.zeros((28, 28), np.uint8), "png"), "the page is blank"),
     "empty.png": (lambda: b"", "it is empty"),
-    "text.png": (lambda: b"no picture at all", "no format that is read, whatever its name says"),
-    "notes.txt": (lambda: b"no picture at all", "it is no picture"),
-    "page.pdf": (lambda: b"%PDF-1.7\n", "a PDF document is not read"),
+    "text.png": (lambda: b"no picture at all", "its format is unknown, whatever its name says"),
+    "notes.txt": (lambda: b"no picture at all", "it is not a picture"),
+    "page.pdf": (lambda: b"%PDF-1.7\n", "a PDF document, which cannot be read"),
     "drawing.svg": (lambda: b'<?xml version="1.0"?>\n<svg>', "an SVG drawing"),
     "raw.dng": (lambda: b"II*\0" + bytes(99), "a RAW picture"),
     "clip.mov": (lambda: b"\0\0\0\x14ftypqt  ", "a video"),
@@ -310,7 +310,7 @@ HOSTILE = {
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_what_shows_no_digit_is_named_with_the_way_out(name, tmp_path):
-    """Alone it is an error, in seconds; beside a good picture, a notice."""
+    """Alone, it gives an error within seconds; beside a good picture, a notice."""
     content, message = HOSTILE[name]
     (tmp_path / name).write_bytes(content())
     Image.fromarray(on_paper(page_of((DIGITS[0], (60, 100))))).save(tmp_path / "good.png")

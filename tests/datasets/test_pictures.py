@@ -1,4 +1,4 @@
-"""Folders of pictures: parts, classes, order, strays, colours and sizes, and what is refused."""
+"""Folders of pictures: parts, classes, order, stray files, colours, sizes, and what is refused."""
 
 import io
 import zlib
@@ -64,7 +64,7 @@ def test_a_validation_folder(tmp_path):
 
 
 def labelled(loaded):
-    """Name of the class by image."""
+    """Image (as bytes) -> the name of its class."""
     names = loaded.class_names or tuple(map(str, range(256)))
     return {
         image.tobytes(): names[label]
@@ -125,7 +125,7 @@ def test_strays_are_skipped_and_counted(tmp_path):
     write_pictures(tmp_path / ".git", CONTENT["x_train"], CONTENT["y_train"])
     loaded = data.load("auto", str(tmp_path))
     same(loaded, CONTENT)
-    assert any(line.startswith("5 other files skipped: ") for line in loaded.notices)
+    assert any(line.startswith("5 other files were skipped: ") for line in loaded.notices)
 
 
 def test_a_picture_that_cannot_be_read_is_named(tmp_path):
@@ -137,7 +137,8 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
         key: np.delete(array, 7, 0) if "train" in key else array for key, array in CONTENT.items()
     }
     same(loaded, kept)
-    assert any(line.startswith("not read: training/") for line in loaded.notices)
+    unread = "pictures that could not be read: training/"
+    assert any(line.startswith(unread) for line in loaded.notices)
     for path in list(tmp_path.rglob("*.png"))[:10]:
         path.write_bytes(path.read_bytes()[:100])
     with pytest.raises(UserError, match="6 of 133 pictures cannot be read, such as"):
@@ -145,7 +146,7 @@ def test_a_picture_that_cannot_be_read_is_named(tmp_path):
 
 
 def saved(folder, picture, name="0.png", **options):
-    """A folder of twenty copies of a Pillow image, and what it is read as."""
+    """Saves twenty copies of a Pillow image to a folder, and returns the image that is read."""
     for index in range(20):
         path = folder / str(index % 2) / f"{index}{name[1:]}"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -171,12 +172,13 @@ def test_colours_and_depths(tmp_path):
     coloured[..., 0] = 200
     assert saved(tmp_path / "red", Image.fromarray(coloured)).max() == 60
     assert any(
-        "turned to grey" in line for line in data.load("auto", str(tmp_path / "red")).notices
+        "converted to greyscale" in line
+        for line in data.load("auto", str(tmp_path / "red")).notices
     )
 
 
 def test_transparency(tmp_path):
-    """Drawings of one colour on nothing are bright on dark, whatever the colour."""
+    """Drawings in a single colour on a transparent page become bright on dark, in any colour."""
     for colour in (0, 255):
         pixels = np.full((28, 28, 4), colour, np.uint8)
         pixels[..., 3] = strokes(1, 28)[0]
@@ -203,7 +205,7 @@ def test_the_side_that_is_up(tmp_path):
 
 def test_one_picture_is_no_data_set(tmp_path):
     Image.fromarray(GREY).save(tmp_path / "7.png")
-    with pytest.raises(UserError, match="holds one picture: expected a folder"):
+    with pytest.raises(UserError, match="holds one picture: expected one folder of pictures"):
         data.load("auto", str(tmp_path / "7.png"))
 
 
@@ -226,7 +228,7 @@ def test_bombs_are_not_read(tmp_path, content):
 
 
 def test_a_jpeg_of_hundreds_of_scans_is_passed_over(tmp_path):
-    """Pillow would decode the whole picture once for each scan."""
+    """Pillow would decode the whole picture once per scan."""
     write_pictures(tmp_path, CONTENT["x_train"], CONTENT["y_train"])
     file = io.BytesIO()
     Image.new("L", (64, 64), 99).save(file, "JPEG", progressive=True)
@@ -241,5 +243,5 @@ def test_a_jpeg_of_hundreds_of_scans_is_passed_over(tmp_path):
 def test_pixels_of_all_pictures_are_bounded(tmp_path, monkeypatch):
     monkeypatch.setattr(pictures, "MOST_PIXELS_IN_ALL", 10_000)
     write_pictures(tmp_path, CONTENT["x_train"], CONTENT["y_train"])
-    with pytest.raises(UserError, match="more than 10,000 pixels in all"):
+    with pytest.raises(UserError, match="more than 10,000 pixels in total"):
         data.load("auto", str(tmp_path))

@@ -13,7 +13,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.dirname(__file__)))
 
 @pytest.fixture(scope="module")
 def digits():
-    """The 100 test images of MNIST that the repository carries, uint8 (100, 28, 28)."""
+    """The 100 test images of MNIST in this repository, uint8 (100, 28, 28)."""
     with np.load(os.path.join(ROOT, "better_weight", "mnist_test_100.npz")) as file:
         return file["x_test"].reshape(-1, 28, 28)
 
@@ -25,7 +25,7 @@ def test_a_preprocessed_image_and_its_negative_come_back_unchanged(digits):
 
 
 def test_an_enlarged_copy_comes_back_nearly_unchanged(digits):
-    """Wherever it lies on its page."""
+    """Wherever it is on its page."""
     for digit in digits[:20]:
         page = np.pad(np.kron(255 - digit, np.ones((9, 9))), ((10, 70), (40, 5)), mode="edge")
         error = preprocessing.preprocess(page / 255).astype(float) - digit
@@ -40,7 +40,7 @@ def test_the_aspect_is_kept_and_the_longer_side_becomes_20():
 
 
 def test_an_image_off_the_middle_is_centred(digits):
-    """It has the size of MNIST's, but is not preprocessed."""
+    """It has the size of MNIST's images, but is not preprocessed."""
     for digit in digits[:20]:
         moved = preprocessing.preprocess(np.roll(digit, (-3, -2), (0, 1)) / 255)
         np.testing.assert_allclose(ndimage.center_of_mass(moved), (14, 14), atol=1)
@@ -50,7 +50,7 @@ def test_an_image_off_the_middle_is_centred(digits):
 
 
 def test_thin_strokes_become_as_thick_as_mnists():
-    """A line of a ballpoint, 1/60 of the digit's height, would vanish at 20 pixels."""
+    """A ballpoint line of 1/60 of the digit's height would vanish at 20 pixels."""
     page = np.ones((400, 400))
     page[100:340, 150:154] = 0
     page[336:340, 150:290] = 0
@@ -65,7 +65,7 @@ def test_thin_strokes_become_as_thick_as_mnists():
 @pytest.mark.parametrize("level", [0.0, 0.4, 1.0])
 @pytest.mark.parametrize("shape", [(1, 1), (28, 28), (50, 90)])
 def test_a_page_of_one_colour_is_refused(level, shape):
-    with pytest.raises(ValueError, match="the page is of one colour"):
+    with pytest.raises(ValueError, match="the page is blank"):
         preprocessing.preprocess(np.full(shape, level))
 
 
@@ -75,7 +75,7 @@ def test_centre_by_mass_moves_whole_pixels_and_stays_inside():
     framed = preprocessing.centre_by_mass(image, 14)
     assert framed.shape == (28, 28) and framed.dtype == np.uint8
     np.testing.assert_array_equal(np.argwhere(framed)[[0, -1]], [[12, 14], [15, 15]])
-    # As far as the image's own box goes: its lower right corner cannot leave the frame.
+    # Only as far as the image fits: its lower right corner cannot leave the frame.
     image[:] = 0
     image[0, 0] = 255
     assert preprocessing.centre_by_mass(image, 14)[8, 8] == 255

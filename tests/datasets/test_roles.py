@@ -1,4 +1,4 @@
-"""What names say."""
+"""What names say about files and arrays."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""The digits of scikit-learn, as MNIST's."""
+"""The digits of scikit-learn, brought to the form of MNIST's."""
 
 import numpy as np
 

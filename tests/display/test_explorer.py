@@ -33,12 +33,12 @@ def slow(test):
 
 
 def floats(text):
-    """Half floats in base64 as an array."""
+    """Returns half-precision floats in base64 as an array."""
     return np.frombuffer(base64.b64decode(text), "<f2").astype(float)
 
 
 def model_in(path):
-    """What a page's script reads of its weights."""
+    """The weights in a page, as its script reads them."""
     page = path.read_text(encoding="utf-8")
     return json.loads(re.search(r'<script id="model" [^>]*>(.*?)</script>', page, re.DOTALL)[1])
 
@@ -104,7 +104,7 @@ def test_its_prior_is_that_of_the_weights(written):
     np.testing.assert_allclose(floats(prior["means"]), means.ravel(), atol=0.005)
     factors = floats(prior["factors"]).reshape(covariances.shape)
     np.testing.assert_allclose(factors @ factors.swapaxes(1, 2), covariances, atol=0.01)
-    # The map is a plane through the prior's mean, and its points are the means' projections.
+    # The map is a plane through the prior's mean, and its points are projections of the means.
     axes, origin = np.array(plane["axes"]), np.array(plane["origin"])
     np.testing.assert_allclose(axes @ axes.T, np.eye(2), atol=1e-3)
     np.testing.assert_allclose(origin, component_weights @ means, atol=1e-3)
@@ -167,8 +167,10 @@ def browser():
 
 @pytest.fixture
 def opened(browser, tmp_path):
-    """A function that writes and opens the page of a weights folder; at the end nothing may have
-    been requested, and no error logged."""
+    """A function that writes and opens the page of a weights folder.
+
+    In the end, nothing may have been requested, and no error may have been logged.
+    """
     seen = []
 
     def watch(page, address):
@@ -191,7 +193,7 @@ def opened(browser, tmp_path):
 
 
 def grey(page, canvas):
-    """The pixels of a canvas as the page drew them, 0 black to 255."""
+    """The pixels of a canvas as the page drew them, 0 black to 255 white."""
     code = "canvas => [...canvas.getContext('2d').getImageData(0, 0, 28, 28).data]"
     return np.array(page.eval_on_selector(canvas, code))[::4]
 
@@ -234,7 +236,7 @@ def test_every_control_works_by_keyboard(opened, trained):
         page.keyboard.press("ArrowRight")
     changed = grey(page, "#picked")
     assert (changed != picked).any()
-    # The sample's own picture changes with it.
+    # The small picture of the sample changes, too.
     np.testing.assert_array_equal(grey(page, "#samples button:nth-child(11) canvas"), changed)
     link = page.url
     page.keyboard.press("Delete")
@@ -288,7 +290,7 @@ def test_a_drawn_digit_is_preprocessed_and_reconstructed(opened):
         grey(page, "#reconstructed"),
     )
     ink = (255 - preprocessed).reshape(28, 28)
-    assert np.ptp(np.flatnonzero(ink.any(1))) + 1 == 20  # scaled to MNIST's box
+    assert np.ptp(np.flatnonzero(ink.any(1))) + 1 == 20  # scaled to MNIST's 20x20
     assert np.sqrt(np.mean((preprocessed - reconstructed) ** 2)) / 255 < 0.2
     page.click("#take")
     assert np.abs(grey(page, "#picked") - reconstructed).max() <= 1

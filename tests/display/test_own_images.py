@@ -1,4 +1,4 @@
-"""The table and the pictures of one's own images; tests/test_eval.py sees their pixels."""
+"""The table and the pictures of the user's own images; tests/test_eval.py checks their pixels."""
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def test_an_interpolation_has_a_row_for_each_two(tmp_path):
     picture = pixels.grey(tmp_path / "it.png")
     step = plots.SCALE * (28 + plots.GAP)
     origin = pixels.place(picture, images[0].seen)
-    # The second image ends the first row and begins the second one; the first place is found.
+    # The second image ends the first row and begins the second; its first place is found.
     shown = [(0, 1, paths[0, 0]), (0, 12, images[1].seen), (1, 11, paths[1, 10])]
     for row, column, expected in [*shown, (1, 12, images[2].seen)]:
         place = origin + step * np.array([row, column])

@@ -1,4 +1,4 @@
-"""Plots: every digit at its place in the picture, by its pixels."""
+"""Plots: every digit is at its place in the picture, found by its pixels."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from tests import pixels
 
 RANDOM = np.random.default_rng(0)
 DIGITS = RANDOM.integers(0, 256, (23, 784), np.uint8)
-# Pixels from one digit to the next in a picture.
+# The distance from one digit to the next in a picture, in pixels.
 STEP = plots.SCALE * (28 + plots.GAP)
 
 
@@ -35,7 +35,7 @@ def test_every_digit_of_a_picture_is_at_its_place(tmp_path):
     for number, digit in enumerate(DIGITS):
         expected = origin + np.array([STEP * (number // 10), STEP * (number % 10)])
         np.testing.assert_allclose(pixels.place(picture, digit), expected, atol=1)
-    # Ink on paper, not the reverse; and the places that were left free are empty.
+    # The ink is dark, not the background, and the places that were left free are empty.
     assert picture[0].min() == 255
     assert (picture[origin[0] + 2 * STEP + 2 :, origin[1] + 3 * STEP + 2 :] == 255).all()
     assert not pixels.is_shown(picture, 255 - DIGITS[0])
@@ -44,7 +44,7 @@ def test_every_digit_of_a_picture_is_at_its_place(tmp_path):
 @pytest.mark.parametrize("label", ["label", "a label that is much wider than two digits"])
 @pytest.mark.parametrize("title", ["short", "a title that is much wider than two digits " * 2])
 def test_a_picture_has_its_texts_around_the_digits(tmp_path, title, label):
-    """Each text is ink in a place that is empty without it."""
+    """Each text is ink at a place that would be empty without it."""
     row = plots.Row("name", DIGITS[:2], captions=["one", "two"])
     texts = {"column_names": ["a", "b"], "column_label": label}
     plots.draw(str(tmp_path / "it.png"), title, [row], **texts)

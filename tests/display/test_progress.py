@@ -1,4 +1,4 @@
-"""support/display/progress.py: what a person sees of a run, on a terminal and in a file."""
+"""support/display/progress.py: what the user sees of a run, on a terminal and in a file."""
 
 import contextlib
 import io
@@ -42,7 +42,7 @@ def test_a_fallback_cannot_be_missed(capsys):
 
 
 class Terminal(io.StringIO):
-    """A screen: what was written to it, and that it is one."""
+    """A stream that claims to be a terminal, and keeps what was written to it."""
 
     def isatty(self):
         return True
@@ -58,14 +58,14 @@ def clock(monkeypatch):
 
 @pytest.fixture
 def terminal(monkeypatch):
-    """A terminal of 100 columns; `progress_on` puts it in place of the standard output."""
+    """A terminal with 100 columns; `progress_on` replaces the standard output with it."""
     import rich
 
     for name, value in (("TERM", "xterm"), ("COLUMNS", "100"), ("LINES", "30")):
         monkeypatch.setenv(name, value)
     for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
         monkeypatch.delenv(name, raising=False)
-    # The console that others may have made, for another terminal.
+    # Other code may have made a console for another terminal.
     monkeypatch.setattr(rich, "_console", None)
     return Terminal()
 
@@ -81,7 +81,7 @@ def progress_on(screen, *args, **kwargs):
 
 
 def text_of(screen):
-    """All that was written, on one line, without control sequences."""
+    """All that was written, as one line without control sequences."""
     return " ".join(re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", screen.getvalue()).split())
 
 
@@ -91,14 +91,14 @@ def cleared(screen):
 
 
 def test_a_terminal_shows_epoch_loss_and_what_is_left(terminal, clock):
-    """Three epochs of 20 steps; ten steps took 5 seconds: 5 more in the epoch, 25 in the run."""
+    """Three epochs of 20 steps: ten took 5 seconds, so 5 are left in the epoch, 25 in the run."""
     with progress_on(terminal, 3, 20, 100, done=0, shown=True) as bar:
         clock[0] += 5
         bar.update(10, 123.456)
         text = text_of(terminal)
         assert "Epoch 1/3" in text and "loss_total 123.5" in text
         assert "left: epoch 0:00:05, run 0:00:25" in text
-        # Half of twelve cells are filled.
+        # The bar has twelve cells, filled or not.
         filled = terminal.getvalue().split("Epoch 1/3")[-1]
         assert filled.count("━") + filled.count("╸") + filled.count("╺") == 12
         cleared(terminal)
@@ -111,14 +111,14 @@ def test_a_terminal_shows_epoch_loss_and_what_is_left(terminal, clock):
 
 
 def test_the_bar_fills_as_the_epoch_does(terminal, clock):
-    """Its coloured part: none of the steps before counts, and at the end of an epoch it is full."""
+    """Its coloured part: steps of earlier epochs do not count; it is full at the end of an epoch."""
     cells = {}
     with progress_on(terminal, 3, 20, 100, done=0, shown=True) as bar:
         for done in (5, 20, 30):
             cleared(terminal)
             clock[0] += 1
             bar.update(done, 1.0)
-            # The part in green, code 32.
+            # The part in green (colour code 32).
             parts = re.findall(r"\x1b\[32m([━╸╺]*)\x1b\[0m", terminal.getvalue())
             cells[done] = len(parts[-1]) if parts else 0
     assert cells[5] in (3, 4) and cells[20] == 12 and cells[30] in (6, 7)
@@ -128,7 +128,7 @@ def test_a_run_that_continues_reckons_with_its_own_steps(terminal, clock):
     with progress_on(terminal, 3, 20, 100, done=30, shown=True) as bar:
         clock[0] += 8
         bar.update(34, 1.0)
-        # Two seconds a step: 6 left in the epoch, 26 in the run.
+        # Two seconds per step: 6 steps left in the epoch, 26 in the run.
         assert "left: epoch 0:00:12, run 0:00:52" in text_of(terminal)
 
 
@@ -145,7 +145,7 @@ def test_the_line_of_an_epoch_takes_the_place_of_the_bar(terminal, clock):
         clock[0] += 2
         bar.update(40, 50.0)
         bar.end_epoch({"loss_total": 1.0}, {"loss_total": 2.0})
-        # The speed of this epoch alone.
+        # The speed is that of this epoch alone.
         assert "Epoch 2/2: loss_total 1.00 train, 2.00 validation; 1,000 images/s" in (
             text_of(terminal)
         )

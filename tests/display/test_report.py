@@ -1,4 +1,4 @@
-"""The report: each panel says what the figures say."""
+"""The report: each panel agrees with the data."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ from tests import pixels
 
 RANDOM = np.random.default_rng(0)
 LABELS = np.repeat(np.arange(4, dtype=np.uint8), 30)
-# Class k lies around (10 k, -10 k).
+# Class k is centred at (10 k, -10 k).
 POINTS = RANDOM.normal(size=(120, 2)) + 10 * LABELS[:, None] * np.array([1, -1])
 REPORT = report.Report(
     description="120 test images of a test",
@@ -78,7 +78,7 @@ def test_the_map_of_two_dimensions_has_axes_and_the_prior(axes):
     report.draw_map(axes, dataclasses.replace(REPORT, latent_map=latent_map))
     (ellipse,) = axes.patches
     assert ellipse.get_center() == (1.0, 5.0)
-    # Two standard deviations to each side, along the axis of the larger variance.
+    # Two standard deviations to each side: the variances are 4 and 1.
     outline = ellipse.get_path().transformed(ellipse.get_patch_transform())
     x, y = outline.vertices.T
     assert np.ptp(x) == pytest.approx(8, abs=0.1) and np.ptp(y) == pytest.approx(4, abs=0.1)
@@ -144,7 +144,7 @@ def test_t_sne_and_pca_keep_classes_apart(capsys):
         distances = np.linalg.norm(latent_map.points[:, None] - centres, axis=-1)
         assert np.mean(distances.argmin(axis=1) == LABELS) > 0.95
         assert any(latent_map.axis_labels) == (method == "pca")
-    # Of 5 dimensions, two hold nearly all variance, which the first component has.
+    # Two of 5 dimensions have nearly all of the variance, and the first component captures it.
     assert latent_map.axis_labels[0].startswith("first principal component, 9")
     one = report.latent_map(mu[:, :1], np.arange(1), "tsne", seed=0)
     np.testing.assert_array_equal(one.points[:, 0], mu[:, 0])

@@ -1,4 +1,4 @@
-"""support/display/summaries.py: tags, whose a folder is, means between points, and event files."""
+"""support/display/summaries.py: tags, owners of folders, means between points, and event files."""
 
 import json
 import os
@@ -24,7 +24,7 @@ def test_every_curve_and_picture_has_the_tag_that_users_know():
 
 
 def test_the_elbo_and_its_terms_come_first_in_this_order():
-    """TensorBoard sorts by name: capitals and signs before small letters."""
+    """TensorBoard sorts by name: signs and capitals come before small letters."""
     expected = ["loss_total", "loss_bce", "loss_KLD"]
     assert sorted(TAGS, key=TAGS.get)[:3] == expected
     assert {TAGS[name].partition("/")[0] for name in expected} == {"-ELBO"}
@@ -97,7 +97,7 @@ def test_clearing_removes_event_files_and_the_owner_last(tmp_path, monkeypatch):
 
 
 def terms(first, count):
-    """Terms a and b of some steps: their number, and its square."""
+    """The terms of some steps: a is the number of the step, and b is its square."""
     numbers = np.arange(first, first + count, dtype=float)
     return {"b": numbers**2, "a": numbers}
 
@@ -129,7 +129,7 @@ def test_means_continue_from_a_save():
     }
     later = RunningMeans(("a", "b"), 5)
     later.restore(state)
-    part.add(7, terms(100, 3))  # which changes nothing of what was saved
+    part.add(7, terms(100, 3))  # does not change what was saved
     assert later.add(7, terms(8, 4)) == whole.add(7, terms(8, 4))
     assert later.end_epoch(11) == whole.end_epoch(11)
 
@@ -142,7 +142,7 @@ def log(tmp_path):
 
 
 def write(log, step, values, **start):
-    """Writes points of one life of a run, from a step on."""
+    """Writes points as a process does that starts or continues a run at a step."""
     with Summaries(str(log)) as writer:
         writer.start(step, RECORD)
         for number, value in values:
@@ -233,7 +233,7 @@ def test_events_survive_a_power_cut_once_they_are_flushed(log, monkeypatch):
             os, "fsync", lambda fd: (synced.append(os.readlink(f"/proc/self/fd/{fd}")), fsync(fd))
         )
         writer.flush()
-        # Read while the file is still open for writing.
+        # It is read while it is still open for writing.
         assert points(log / "train")["loss_total"] == [(5, 1.0)]
     for part in ("train", "val"):
         (path,) = (log / part).iterdir()
@@ -241,7 +241,7 @@ def test_events_survive_a_power_cut_once_they_are_flushed(log, monkeypatch):
 
 
 def test_events_before_the_start_are_written_after_it(log):
-    """A run that replaces another one has no folder of its own before its first save."""
+    """A run that replaces another one does not own the folder before its first save."""
     with Summaries(str(log)) as writer:
         writer.scalars("train", 5, {"loss_total": 1.0})
         writer.scalars("val", 6, {"RMSE": 2.0})

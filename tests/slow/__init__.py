@@ -1,1 +1,1 @@
-"""The slow tests: kills, faults, fuzz, two workers, real MNIST."""
+"""The slow tests: kills, faults, fuzzing, two workers, real MNIST."""

@@ -1,11 +1,11 @@
-"""Fills up the disk of a run at random moments, and continues the run once there is room.
+"""Fills the disk of a run at random moments, and continues the run once there is room.
 
     python -m tests.slow.full_disk --disks 100     # needs root, to mount a tmpfs; ten minutes
 
-Each disk is a tmpfs of a random size that lasts for a part of the run: of a save, of an event
-file, of the final file. train.py must end with one line and exit code 2, and leave a folder that
-loads; with more room the same command must end in the same run. Prints a line for each disk and a
-total; exit code 1 where one was lost.
+Each disk is a tmpfs of a random size, which is enough only for a part of a save, an event file or
+the final file. train.py must end with one line and exit code 2, and leave a folder that can be
+loaded; with more room, the same command must end with the same run. Prints a line per disk and a
+total; the exit code is 1 if a run was lost.
 """
 
 import argparse
@@ -36,7 +36,7 @@ def main(argv=None):
 
 
 def soak(work, disks, seed=0):
-    """Runs on `disks` small disks below `work`; returns how many were lost."""
+    """Does runs on `disks` small disks below `work`; returns how many were lost."""
     draw, lost, filled = random.Random(seed), 0, 0
     with mock.patch.object(steps, "most_steps_per_call", lambda *_: 6):
         quietly(work / "whole", *ARGV)
@@ -57,7 +57,7 @@ def soak(work, disks, seed=0):
 
 
 def on(disk, whole):
-    """Runs on one disk, then with more room; returns the first exit code and what was lost."""
+    """Does a run on one disk, then with more room; returns the first exit code and the loss."""
     code, printed = quietly(disk, *ARGV)
     if code not in (0, 2) or "Traceback" in printed:
         return code, f"ended with {code}: {printed}"

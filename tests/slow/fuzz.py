@@ -1,12 +1,13 @@
-"""Damages every kind of input file, random by seed, and looks at what the scripts make of it.
+"""Damages every kind of input file at random, set by a seed, and checks how the scripts react.
 
-    python -m tests.slow.fuzz --mutants 500 --processes 20     # all of it
+    python -m tests.slow.fuzz --mutants 500 --processes 20     # everything
     python -m tests.slow.fuzz --mutants 25 --processes 0
 
 Each mutant is truncated, bit-flipped, emptied, swapped with another file of its folder, or made
-larger. What may follow: exit code 0 with a result, or 2 with one clear last line; for a damaged
-checkpoint also the one before it, with a notice. Never a traceback, a hang, more than 2 GiB of
-memory, or a change to anything else on disk. Prints a line a kind; exit code 1 where one failed.
+larger. A script must end with exit code 0 and a result, or with 2 and one clear last line; for a
+damaged save, it may also use the one before it, with a notice. There must never be a traceback, a
+hang, more than 2 GiB of memory, or a change to anything else on disk. Prints a line per kind; the
+exit code is 1 if a mutant failed.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from support.storage import weights_file
 from tests.helpers import SMALL, files_in, interrupted, last_line, run_script, train
 
 KINDS = ("npz", "idx", "weights", "save", "owner")
-# Damaged in a run that goes on.
+# Kinds that are damaged in a run in progress.
 IN_PROGRESS = ("save", "owner")
 IDX_FILES = (
     "train-images-idx3-ubyte",
@@ -53,9 +54,9 @@ def main(argv=None):
     args = parser.parse_args(argv)
     import tensorflow as tf
 
-    tf.get_logger().setLevel("ERROR")  # many small runs in one process: it warns of retracing
+    tf.get_logger().setLevel("ERROR")  # many runs in one process cause warnings of retracing
     failed = []
-    # Processes first: Linux counts the memory of a parent that has grown as its child's.
+    # Processes come first, as Linux counts the memory of a parent that has grown as its child's.
     memory = 0
     for run, count in ((as_process, args.processes), (in_process, args.mutants // len(KINDS))):
         for kind in KINDS:
@@ -72,10 +73,10 @@ def main(argv=None):
 
 
 def fuzz(kind, mutants, run, seed, work):
-    """Runs mutants of one kind below the folder `work`, by `in_process` or `as_process`.
+    """Tries mutants of one kind below the folder `work`; `run` is `in_process` or `as_process`.
 
     Returns:
-        dict of counts by how they ended, and the complaints under `failed`.
+        dict of how many ended in which way, with the complaints under `failed`.
     """
     source = originals(kind, os.path.join(work, "source"))
     draw = random.Random(f"{kind} {run.__name__} {seed}")
@@ -139,7 +140,7 @@ def command(kind, folder, work):
 
 
 def any_weights(work):
-    """Undamaged weights to read damaged data with."""
+    """Undamaged weights, with which damaged data is read."""
     folder = os.path.join(work, "undamaged")
     if not os.path.isdir(folder):
         originals("weights", folder)
@@ -147,7 +148,7 @@ def any_weights(work):
 
 
 def targets(folder, kind):
-    """The files of one kind that may be damaged, and what they may be swapped with."""
+    """The files of one kind that may be damaged, and the files they may be swapped with."""
     weights_dir = os.path.join(folder, "weights")
     if kind == "weights":
         return [weights_file.finished_path(weights_dir)]
@@ -188,7 +189,7 @@ def mutate(folder, kind, draw):
 
 
 def in_process(argv):
-    """Runs `main` of a script here; returns its exit code and all it printed."""
+    """Runs `main` of a script in this process; returns its exit code and all it printed."""
     script = importlib.import_module(argv[0][:-3])
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed), contextlib.redirect_stderr(printed):

@@ -1,13 +1,14 @@
-"""Damages every kind of file that is read, random by seed, and looks at what readers make of it.
+"""Damages every kind of file that is read at random, set by a seed, and checks how readers react.
 
     python -m tests.slow.hostile --mutants 500     # some minutes
 
-Each mutant is cut, flipped, overwritten, swapped or made larger. A reader must give either the very
-contents of the undamaged file or a `UserError`: never other contents, another exception, more than
-20 seconds, or more than 200 MB beyond the file's size. Two kinds cannot tell. Plain IDX files have
-no check sum, but their data set is named by its hash, which must differ. And `weights zip` and
-`save zip` are sound zips with one mutated member: their numbers may be others, but must be finite
-and of the same shapes. Prints a line a kind; exit code 1 where one failed.
+Each mutant is cut, flipped, overwritten, swapped or made larger. A reader must either return the
+exact content of the undamaged file or raise a `UserError`: it must never return other content,
+raise another exception, take more than 20 seconds, or use more than 200 MB beyond the file's size.
+For two kinds, damage cannot always be detected. Plain IDX files have no checksum, but the hash of
+their data set must differ. `weights zip` and `save zip` are sound zips with one mutated member:
+their numbers may differ, but must be finite and have the same shapes. Prints a line per kind; the
+exit code is 1 if a mutant failed.
 """
 
 import argparse
@@ -80,8 +81,11 @@ def tried(work, kind, mutants, seed):
 
 
 def originals(folder, kind):
-    """Returns the path of an undamaged file of a kind, below `folder`, and a function that reads
-    it as the scripts do."""
+    """Writes an undamaged file of a kind below `folder`.
+
+    Returns:
+        Its path, and a function that reads it as the scripts do.
+    """
     folder.mkdir(parents=True)
     if kind in ("npz", "idx", "gz"):
         return data_files(folder, kind)
@@ -102,7 +106,7 @@ def originals(folder, kind):
 
 
 def data_files(folder, kind):
-    """The same for data: MNIST's formats, small."""
+    """As `originals`, for small data sets in MNIST's formats."""
     images = np.random.default_rng(0).integers(0, 256, (132, 28, 28)).astype(np.uint8)
     labels = np.arange(132, dtype=np.uint8) % 10
     arrays = images[:110], labels[:110], images[110:], labels[110:]
@@ -151,7 +155,7 @@ def damaged(content, draw):
 
 
 def sound_zip(whole, draw):
-    """Returns a zip whose CRCs are right and one of whose members is mutated, doubled or gone."""
+    """Returns a zip with correct CRCs in which one member is mutated, doubled or missing."""
     with zipfile.ZipFile(io.BytesIO(whole)) as archive:
         members = [(name, archive.read(name)) for name in archive.namelist()]
     at = draw.randrange(len(members))
@@ -187,7 +191,7 @@ def same(found, expected):
 
 
 def honest(kind, found, expected):
-    """Whether other contents than before are what a kind may give, as the module says."""
+    """Whether other content than before is allowed for a kind, as the module's docstring says."""
     if kind == "idx":
         return found.sha256 != expected.sha256
     if kind not in ("weights zip", "save zip"):

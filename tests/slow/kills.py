@@ -1,13 +1,14 @@
 """Kills a run before each call that changes the disk, and at random moments, and continues it.
 
     python -m tests.slow.kills --kills 200                      # half an hour
-    python -m tests.slow.kills --kills 50 --signal SIGTERM      # at random moments alone
+    python -m tests.slow.kills --kills 50 --signal SIGTERM      # only at random moments
 
-The calls that replace, remove, make or sync a file or folder are counted; SIGKILL comes just before
-one of them, each in its turn, and after all of them at random moments of a life. The same command
-must then continue, or start, and end in the same weights, record and curves, without leftovers.
-With another signal, the run itself must end with its code, 130 or 143, or well, and say so in its
-last line. Prints a line for each kill and a total; exit code 1 where one was lost.
+The calls that replace, remove, create or sync a file or folder are counted. SIGKILL comes just
+before each of them in turn, in a new run each time, and then at random moments. The same command
+must then continue or start the run, and end with the same weights, record and curves, without
+leftovers. With another signal, the run must finish, or end with the signal's exit code (130 or 143)
+and say so in its last line. Prints a line per kill and a total; the exit code is 1 if a run was
+lost.
 """
 
 import argparse
@@ -22,7 +23,7 @@ import time
 from tests.helpers import ROOT, SMALL, folders, last_line, lost_by_rerun
 
 ARGV = ("--epoch", "2", "--save_every", "0")
-# Runs train.py and dies before the call whose number is the first argument.
+# Runs train.py, and kills it before the call whose number is the first argument.
 KILLED = """
 import os, signal, sys
 moment, count = int(sys.argv.pop(1)), 0
@@ -62,8 +63,8 @@ def soak(work, kills, seed=0, most_chosen=None, signum=signal.SIGKILL):
     """Kills `kills` runs below `work`; returns how many were lost.
 
     Args:
-        most_chosen: calls to be killed at, spread over the run; None: each of them.
-        signum: SIGKILL, or a signal that comes at random moments alone.
+        most_chosen: about how many of the calls to kill at, spread over the run; None: all calls.
+        signum: SIGKILL, or a signal that comes only at random moments.
     """
     started = time.monotonic()
     whole = run(0, work / "whole")
@@ -88,7 +89,7 @@ def soak(work, kills, seed=0, most_chosen=None, signum=signal.SIGKILL):
 
 
 def run(moment, folder, seconds=None, signum=signal.SIGKILL):
-    """Runs train.py as a process that dies at a call, or gets a signal after so many seconds."""
+    """Runs train.py as a process that is killed at a call, or gets a signal after `seconds`."""
     command = [sys.executable, "-c", KILLED, str(moment), *SMALL, *ARGV, *folders(folder)]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     process = subprocess.Popen(command, cwd=ROOT, **pipes)
@@ -105,7 +106,7 @@ def said(ended, signum):
     code, stderr = ended.returncode, ended.stderr.strip()
     if code == -signal.SIGKILL or (code == 0 and not stderr):
         return ""
-    # Before the script itself has begun, Python answers.
+    # Python itself ended, before the script had begun.
     if code in (-signum, 1) and "train.main" not in stderr:
         return ""
     ours = last_line(stderr).startswith("train.py: interrupted") and "Traceback" not in stderr
@@ -115,7 +116,7 @@ def said(ended, signum):
 
 
 def judged(folder, whole):
-    """Gives the same command again; returns what was lost, or ''."""
+    """Runs the same command again; returns what was lost, or ''."""
     complaint = lost_by_rerun(folder, whole, *ARGV)
     if complaint:
         return complaint

@@ -1,13 +1,14 @@
 """Replays the system calls of a run up to every moment at which the power might have failed.
 
     python -m tests.slow.power_cut                  # every state; needs strace; some minutes
-    python -m tests.slow.power_cut --most 8         # a few of them
+    python -m tests.slow.power_cut --most 8         # only a few of them
 
-A small run is recorded by strace. For each prefix of its calls two disks are made: one with only
-what was fsynced, contents and names (`strict`), and one where names survive but contents that were
-not fsynced do not (`names`). On each, a reader must find a good save or none, every point of the
-curves up to that save's step must be there, and the same command must end in the same run. Prints a
-line for each disk that differs from the one before; exit code 1 where one was lost.
+A small run is recorded by strace. For each prefix of its calls, two disks are made: one with only
+the contents and names that were fsynced (`strict`), and one where all names survive, but contents
+that were not fsynced do not (`names`). On each, a reader must find a valid save or none, every
+point of the curves up to that save's step must be there, and the same command must end with the
+same run. Prints a line for each disk that differs from the one before; the exit code is 1 if a run
+was lost.
 """
 
 import argparse
@@ -78,7 +79,7 @@ def recorded(work, whole):
 
 
 def decoded(text):
-    """The bytes of strace's hexadecimal string."""
+    """The bytes of a hexadecimal string of strace."""
     return bytes.fromhex(text.replace("\\x", ""))
 
 
@@ -92,7 +93,7 @@ class Disk:
         self.open = {}
 
     def path(self, arguments):
-        """The path that the first strings of a call's arguments name, or None outside of base."""
+        """The path in the first arguments of a call, or None if it is outside of `base`."""
         folder, name = re.match(r'(?:[\w-]+<([^>]*)>, )?"([^"]*)"', arguments).groups()
         name = decoded(name).decode()
         if not name.startswith("/"):
@@ -100,7 +101,7 @@ class Disk:
         return name if name.startswith(self.base) else None
 
     def apply(self, call, arguments, result, result_path):
-        """Applies one call; whether it may have changed what a power cut would leave."""
+        """Applies one call; returns whether it may have changed what a power cut would leave."""
         if call == "openat":
             return self.apply_open(decoded(result_path).decode(), arguments, int(result))
         if call in ("mkdir", "mkdirat", "unlink", "unlinkat", "rmdir"):
@@ -125,7 +126,7 @@ class Disk:
         return False
 
     def apply_open(self, path, arguments, number):
-        """Opens a file; whether it is a new one."""
+        """Opens a file; returns whether it is a new one."""
         if not path.startswith(self.base):
             self.open.pop(number, None)
             return False
@@ -138,7 +139,7 @@ class Disk:
         return new
 
     def apply_write(self, call, arguments, result, number):
-        """Changes the contents of an open file, or where it is written next."""
+        """Changes the content of an open file, or its position, or closes it."""
         _, inode, offset = self.open[number]
         if call == "close":
             del self.open[number]
@@ -156,7 +157,7 @@ class Disk:
                 self.open[number][2] = at + len(content)
 
     def apply_sync(self, number):
-        """Brings to disk the contents of a file, or the names in a folder."""
+        """Syncs the content of a file, or the names in a folder, to disk."""
         path, inode, _ = self.open[number]
         if inode is not None:
             inode["synced"] = bytes(inode["now"])
@@ -179,7 +180,7 @@ class Disk:
 
 
 def states(calls, base):
-    """Yields (kind, call, disk) for each disk that differs from the one before of its kind."""
+    """Yields (kind, call, disk) for each disk that differs from the previous one of its kind."""
     disk, before = Disk(base), {}
     for _, call, arguments, result, result_path in calls:
         if int(result) < 0 or not disk.apply(call, arguments, result, result_path):
@@ -192,7 +193,7 @@ def states(calls, base):
 
 
 def judged(place, whole, disk):
-    """Lays a disk out at `place`, reads it, resumes on it; returns what was lost, or ''."""
+    """Writes a disk to `place`, reads it, and resumes the run there; returns the loss, or ''."""
     base = str(whole)
     for path, content in disk.items():
         target = pathlib.Path(str(place) + path[len(base) :])

@@ -2,10 +2,10 @@
 
     python -m tests.slow.readers --evaluations 1000      # some minutes
 
-The run saves after each call of several steps; what it removes is set aside. Each evaluation reads
-the newest save as eval.py does and computes its figures. In the end every one of them must equal,
-to the last bit, the figures of the save of its step. Prints a total; exit code 1 where one
-differed.
+The run saves after each call of several steps; saves that it removes are set aside. Each evaluation
+reads the newest save as eval.py does and computes its metrics. In the end, these must be
+bit-identical to the metrics of the save of the same step. Prints a total; the exit code is 1 if
+any differed.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main(argv=None):
 
 
 def compared(work, evaluations):
-    """Evaluates a run below `work` so often; returns how many figures were no save's."""
+    """Evaluates a run below `work`; returns how many of the evaluations belong to no save."""
     aside = work / "aside"
     aside.mkdir()
     command = [sys.executable, "-c", KEEPING, str(aside), *SMALL, "--epoch", "5000"]
@@ -73,10 +73,10 @@ def compared(work, evaluations):
 
 
 def evaluated(where):
-    """The step and the figures of the newest save."""
+    """The step and the metrics of the newest save."""
     vae, record = weights.load(where)
     images = data.to_float(IMAGES)
-    # Without a graph: one for each model would be traced.
+    # Eager, as a graph would be traced for each model.
     mu, log_var = vae.encode(images)
     terms = model.loss_terms(images, mu, log_var, vae.decode(mu))
     return record.step, {name: term.numpy().mean() for name, term in terms.items()}

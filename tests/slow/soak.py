@@ -1,12 +1,12 @@
-"""Kills a training run at random moments, again and again, and compares what it ends in.
+"""Kills a training run at random moments, again and again, and compares the result.
 
     python -m tests.slow.soak --kills 50 --epoch 40 --data_dir ~/mnist      # a quarter of an hour
     python -m tests.slow.soak --kills 3 --epoch 60 --dataset digits
 
 One run is left alone. The other gets SIGKILL `--kills` times, at moments drawn uniformly from the
-first `--longest` seconds of each life, and is resumed each time. In the end the weights must be
-equal bit for bit, the curves equal point for point under TensorBoard's EventAccumulator and its two
-loaders, and no stray file left. Exit code 0 where all of it holds, 1 where not.
+first `--longest` seconds after each start, and is resumed each time. In the end, the weights must
+be bit-identical, the curves equal point for point under TensorBoard's EventAccumulator and its two
+loaders, and no stray file left. The exit code is 0 if all of this holds, else 1.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def main(argv=None):
 
 
 def soak(args, work):
-    """Runs both runs in `work`, prints what differs, and returns the exit code."""
+    """Does both runs in `work`, prints what differs, and returns the exit code."""
     alone, killed = os.path.join(work, "alone"), os.path.join(work, "killed")
     started = time.monotonic()
     life(args, alone, None)
@@ -73,7 +73,7 @@ def soak(args, work):
 
 
 def life(args, folder, seconds):
-    """Starts train.py and kills it after `seconds` (None: waits for its end); its exit code."""
+    """Starts train.py and kills it after `seconds` (None: never); returns its exit code, if any."""
     command = [sys.executable, os.path.join(ROOT, "train.py"), "--epoch", str(args.epoch)]
     command += ["--save_every", "0.5", "--dataset", args.dataset]
     command += ["--save_weight_dir", os.path.join(folder, "weights")]
@@ -133,7 +133,7 @@ def differences(alone, killed):
 
 
 def accumulated(log):
-    """Every curve below `log` by TensorBoard's EventAccumulator: {(part, tag): points}."""
+    """Every curve below `log` from TensorBoard's EventAccumulator: {(part, tag): points}."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     curves = {}
@@ -146,7 +146,7 @@ def accumulated(log):
 
 
 def served(log, load_fast):
-    """The same as TensorBoard's server answers a browser."""
+    """The same curves, as TensorBoard's server sends them to a browser."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "tensorboard.main", "--logdir", log, "--port", str(port)]
@@ -155,7 +155,7 @@ def served(log, load_fast):
     server = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}/data/plugin/scalars"
     try:
-        # Reading is in the background: done when two looks a few seconds apart are the same.
+        # It reads in the background: done when two answers a few seconds apart are the same.
         curves, before = None, {}
         deadline = time.monotonic() + 120
         while time.monotonic() < deadline and (curves != before or not curves):
@@ -174,7 +174,7 @@ def served(log, load_fast):
                     for tag in found
                 }
             except OSError:
-                curves = None  # not up yet
+                curves = None  # the server is not ready yet
         return curves or {}
     finally:
         server.terminate()
@@ -182,7 +182,7 @@ def served(log, load_fast):
 
 
 def asked(address):
-    """Returns the JSON at a local address."""
+    """Returns the JSON from a local address."""
     with urllib.request.urlopen(address, timeout=30) as response:
         return json.load(response)
 

@@ -10,7 +10,7 @@ from bench import contenders, run, samples, scaling, time_to_quality
 
 
 def test_frechet_distance_of_gaussians_that_share_their_axes():
-    """There it is |m1 - m2|^2 + sum (s1 - s2)^2, in any rotation."""
+    """In this case it is |m1 - m2|^2 + sum (s1 - s2)^2, under any rotation."""
     random = np.random.default_rng(0)
     rotation = np.linalg.qr(random.normal(size=(5, 5)))[0]
     m1, m2, s1, s2 = random.random((4, 5))
@@ -30,14 +30,14 @@ def test_the_prediction_of_scaling_returns_the_constants_it_was_made_from():
     assert size == 4 * sum(w.numpy().size for w in model.VAE().trainable_variables)
     expected = 2e-3 + 1e-5 * 50 + 4e-4 + 2e-9 * size
     assert scaling.predicted(found, 2) == pytest.approx(expected)
-    # A network slower than the machine's own copying sets the pace; a faster one does not.
+    # A connection slower than the machine's own copying sets the pace; a faster one does not.
     assert scaling.predicted(found, 2, gigabits=1) == pytest.approx(expected + (8e-9 - 2e-9) * size)
     assert scaling.predicted(found, 2, gigabits=100) == pytest.approx(expected)
 
 
 @pytest.mark.parametrize("hidden_units, draws", [((512, 256), 1), ((40, 30, 20), 3)])
 def test_the_flops_of_the_limit_are_those_of_the_graph(hidden_units, draws):
-    """Counted product by product in the graph of a step, forward and backward."""
+    """Every matrix product in the graph of a step is counted, forward and backward."""
     vae, images = model.VAE(hidden_units), 5
     shape = [images, 128] if draws == 1 else [draws, images, 128]
 
@@ -54,8 +54,10 @@ def test_the_flops_of_the_limit_are_those_of_the_graph(hidden_units, draws):
 
 
 def test_time_to_quality_is_when_every_seed_is_there(capsys):
-    """A peer counts from the first epoch that is good enough, a run of ours at its end; who fails
-    with one seed does not count at all."""
+    """For a peer, the first epoch that is good enough counts; for a run of ours, its end.
+
+    One that is not good enough with some seed does not count at all.
+    """
 
     def peer(*elbo):
         return {"start_up": 5.0, "seconds": [10.0, 20.0, 30.0], "elbo": elbo}
@@ -81,7 +83,7 @@ def test_time_to_quality_is_when_every_seed_is_there(capsys):
 
 
 def test_contenders_of_this_installation_learn_the_same():
-    """Two epochs of the same small model; PyTorch and JAX are in bench/run.py's own check."""
+    """Two epochs of the same small model; bench/run.py itself checks PyTorch and JAX."""
     flags = ["--dataset", "digits", "--images", "2000", "--hidden_units", "32", "--latent_dim", "4"]
     losses = {}
     for name in ("ours", "keras_fit", "keras_fit_compiled"):

@@ -1,6 +1,6 @@
-"""What goes wrong around a run: full disks, rights, deleted folders, kills, damaged inputs.
+"""What goes wrong around a run: full disks, permissions, deleted folders, kills, damaged inputs.
 
-Faults are injected for real, through the scripts. tests/README.md is the table of them.
+Real faults are injected while the scripts run. They are listed in tests/README.md.
 """
 
 import codecs
@@ -56,7 +56,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_good_save(small_disk):
-    """It fills up in the middle of a run; once there is room, the same command goes on."""
+    """It fills up in the middle of a run; once there is room, the same command continues it."""
     process = start(small_disk, *LONG)
     wait_for(lambda: len(saved(small_disk)) > 1, process)
     filler = small_disk / "filler"
@@ -81,7 +81,7 @@ def test_a_full_disk_keeps_the_last_good_save(small_disk):
 
 
 def test_folders_without_the_right_to_write(trained, capsys):
-    """As a user who is not root, for every flag that names a folder to write."""
+    """As a user who is not root, for every flag that takes an output folder."""
     if os.geteuid() != 0:
         pytest.skip("changes the user, which needs root")
     import eval_genresult
@@ -95,7 +95,7 @@ def test_folders_without_the_right_to_write(trained, capsys):
         os.mkdir(locked)
         os.chown(os.path.join(work, "weights"), NOBODY, NOBODY)
         before = files_in(pathlib.Path(work))
-        # Whatever is imported late may lie where the other user can't read: this codec by zipfile.
+        # zipfile imports this codec late, perhaps from a place that the other user cannot read.
         codecs.lookup("cp437")
         training = ["--data_dir", arrays, "--log_dir", f"{work}/log", "--save_weight_dir"]
         for run, argv in (
@@ -110,7 +110,7 @@ def test_folders_without_the_right_to_write(trained, capsys):
                 os.seteuid(0)
             line = last_line(capsys.readouterr().err)
             assert code == 2 and f"{argv[-1]} cannot be written (Permission" in line
-        # A lock file is made with the log folder, where that can be.
+        # The log folder is created with its lock file if that is possible.
         shutil.rmtree(os.path.join(work, "log"), ignore_errors=True)
         assert files_in(pathlib.Path(work)) == before
 
@@ -128,7 +128,7 @@ def test_a_folder_deleted_under_the_run(tmp_path, deleted):
 
 
 def test_a_folder_made_anew_under_the_run_is_not_written(tmp_path):
-    """The lock file is another one then: somebody else may hold it."""
+    """Its lock file is a new one, which another process may hold."""
     process = start(tmp_path, *LONG)
     wait_for(lambda: len(saved(tmp_path)) > 1, process)
     os.rename(tmp_path / "weights", tmp_path / "gone")
@@ -141,7 +141,7 @@ def test_a_folder_made_anew_under_the_run_is_not_written(tmp_path):
 
 
 def test_two_runs_on_one_folder_and_a_killed_ones_lock(tmp_path):
-    """The second is refused while the first lives; SIGKILL leaves no lock behind."""
+    """The second is refused while the first is alive; SIGKILL leaves no lock behind."""
     first = start(tmp_path, *LONG)
     wait_for(lambda: len(saved(tmp_path)) > 1, first)
     second = start(tmp_path, *LONG)

@@ -1,4 +1,4 @@
-"""Real MNIST, all 70,000 images, through each format: the same arrays, and therefore its name."""
+"""Real MNIST, all 70,000 images, in each format: the same arrays, and therefore the same name."""
 
 import gzip
 import io

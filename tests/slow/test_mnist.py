@@ -1,4 +1,4 @@
-"""On real MNIST, where MNIST_DIR names it: its formats, the pretrained weights and their cards."""
+"""On real MNIST, if MNIST_DIR is set: its formats, the pretrained weights and their model cards."""
 
 import json
 import os
@@ -38,7 +38,7 @@ PRETRAINED = [
 
 @pytest.mark.parametrize("folder", sorted(PRETRAINED))
 def test_pretrained_weights_give_the_figures_of_their_model_card(mnist_dir, tmp_path, folder):
-    """All but `nll`, which takes minutes."""
+    """All metrics but `nll`, which takes minutes."""
     argv = ["--load_weight_dir", os.path.join(ROOT, folder), "--data_dir", mnist_dir]
     argv += ["--report", "--map", "pca"]
     assert eval_script.main([*argv, "--output_dir", str(tmp_path)]) == 0
@@ -46,7 +46,7 @@ def test_pretrained_weights_give_the_figures_of_their_model_card(mnist_dir, tmp_
     assert metrics["dataset"] == "mnist" and metrics["images"] == 10_000 and metrics["comparable"]
     with open(os.path.join(ROOT, folder, "README.md"), encoding="utf-8") as file:
         rows = re.findall(r"^\| `(\w+)` \| (-?[\d.]+)", file.read(), re.MULTILINE)
-    # The first table is that of the figures; others in the document repeat their names.
+    # The first table is that of the metrics; others in the document repeat their names.
     card = dict(reversed(rows))
     fitted = {"loss_total_fitted", "nll_fitted", "prior_accuracy"}
     without = set() if metrics["prior"] == "fitted" else fitted

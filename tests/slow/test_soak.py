@@ -1,4 +1,4 @@
-"""The soaks in small: each is a program of its own for as long as one likes."""
+"""Short versions of the soak tests, each of which is also a program that can run for longer."""
 
 import shutil
 import signal
@@ -14,7 +14,7 @@ def test_kills_at_chosen_moments_change_nothing(tmp_path):
 
 
 def test_kills_at_random_moments_change_nothing():
-    """As TensorBoard's three readers see the curves, too."""
+    """Not even in the curves, as TensorBoard's three readers see them."""
     assert soak.main(["--kills", "2", "--epoch", "40", "--dataset", "digits"]) == 0
 
 

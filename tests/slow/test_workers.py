@@ -1,4 +1,4 @@
-"""support/training/workers.py: two workers as processes, four devices in one, what ends them."""
+"""support/training/workers.py: two workers as processes, four devices in one, and faults."""
 
 import contextlib
 import json
@@ -28,7 +28,7 @@ def free_addresses(count=2):
 
 
 def worker(index, addresses, folder, *argv, weights="weights"):
-    """Starts one worker in a folder of its own, with the weights and curves in a common one."""
+    """Starts one worker in its own folder, with the weights and curves in a shared folder."""
     place = folder / f"worker{index}"
     place.mkdir(parents=True, exist_ok=True)
     task = {"type": "worker", "index": index}
@@ -76,14 +76,14 @@ def test_two_workers_compute_the_run_that_one_does(two, tmp_path):
     ):
         np.testing.assert_allclose(value, expected, rtol=1e-2, atol=1e-4)
     assert "Epoch 6/6" in chief and "Epoch" not in quiet
-    # One writes, and nothing but the run: what the other might have left is not there.
+    # Only the chief writes, and only the run: there is nothing that the other might have left.
     assert not list(folder.glob("worker*/*"))
     left = {path.name for path in (folder / "weights").iterdir()}
     assert left == {"vae.keras", ".weights.lock"}
 
 
 def test_garbage_at_the_ports_of_a_run_changes_no_bit(two, tmp_path):
-    """Random bytes, half of them after HTTP/2's greeting, at both ports from the start."""
+    """Random bytes reach both ports from the start, half of them after HTTP/2's greeting."""
     addresses, draw, over = free_addresses(), random.Random(0), threading.Event()
     heard = 0
 
@@ -108,7 +108,7 @@ def test_garbage_at_the_ports_of_a_run_changes_no_bit(two, tmp_path):
 
 
 def test_a_killed_worker_ends_the_other_and_both_resume_to_the_same_bits(two, tmp_path):
-    """The chief is killed: the one that writes."""
+    """The chief is killed, which is the worker that writes."""
     killed, addresses = 0, free_addresses()
     workers = {index: worker(index, addresses, tmp_path) for index in (1, 0)}
     for line in workers[0].stdout:
@@ -153,7 +153,7 @@ def test_a_worker_that_never_comes(tmp_path):
 
 
 def test_workers_that_know_other_clusters_end_with_one_line(tmp_path):
-    """Of two and of three machines: neither waits for ever."""
+    """One knows two machines and the other three: neither waits for ever."""
     addresses = free_addresses(3)
     quick = ["--cluster_timeout", "8"]
     started = time.monotonic()

@@ -1,4 +1,4 @@
-"""A small model, its record and a fitted prior, for the tests of what is stored."""
+"""A small model, its record and a fitted prior, for the tests of storage."""
 
 import keras
 import numpy as np
@@ -28,11 +28,11 @@ PRIOR = PriorArrays(
 
 
 def new_vae(seed=0):
-    """A model with weights of a seed."""
+    """A model whose initial weights follow from a seed."""
     keras.utils.set_random_seed(seed)
     return model.VAE(*ARCHITECTURE)
 
 
 def weights_of(found):
-    """The arrays of what was read, the encoder's first."""
+    """The weights that were read, the encoder's first."""
     return [*found.encoder, *found.decoder]

@@ -1,4 +1,4 @@
-"""support/storage/locks.py: one process a folder, and the same folder until the end."""
+"""support/storage/locks.py: one process per folder, and the same folder until the end."""
 
 import errno
 import shutil
@@ -28,7 +28,7 @@ def test_a_locked_folder_is_refused_to_another_run_until_it_is_released(tmp_path
     locks.release()
     other.acquire(folder, NAME)
     other.release()
-    # Its file stays: removing it would let two processes hold two files of one name.
+    # The lock file stays: without it, two processes could hold two files of the same name.
     assert (tmp_path / "new" / "deep" / NAME).exists()
 
 
@@ -75,7 +75,7 @@ def test_a_folder_that_was_removed_or_replaced_is_held_no_more(tmp_path, locks, 
     folder = tmp_path / "a"
     locks.acquire(str(folder), NAME)
     locks.acquire(str(tmp_path / "b"), NAME)
-    # Kept elsewhere, so that the new file cannot be given the number of the old one.
+    # It is kept elsewhere, so that the new file cannot get the inode number of the old one.
     shutil.move(folder, tmp_path / "moved")
     if made_again:
         folder.mkdir()

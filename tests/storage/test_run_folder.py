@@ -1,4 +1,4 @@
-"""support/storage/run_folder.py: which run a folder holds, and who may write into it."""
+"""support/storage/run_folder.py: which run a folder holds, and who may write to it."""
 
 import dataclasses
 import os
@@ -53,7 +53,7 @@ def changed(part, **changes):
 
 def test_the_same_settings_are_the_same_run():
     require_same(RECORD, WANTED, "w")
-    # Names of labels say nothing about the arrays, whose hash is compared.
+    # The names of the classes do not matter: the hash of the arrays is compared.
     require_same(RECORD, changed("dataset", class_names=("cat",)), "w")
 
 
@@ -119,7 +119,7 @@ def test_the_log_folder_of_another_run_is_refused(places, tmp_path):
         opened(places)
     assert files_in(tmp_path) == before
     opened(places, overwrite=True)
-    # A worker that only reads leaves that to the chief.
+    # A worker that only reads leaves this check to the chief.
     opened(places, writes=False)
 
 
@@ -198,7 +198,7 @@ def test_a_finished_run_says_so_and_drops_what_a_kill_left(places, capsys):
 
 
 def test_saves_of_a_run_that_began_meanwhile_stay(places):
-    """Between the first look and the lock somebody has taken the finished weights away."""
+    """Between the first look and the lock, somebody has removed the finished weights."""
     begun(places)
     save = weights_file.save_path(places[0], 10)
     with open(save, "rb") as file:
@@ -215,7 +215,7 @@ def test_saves_of_a_run_that_began_meanwhile_stay(places):
 
 
 def test_a_save_in_the_place_of_finished_weights_is_refused(places):
-    """Or the reverse: somebody has renamed a file."""
+    """So are finished weights in the place of a save: somebody has renamed a file."""
     begun(places)
     save, done = weights_file.save_path(places[0], 10), weights_file.finished_path(places[0])
     os.rename(save, done)
@@ -253,7 +253,7 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
         UserError, match="its latent_dim is 2, but this run has 3: leave out --latent_dim"
     ):
         opened(places, other).start_from(source[0])
-    # A run that continues never looks at them again.
+    # A run that continues never reads them again.
     begun(places)
     continued = opened(places)
     continued.start_from(str(tmp_path / "nowhere"))
@@ -265,5 +265,5 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
             UserError, match="the folder of the new run: choose another --save_weight_dir"
         ):
             opened(places).start_from(where)
-    # A folder whose name begins alike is another one.
+    # A folder whose name only begins with the same text is another folder.
     assert opened((f"{source[0]}_2", places[1] + "2")).start_from(source[0]) is None

@@ -1,4 +1,4 @@
-"""support/storage/saves.py: which files there are after each save, and in which order they come."""
+"""support/storage/saves.py: which files exist after each save, and in which order they change."""
 
 import dataclasses
 import os
@@ -53,7 +53,7 @@ def test_the_newest_two_saves_are_kept(saves, folder):
 
 
 def test_saves_past_the_new_one_are_removed(saves, folder):
-    """They were damaged: the run continued from the one before them."""
+    """They were damaged, so the run continued from the save before them."""
     for step in (10, 20, 30):
         save(saves, step)
     (folder / "checkpoint" / "step-000000030.keras").write_text("damaged")
@@ -114,7 +114,7 @@ def test_what_makes_a_run_finished_is_removed_first_then_its_saves_the_newest_fi
     )
     saves.remove_earlier_run()
     assert seen == ["vae.keras", "step-000000020.keras", "step-000000010.keras"]
-    saves.remove_earlier_run()  # of which nothing is left
+    saves.remove_earlier_run()  # when nothing is left of it
 
 
 def test_the_first_save_of_a_new_run_outlives_the_earlier_run(saves, folder):

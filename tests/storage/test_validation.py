@@ -1,4 +1,4 @@
-"""support/storage/validation.py: what of a damaged or hostile file is refused, by which line."""
+"""support/storage/validation.py: what is refused in damaged or hostile files, and the messages."""
 
 import io
 import json
@@ -19,7 +19,7 @@ def members_of(path):
 
 
 def rewrite(path, members, method=zipfile.ZIP_STORED):
-    """Writes a sound zip of other members: (name, content) pairs, as often as they come."""
+    """Writes a sound zip with other members, given as (name, content) pairs, also repeated ones."""
     with zipfile.ZipFile(path, "w", method) as archive:
         for name, content in members:
             archive.writestr(name, content)
@@ -81,7 +81,7 @@ def external(file, path):
 
 
 def dataset_for_group(file, path):
-    """An array where there should be a folder of arrays."""
+    """Puts an array where there should be a group of arrays."""
     group = path.rpartition("/")[0]
     del file[group]
     file[group] = np.zeros(3, np.float32)
@@ -98,7 +98,7 @@ def without(name):
 
 
 def huge(file, path):
-    """3.6 GB of zeros in a small file."""
+    """Puts 3.6 GB of zeros into a small file."""
     del file[path]
     file.create_dataset(path, (30_000, 30_000), "<f4", chunks=(1000, 1000), compression="gzip")
 
@@ -190,7 +190,7 @@ DAMAGE = {
 
 @pytest.mark.parametrize("damage, says", DAMAGE.values(), ids=DAMAGE.keys())
 def test_a_damaged_file_is_refused_with_its_name(copy, damage, says):
-    """Also by who reads only a part of it: the array that is damaged lies in the decoder."""
+    """Also if only a part of it is read: the damaged array is in the decoder."""
     damage(copy / weights_file.FINISHED)
     for parts in (("encoder", "decoder"), ("decoder",)):
         with pytest.raises(UserError) as error:
@@ -203,7 +203,7 @@ def test_a_fitted_prior_of_another_z_is_refused(copy):
     with_prior_of_another_z(copy / weights_file.FINISHED)
     with pytest.raises(UserError, match=r"prior.npz is damaged .*out of order or range"):
         weights.read(str(copy))
-    # Who reads the record alone does not need it.
+    # To read only the record, the prior is not needed.
     assert weights.read_record(str(copy)).finished
 
 
@@ -251,7 +251,7 @@ def test_numbers_that_are_not_finite_continue_no_run(copy):
 
 
 def with_training(path, arrays):
-    """Adds arrays to a finished file, as a save has them."""
+    """Adds training arrays to a finished file, as in a save."""
     members = members_of(path)
     content = io.BytesIO()
     np.savez(content, **arrays)

@@ -1,4 +1,4 @@
-"""support/storage/weights.py: the newest good weights, and the same file loaded by Keras alone."""
+"""support/storage/weights.py: the newest valid weights, and the same file loaded by Keras alone."""
 
 import dataclasses
 import os
@@ -66,7 +66,7 @@ def test_the_newest_save_counts_until_a_finished_file_is_there(saves, tmp_path):
     assert weights.read(saves[0]).record.step == 1
     shutil.copy(saves[0], tmp_path / "vae.keras")
     assert weights.read_record(str(tmp_path)).step == 1
-    # A finished file that is damaged is never passed over in silence.
+    # A damaged finished file is never silently skipped.
     os.truncate(tmp_path / "vae.keras", 3000)
     with pytest.raises(UserError, match=r"vae.keras is damaged"):
         weights.read(str(tmp_path))
@@ -143,7 +143,7 @@ assert not {"model", "support", "data"} & set(sys.modules)
 
 @pytest.mark.parametrize("backend", [pytest.param("tensorflow", marks=pytest.mark.slow), "numpy"])
 def test_keras_loads_the_file_elsewhere(trained, tmp_path, backend):
-    """In an empty folder, without this repository: the numbers of the repository's own code."""
+    """In an empty folder, without this repository, it gives the same numbers as this code."""
     shutil.copy(trained / weights_file.FINISHED, tmp_path)
     random = np.random.default_rng(0)
     images = random.random((7, 784), np.float32)
@@ -170,7 +170,7 @@ def test_keras_loads_the_file_elsewhere(trained, tmp_path, backend):
 
 @pytest.mark.parametrize("folder", ["better_weight", "better_weight/latent2"])
 def test_committed_weights_reconstruct_the_digits_that_come_with_them(folder):
-    """Arrays in a wrong order or place would not."""
+    """Arrays in a wrong order or place would not reconstruct them."""
     vae, _ = weights.load(os.path.join(ROOT, folder))
     with np.load(os.path.join(ROOT, "better_weight", "mnist_test_100.npz")) as archive:
         images = archive["x_test"].reshape(-1, 784) / np.float32(255)

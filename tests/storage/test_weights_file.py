@@ -1,4 +1,4 @@
-"""support/storage/weights_file.py: names, places, and one file that is written whole."""
+"""support/storage/weights_file.py: names, places, and one file that is written completely."""
 
 import dataclasses
 import io
@@ -123,7 +123,7 @@ def test_a_check_before_the_commit_keeps_the_file_of_before(tmp_path):
 
 
 def test_a_saved_model_needs_no_initializer(tmp_path):
-    """Keras 3.13 and 3.14 cannot read how 3.15 writes the default one."""
+    """Keras 3.13 and 3.14 cannot read the default initializer as 3.15 writes it."""
     path = tmp_path / "x.keras"
     weights_file.write(str(path), new_vae(), RECORD)
     with zipfile.ZipFile(path) as archive:

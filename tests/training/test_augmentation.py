@@ -1,4 +1,4 @@
-"""support/training/augmentation.py: distortion beside SciPy's, samples, what each depends on."""
+"""support/training/augmentation.py: distortion against SciPy's, samples, what each depends on."""
 
 import itertools
 
@@ -20,7 +20,7 @@ def uniform_numbers(count=6, seed=0):
 
 
 def by_scipy(squares, uniform, displacement):
-    """Distorts images one by one, by SciPy's interpolation, in the manner of the paper."""
+    """Distorts images one by one as the paper does, with SciPy's interpolation."""
     expected, (y, x) = [], np.indices((28, 28))
     for image, numbers in zip(squares, displacement * (2 * uniform - 1), strict=True):
         from_y, from_x = y, x
@@ -35,7 +35,7 @@ def by_scipy(squares, uniform, displacement):
 
 @pytest.mark.parametrize("displacement", [0.8, 4.0])
 def test_images_are_distorted_as_the_random_numbers_say(displacement):
-    """Also by so much that pixels come from outside, where it is dark."""
+    """Also so strongly that some pixels come from outside the image, where it is dark."""
     squares = SQUARES if displacement < 1 else np.clip(SQUARES + 0.5, 0, 1)
     images, uniform = tf.constant(squares.reshape(6, 784)), uniform_numbers()
     found = augmentation.distorted(images, displacement, 1.0, uniform).numpy()
@@ -55,12 +55,12 @@ def test_the_share_decides_image_by_image_by_its_last_random_number():
 
 
 def test_each_step_draws_its_own_distortion_for_each_image():
-    """The images of a step are distorted the same whatever other steps are in the call."""
+    """The distortion of a step's images does not depend on the other steps in the call."""
     images = tf.constant(np.tile(FLAT[0], (3, 4, 1)))
     steps = tf.constant([5, 6, 7])
     found = augmentation.elastic(images, 0.8, tf.constant([1.0, 1.0, 1.0]), 3, steps).numpy()
     assert found.shape == (3, 4, 784)
-    # Twelve copies of one image, none like another.
+    # Twelve distorted copies of one image, all different.
     assert len(np.unique(found.reshape(12, 784), axis=0)) == 12
     alone = augmentation.elastic(images[1:2], 0.8, tf.constant([1.0]), 3, steps[1:2]).numpy()
     np.testing.assert_array_equal(found[1:2], alone)
@@ -86,7 +86,7 @@ def test_bernoulli_samples_have_the_grey_value_as_mean_and_are_new_in_each_step(
     assert set(np.unique(drawn)) == {0, 1} and drawn.dtype == np.float32
     assert np.abs(drawn.mean(axis=(0, 1)) - grey).max() < 6 * 0.5 / 2000**0.5
     assert (drawn[..., 0] == 0).all() and (drawn[..., -1] == 1).all()
-    # Neither steps nor images of a step share their random numbers.
+    # No two steps, and no two images of a step, share their random numbers.
     assert len(np.unique(drawn.reshape(2000, 784), axis=0)) == 2000
     seventh = tf.constant([7])
     np.testing.assert_array_equal(augmentation.bernoulli(images[7:8], 0, seventh)[0], drawn[7])

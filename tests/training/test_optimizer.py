@@ -1,4 +1,4 @@
-"""support/training/optimizer.py: AdamW against its paper's algorithm in NumPy."""
+"""support/training/optimizer.py: AdamW against the algorithm of its paper in NumPy."""
 
 import keras
 import numpy as np
@@ -13,9 +13,9 @@ STEPS = 12
 
 
 def reference(starts, gradients, rates, weight_decay, beta_2):
-    """Loshchilov and Hutter 2019, algorithm 2, in float64; decay of matrices alone.
+    """Algorithm 2 of Loshchilov and Hutter, 2019, in float64; only matrices decay.
 
-    The corrections of both means are in the rate, as in Kingma and Ba 2015, end of section 2.
+    The bias corrections are part of the rate, as in Kingma and Ba, 2015, end of section 2.
     """
     values = [start.astype(float) for start in starts]
     first = [np.zeros_like(value) for value in values]
@@ -41,7 +41,7 @@ def vae():
 
 
 def updated(vae, rate, **settings):
-    """Weights before and after some updates by random gradients, and these gradients."""
+    """The weights before and after updates with random gradients, and these gradients."""
     variables = vae.trainable_variables
     random = np.random.default_rng(0)
     gradients = [
@@ -57,7 +57,7 @@ def updated(vae, rate, **settings):
 
 @pytest.mark.parametrize("weight_decay, beta_2", [(0.1, 0.99), (2.0, 0.9), (0.0, 0.999)])
 def test_updates_are_those_of_the_algorithm(vae, weight_decay, beta_2):
-    """Decay of kernels and of no bias, at the rate of a schedule."""
+    """Kernels decay and biases do not, at the rate of a schedule."""
     schedule = LearningRate(0.05, "linear", 2, STEPS)
     starts, found, gradients = updated(vae, schedule, weight_decay=weight_decay, beta_2=beta_2)
     rates = [float(schedule(step)) for step in range(STEPS)]
@@ -77,5 +77,5 @@ def test_the_optimizer_is_built_for_the_variables(vae):
     """So that a save can be loaded into it before the first step."""
     optimizer = adamw(vae.trainable_variables, 0.1)
     assert optimizer.built and int(optimizer.iterations.numpy()) == 0
-    # Steps and rate, and two moments of each.
+    # The step count and the learning rate, and two moments for each weight.
     assert len(optimizer.variables) == 2 + 2 * len(vae.trainable_variables)

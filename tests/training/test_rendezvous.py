@@ -1,4 +1,4 @@
-"""support/training/rendezvous.py: what TF_CONFIG says, and the greeting, between threads."""
+"""support/training/rendezvous.py: reading TF_CONFIG, and the greeting, between threads."""
 
 import contextlib
 import json
@@ -85,7 +85,7 @@ def test_tf_config_is_read_where_the_strategy_asks_for_it(monkeypatch):
 
 
 def greeted(clusters, timeout):
-    """Runs the greeting of some workers at once; their errors, '' for none, in order."""
+    """Runs the greetings of several workers at once; returns their errors in order, '' for none."""
     errors = {}
 
     def one(number, its_cluster):
@@ -126,7 +126,7 @@ def test_workers_that_know_other_clusters_do_not_greet_each_other():
 
 
 def test_visitors_that_say_nothing_or_hang_up_do_not_keep_a_worker(capfd):
-    """A silent connection, garbage and a reset one, to a worker whose peer never comes."""
+    """A silent connection, one that sends garbage and one that resets; the peer never comes."""
     addresses = free_addresses()
     visitors = []
 

@@ -1,4 +1,4 @@
-"""support/training/run.py: saves, summaries and signals around a loop that is played by hand."""
+"""support/training/run.py: saves, summaries and signals around a simulated training loop."""
 
 import contextlib
 import dataclasses
@@ -36,7 +36,7 @@ def folder(tmp_path):
 
 
 class Play:
-    """A run whose steps change nothing but their number."""
+    """A run whose steps change nothing but the step count."""
 
     def __init__(self, run, config):
         keras.utils.set_random_seed(config.seed)
@@ -123,7 +123,7 @@ def test_the_last_step_is_saved_and_nothing_in_between_unless_it_is_due(folder):
         play.steps(11)
         assert saved(folder) == [0]
         play.steps(1)
-        assert saved(folder) == [0]  # before its validation
+        assert saved(folder) == [0]  # before the validation
         play.run.after_epoch({"objective": 5.0, "loss_total": 7.0})
         assert saved(folder) == [0, 24]
         finish(play.run)
@@ -174,7 +174,7 @@ def test_a_run_continues_with_its_weights_its_optimizer_and_its_means(folder, ca
             np.testing.assert_array_equal(variable.numpy(), other.numpy())
         assert "Continuing at step 7, after 0.5833 of 2 epochs." in capsys.readouterr().out
         later.epoch(value=21.0)
-        # Of the first epoch: 3 times 1, 4 times 11, 5 times 21.
+        # The mean of the first epoch: 3 times 1, 4 times 11, 5 times 21.
         assert "loss_total 12.67 train, 7.00 validation" in capsys.readouterr().out
     curve = points(folder / "log" / "train")["loss_bce"]
     assert curve == [(5, pytest.approx((3 + 22) / 5)), (10, pytest.approx((22 + 63) / 5))]
@@ -213,7 +213,7 @@ def test_a_loss_that_is_not_finite_names_its_step_and_the_save_before(folder):
 
 
 def test_weights_that_are_not_finite_are_never_written(folder):
-    """The loss of their step is still finite: it is that of the weights before."""
+    """The loss of that step is still finite, as it is computed with the weights before it."""
     with played(folder, save_every=0) as play:
         play.vae.trainable_variables[-1].assign(play.vae.trainable_variables[-1] + np.inf)
         with pytest.raises(NotFiniteError, match="became NaN or infinite at step 4"):
@@ -300,7 +300,7 @@ def test_patience_ends_a_run_early_and_saves_its_last_step(folder, capsys):
         play.epoch(4.5)
         assert play.run.ended_early and saved(folder) == [0, 48]
     with played(folder, config) as later:
-        assert later.run.ended_early  # at once, after a kill
+        assert later.run.ended_early  # known at once, as after a kill
 
 
 def test_pictures_come_with_the_first_epoch_every_fifth_and_the_last(folder):
@@ -395,7 +395,7 @@ def test_a_worker_that_is_not_the_chief_resumes_and_writes_nothing(folder, capsy
         run.select_weights()
         finish(run)
     assert files_in(folder) == before and capsys.readouterr().out == ""
-    # What all workers must see alike: the run, and its newest step.
+    # All workers must see the same run and the same newest step.
     run_id = weights.read_record(str(folder / "w")).run_id
     assert numbers == [(int(run_id[:12], 16), 7)]
 

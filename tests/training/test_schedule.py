@@ -1,4 +1,4 @@
-"""support/training/schedule.py: the learning rate step by step, against the formula in Python."""
+"""support/training/schedule.py: the learning rate of each step, against the formula in Python."""
 
 import numpy as np
 import pytest
@@ -13,14 +13,14 @@ def test_without_a_warm_up_everything_counts_from_the_first_step(warmup_steps):
 
 
 def test_a_warm_up_rises_linearly_to_one_and_stays():
-    """The first step is not wasted: it has a share of its own, and the last one has all of it."""
+    """The first step has more than 0, so it is not wasted, and the last one has 1."""
     found = [float(linear_warmup(tf.constant(step), 4)) for step in range(6)]
     assert found == [0.25, 0.5, 0.75, 1, 1, 1]
     assert linear_warmup(tf.constant(0), 4).dtype == tf.float32
 
 
 def expected_rates(peak, warmup, total):
-    """The lower of two lines: up to the peak, and from it down to 0 after the last step."""
+    """The lower of two lines: one up to the peak, one from there to 0 after the last step."""
     steps = np.arange(total + 1)
     up = (steps + 1) / max(warmup, 1)
     down = (total - steps) / (total - warmup)
@@ -51,7 +51,7 @@ def test_the_warm_up_takes_a_tenth_of_the_run_at_most(decay):
 
 
 def test_steps_of_any_integer_type_give_the_same_rate():
-    """Keras counts steps in int64 or int32, the curve in Python's own."""
+    """Keras counts steps in int64 or int32; for the curve, they are Python's int."""
     rate = LearningRate(0.02, "linear", 5, 60)
     for step in (0, 7, 59):
         rates = {

@@ -1,4 +1,4 @@
-"""support/training/selection.py: the best epoch is kept, in every save, and patience ends a run."""
+"""support/training/selection.py: every save keeps the best epoch, and patience ends a run."""
 
 import keras
 import numpy as np
@@ -37,7 +37,7 @@ def test_the_first_of_equally_good_epochs_is_kept(variables):
 
 
 def test_a_negative_objective_is_better_than_a_positive_one(variables):
-    """The objective may have any sign: 0 must not count as better before the first epoch."""
+    """The objective may have any sign: a best value must not start at 0."""
     best = BestEpoch(variables)
     best.update(1, 50.0)
     best.update(2, -50.0)

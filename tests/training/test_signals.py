@@ -1,4 +1,4 @@
-"""support/training/signals.py: the first signal is remembered, the second one ends the run."""
+"""support/training/signals.py: the first signal is remembered, and the second ends the run."""
 
 import os
 import signal

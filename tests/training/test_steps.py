@@ -1,5 +1,7 @@
-"""support/training/steps.py: the compiled loop against a plain one, the same bits however steps are
-divided into calls, and the size of a call."""
+"""support/training/steps.py: the compiled loop against a plain one, calls of several sizes.
+
+However steps are divided into calls, the results are bit-identical.
+"""
 
 import subprocess
 import sys
@@ -61,7 +63,7 @@ def order_of(epochs):
 
 
 class Trained:
-    """Compiled steps of a new model, which can be given its first weights again."""
+    """Compiled steps of a new model, which can be reset to its first weights."""
 
     def __init__(self, workers, size=SIZE, samples=1):
         with workers.scope():
@@ -72,12 +74,16 @@ class Trained:
         self.call = steps.compile_steps(step, NAMES, workers, size, BATCH)
 
     def changed(self):
-        """Whether anything is not as it was before the steps were compiled."""
+        """Whether anything has changed since before the steps were compiled."""
         pairs = zip(self._state, self._start, strict=True)
         return any((variable.numpy() != value).any() for variable, value in pairs)
 
     def steps_in(self, lengths):
-        """Trains from the first weights, so many steps in each call; means and last weights."""
+        """Trains from the first weights, with `lengths` steps in each call.
+
+        Returns:
+            The means of each step, and the last weights.
+        """
         for variable, value in zip(self._state, self._start, strict=True):
             variable.assign(value)
         order, found, first = order_of(4), [], 0
@@ -93,7 +99,7 @@ class Trained:
 @pytest.fixture(scope="module")
 def trained():
     one = Trained(Workers())
-    assert not one.changed()  # a first call of no steps compiles, and trains nothing
+    assert not one.changed()  # a first call with no steps compiles, and trains nothing
     return one
 
 
@@ -113,7 +119,7 @@ def test_calls_of_any_number_of_steps_give_the_same_bits(trained, whole, lengths
 
 
 def plain_noise(samples, step):
-    """The noise of a step, drawn here and paired by hand."""
+    """The noise of a step, drawn and paired here without `antithetic_normal`."""
     if samples == 1:
         return noise.normal([1, BATCH, LATENT], SEED, noise.TRAINING, step)
     first, second = noise.normal([2, BATCH, LATENT], SEED, noise.TRAINING, step)
@@ -122,7 +128,7 @@ def plain_noise(samples, step):
 
 @pytest.mark.parametrize("samples", [1, pytest.param(3, marks=pytest.mark.slow)])
 def test_the_compiled_steps_are_a_plain_uncompiled_loop(request, samples):
-    """36 steps within 1e-4 relative of the same steps one by one, without XLA."""
+    """36 steps agree within 1e-4 (relative) with the same steps one by one, without XLA."""
     few = request.getfixturevalue("trained") if samples == 1 else Trained(Workers(), SIZE, samples)
     found, found_values = few.steps_in([12, 12, 12])
     vae, optimizer = built()
@@ -162,7 +168,7 @@ def test_gradients_are_available_together_and_unchanged():
 
 
 def test_one_replica_of_a_strategy_computes_the_same(whole):
-    """The other way through the module, of which XLA compiles the gradients alone."""
+    """With a strategy, the module takes another path, where XLA compiles only the gradients."""
     one = Trained(Workers(tf.distribute.MirroredStrategy(["CPU:0"])))
     assert not one.changed()
     means, _ = one.steps_in([7, 5])
@@ -207,9 +213,9 @@ def test_a_call_of_the_default_network_is_bounded():
     vae = model.VAE()
     size = steps.most_steps_per_call(vae, 100, 2)
     assert 20 <= size <= 550
-    # Inputs of 64 MiB: two images (grey and float) and the noise.
+    # At most 64 MiB of input: two versions of each image, and the noise.
     assert size * 100 * (2 * 784 + 2 * 128) * 4 <= 64 * 2**20
-    # 60 GFLOP: of each weight six an image, of the decoder's for each sample of z.
+    # 60 GFLOP: six per weight and image; for the decoder, also per sample of z.
     encoder = 784 * 512 + 512 + 512 * 256 + 256 + 256 * 256 + 256
     decoder = 128 * 256 + 256 + 256 * 512 + 512 + 512 * 784 + 784
     flops = 6 * 100 * (encoder + 2 * decoder)
@@ -219,11 +225,11 @@ def test_a_call_of_the_default_network_is_bounded():
 @pytest.mark.parametrize(
     "hidden, latent, batch, samples, expected",
     [
-        # Bound by memory: 2**26 bytes over 4 bytes of 100 images with 2 * 784 + 4 numbers each.
+        # Limited by memory: 2**26 bytes for 100 images of 2 * 784 + 4 numbers with 4 bytes each.
         ((8,), 4, 100, 1, 106),
-        # Bound by memory, of which noise takes most.
+        # Limited by memory, most of which is noise.
         ((8,), 64, 100, 50, 35),
-        # Bound by time: 60e9 over six times 1000 images and the weights below.
+        # Limited by time: 60e9 divided by six, 1000 images and the number of weights.
         ((1000,), 100, 1000, 3, 2),
         # Never less than one step.
         ((8,), 4, 10**6, 2, 1),
@@ -231,5 +237,5 @@ def test_a_call_of_the_default_network_is_bounded():
     ],
 )
 def test_a_call_has_so_many_steps(hidden, latent, batch, samples, expected):
-    """A function of sizes alone: the same on every machine, so that bits may follow from it."""
+    """It depends on sizes alone, so that it is the same on every machine."""
     assert steps.most_steps_per_call(model.VAE(hidden, latent), batch, samples) == expected

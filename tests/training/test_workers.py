@@ -1,6 +1,6 @@
 """support/training/workers.py: workers on one machine, and TensorFlow's errors as one line.
 
-Several workers as processes are in tests/slow/test_workers.py.
+Tests with several processes are in tests/slow/test_workers.py.
 """
 
 import contextlib
@@ -51,7 +51,7 @@ def test_a_batch_that_replicas_cannot_share_is_refused():
 
 
 class FakeWorkers(Workers):
-    """The first of several workers, of which the others report what is given."""
+    """One of several workers; the others report the given values, one after the other."""
 
     def __init__(self, index, others):
         super().__init__(index=index)
@@ -62,11 +62,11 @@ class FakeWorkers(Workers):
 
 
 def test_numbers_that_differ_from_the_chiefs_are_refused_on_every_worker():
-    # A worker that is not the chief: the chief reports its numbers, then nobody complains.
+    # On a worker that is not the chief: the chief reports its numbers, then nobody complains.
     FakeWorkers(1, [np.array([7.0, 3.0]), 0.0]).require_same((7, 3), "differ")
     with pytest.raises(UserError, match="differ"):
         FakeWorkers(1, [np.array([7.0, 3.0]), 0.0]).require_same((7, 4), "differ")
-    # The chief itself agrees with itself, but another worker complains.
+    # The chief agrees with itself, but another worker complains.
     with pytest.raises(UserError, match="differ"):
         FakeWorkers(0, [np.zeros(2), 1.0]).require_same((7, 3), "differ")
 
@@ -110,7 +110,7 @@ def test_the_loss_of_another_worker_is_one_line(error):
         explained(CLUSTER),
     ):
         raise error(None, None, "gone")
-    # On one machine it is no worker that is lost.
+    # On one machine, no worker can be lost.
     with pytest.raises(error), explained(None):
         raise error(None, None, "gone")
 

@@ -1,9 +1,10 @@
-"""Data sets in the formats that people have them in, recognized by content and not by name.
+"""Reads data sets in many formats, which are recognized by content and not by name.
 
     contents = formats.read("mine.zip")       # a file, a folder or an archive
 
-To add a format, write a module with `recognizes(entry)` and `read(request)`, and add its line to
-`FORMATS`; one that is only to be named gets a line in `not_read.NOT_READ`.
+To add a format, write a module with `recognizes(entry)` and `read(request)`, and add a line to
+`FORMATS`. A format that is only recognized, with advice on converting it, gets a line in
+`not_read.NOT_READ`.
 """
 
 from __future__ import annotations
@@ -26,10 +27,10 @@ class Format(NamedTuple):
     """A format that is read.
 
     Attributes:
-        name: for people.
-        recognizes: whether a file has this format, by its first bytes.
-        read: reads the data set in all files of this format.
-        of_several: whether one file stands for others of similar names beside it.
+        name: its name, for people.
+        recognizes: a function that says from its first bytes whether a file has this format.
+        read: a function that reads the data set in all files of this format.
+        of_several: whether one file may stand for all files with similar names beside it.
     """
 
     name: str
@@ -39,7 +40,7 @@ class Format(NamedTuple):
 
 
 IDX = "IDX files"
-# In this order: where a folder holds several, the first is read.
+# If a folder holds several formats, the first of them in this order is read.
 FORMATS = (
     Format("NumPy arrays (.npz, .npy)", npy.recognizes, npy.read, True),
     Format(IDX, idx.recognizes, idx.read, True),
@@ -47,23 +48,23 @@ FORMATS = (
     Format("pictures", pictures.recognizes, pictures.read, False),
 )
 EXPECTED = (
-    "expected mnist.npz or another .npz, the four IDX files, CSV with 784 pixels a line, "
-    "or a folder of pictures for each class; any of them also in a zip or tar archive"
+    "expected mnist.npz or another .npz, the four IDX files, CSV with 784 pixels per line, "
+    "or one folder of pictures for each class; any of these may be in a zip or tar archive"
 )
 NPZ, ARCHIVE = "npz", "archive"
 MOST_NPZ_FILES = 100
-# More files that no format recognizes are not looked at.
+# Folders with more files of unknown format than this are refused.
 MOST_UNKNOWN = 100_000
 
 
 class Sorted(NamedTuple):
-    """Files by what they are.
+    """Files sorted by what they are.
 
     Attributes:
-        of_format: format's name -> the files.
+        of_format: name of a format -> the files.
         archives: zip and tar archives that hold other files.
-        unknown: all others.
-        skipped: the names of files that were passed over unopened.
+        unknown: all other files.
+        skipped: the names of files that were skipped without being opened.
     """
 
     of_format: dict[str, list[Entry]]
@@ -76,11 +77,11 @@ def read(path: str, transpose: bool | None = None) -> Contents:
     """Reads the data set in a file, a folder or an archive.
 
     Args:
-        path: of it.
-        transpose: whether rows and columns of images are to be exchanged; None: EMNIST's are.
+        path: the path of the file, folder or archive.
+        transpose: whether to exchange the rows and columns of the images; None: only EMNIST's.
 
     Raises:
-        UserError: there is none, or it is not one that can be read.
+        UserError: there is no data set, or it cannot be read.
     """
     where = printable(path)
     if os.path.isdir(path):
@@ -94,26 +95,26 @@ def read(path: str, transpose: bool | None = None) -> Contents:
 
 def _read_file(entry: Entry, path: str, where: str, transpose: bool | None) -> Contents:
     """Reads the data set that one file holds, or is part of."""
-    entry.stored_head  # noqa: B018, an error of reading is one of this file
+    entry.stored_head  # noqa: B018, raises an error if the file cannot be read
     kind = _kind_of(entry)
     partial = any(kind == data_format.name for data_format in FORMATS if data_format.of_several)
     if kind == NPZ:
-        # KMNIST's own downloads: one array in each file.
+        # As in KMNIST's own downloads, which have one array per file.
         partial = len(archives.zip_names(entry)) == 1
     role = roles.of(entry.name)
     beside = []
     if partial and (role.part or role.kind):
         beside = _beside(entry, path, kind)
     if kind == IDX:
-        # Four files, so their folder is meant.
+        # The data set is four files, so messages give their folder.
         where = printable(os.path.dirname(path) or ".")
     return read_entries(Listing([entry, *beside], []), where, transpose)
 
 
 def _beside(entry: Entry, path: str, kind: str) -> list[Entry]:
-    """Returns the other files of a data set of which one was named.
+    """Returns the other files of the data set that a given file belongs to.
 
-    They have the same format and similar names, and lie in the same folder.
+    They have the same format and similar names, and are in the same folder.
     """
     family = roles.of(entry.name).family
     folder = os.path.dirname(path) or "."
@@ -134,7 +135,7 @@ def read_entries(listing: Listing, where: str, transpose: bool | None = None) ->
         transpose: as in `read`.
 
     Raises:
-        UserError: they hold no data set that can be read.
+        UserError: there is no data set in them that can be read.
     """
     with contextlib.ExitStack() as stack:
         found = _sorted(listing, where, stack)
@@ -152,7 +153,7 @@ def read_entries(listing: Listing, where: str, transpose: bool | None = None) ->
 
 
 def _sorted(listing: Listing, where: str, stack: contextlib.ExitStack) -> Sorted:
-    """Recognizes files by their first bytes; `.npz` files become their arrays."""
+    """Sorts files by format, judged by their first bytes; replaces an `.npz` with its arrays."""
     found = Sorted({data_format.name: [] for data_format in FORMATS}, [], [], list(listing.skipped))
     npz_files = 0
     for entry in listing.entries:
@@ -160,7 +161,10 @@ def _sorted(listing: Listing, where: str, stack: contextlib.ExitStack) -> Sorted
         if kind == NPZ:
             npz_files += 1
             if npz_files > MOST_NPZ_FILES:
-                raise UserError(f"{where} holds more than {MOST_NPZ_FILES} .npz files: name one")
+                raise UserError(
+                    f"{where} holds more than {MOST_NPZ_FILES} .npz files: give the path of one of "
+                    "them"
+                )
             members = archives.zip_members(entry, stack, container=entry.name)
             found.of_format[FORMATS[0].name] += members.entries
         elif kind == ARCHIVE:
@@ -171,14 +175,14 @@ def _sorted(listing: Listing, where: str, stack: contextlib.ExitStack) -> Sorted
             found.unknown.append(entry)
             if len(found.unknown) > MOST_UNKNOWN:
                 raise UserError(
-                    f"{where} holds more than {MOST_UNKNOWN:,} files of no known format, such as "
+                    f"{where} holds more than {MOST_UNKNOWN:,} files of unknown format, such as "
                     f"{printable(entry.name)}: {EXPECTED}"
                 )
     return found
 
 
 def _kind_of(entry: Entry) -> str:
-    """Returns the name of a file's format, `NPZ`, `ARCHIVE`, or nothing."""
+    """Returns the name of a file's format, `NPZ`, `ARCHIVE`, or an empty string."""
     if entry.size == 0:
         return ""
     try:
@@ -193,7 +197,7 @@ def _kind_of(entry: Entry) -> str:
             if data_format.recognizes(entry):
                 return data_format.name
     except UserError:
-        # A file that cannot be read; reported where nothing else is found.
+        # The file cannot be read, which is reported if nothing else is found.
         pass
     return ""
 
@@ -208,25 +212,28 @@ def _read_archive(archive: Entry, transpose: bool | None, stack: contextlib.Exit
     ]
     for entry in inside:
         if _kind_of(entry) == ARCHIVE:
-            raise UserError(f"{entry.where} is an archive in an archive: unpack {archive.where}")
+            raise UserError(
+                f"{entry.where} is an archive in an archive: unpack {archive.where} and give the "
+                "path of the folder"
+            )
     return read_entries(listing, archive.where, transpose)
 
 
 def _others(found: Sorted, read_format: Format) -> list[str]:
-    """Says which files were not used, in one line."""
+    """Returns lines that say which files were not used."""
     lines = []
     strays = [entry.name for entry in found.unknown] + found.skipped
     if strays:
         kinds = Counter(name.rstrip("/").rsplit("/", 1)[-1] for name in strays)
-        files_ = "file" if len(strays) == 1 else "files"
+        files_ = "file was" if len(strays) == 1 else "files were"
         lines.append(f"{len(strays):,} other {files_} skipped: {listed(list(kinds))}")
     for name, files in found.of_format.items():
         if files and name != read_format.name:
             names = [entry.container or entry.name for entry in files]
-            lines.append(f"not used, {name}: {listed(list(dict.fromkeys(names)))}")
+            lines.append(f"files that were not used ({name}): {listed(list(dict.fromkeys(names)))}")
     if found.archives:
         names = [entry.name for entry in found.archives]
-        lines.append(f"not used, archives: {listed(names)}")
+        lines.append(f"archives that were not used: {listed(names)}")
     return lines
 
 
@@ -234,23 +241,27 @@ def _nothing_in(found: Sorted, where: str) -> UserError:
     """Returns an error that says what was found instead of a data set."""
     if found.archives:
         names = listed([entry.name for entry in found.archives])
-        return UserError(f"{where} holds {len(found.archives)} archives, {names}: name one of them")
+        return UserError(
+            f"{where} holds {len(found.archives)} archives ({names}): give the path of one of them"
+        )
     for entry in found.unknown:
         if archives.is_zip(entry):
-            # Raises where it is damaged.
+            # Raises an error if it is damaged.
             archives.zip_names(entry)
         known = not_read.format_of(entry)
         if known:
             advice = known.advice_for(entry)
-            return UserError(f"{entry.where} is {known.name}, which is not read: {advice}")
+            return UserError(f"{entry.where} is {known.name} and cannot be read: {advice}")
     if len(found.unknown) == 1:
         entry = found.unknown[0]
         if entry.size == 0:
             return UserError(f"{entry.where} is empty: {EXPECTED}")
         if entry.gzipped and not entry.head:
-            return UserError(f"{entry.where} is damaged (no valid gzip data): get it again")
+            return UserError(
+                f"{entry.where} is damaged (no valid gzip data): download or copy it again"
+            )
         return UserError(
-            f"{entry.where} has no known format, it begins with {entry.head[:16]!r}: {EXPECTED}"
+            f"{entry.where} has an unknown format (it begins with {entry.head[:16]!r}): {EXPECTED}"
         )
     count = len(found.unknown) + len(found.skipped)
     shown = listed([entry.name for entry in found.unknown] + found.skipped)

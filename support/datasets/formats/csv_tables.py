@@ -1,7 +1,8 @@
-"""CSV: one image a line, as Kaggle has MNIST, with or without a header and labels.
+"""Reads CSV files with one image per line, like Kaggle's MNIST, with or without header and labels.
 
-Values may be separated by commas, semicolons or tabs. The label is the column that the header calls
-so; without a header the first or the last, whichever looks like labels.
+Values may be separated by commas, semicolons or tabs. The labels are in the column that the header
+calls `label` or the like; without such a header, in the first or last column, whichever looks like
+labels.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ SEPARATORS = b",;\t"
 MOST_LINE_BYTES = 4_000_000
 PIECE_BYTES = 1 << 22
 BOM = b"\xef\xbb\xbf"
-# How many lines decide which column is the label.
+# How many lines are examined to find the column of the labels.
 SAMPLE_LINES = 300
 FEWEST_COLUMNS = 64
 LABEL_NAMES = {"label", "labels", "class", "target", "y", "digit", "category", "character"}
@@ -43,8 +44,8 @@ class Layout(NamedTuple):
         separator: one byte.
         columns: how many values a line has.
         trailing: whether a separator follows the last value.
-        header: the names of the columns in lower case; empty where there is no header.
-        label: the column of the labels; None where there are none.
+        header: the names of the columns in lower case; empty if there is no header.
+        label: the column of the labels; None if there are none.
         label_is_text: whether labels are names rather than numbers.
         pixels: the columns of the pixels.
     """
@@ -59,13 +60,13 @@ class Layout(NamedTuple):
 
 
 def looks_like_text(head: bytes) -> bool:
-    """Whether these are lines of values with separators."""
+    """Whether this is text that contains separators."""
     control = any(byte < 32 and byte not in b"\t\r\n" for byte in head)
     return not control and any(separator in head for separator in SEPARATORS)
 
 
 def recognizes(entry: Entry) -> bool:
-    """Whether this is a table with an image in each line."""
+    """Whether this is a table with one image per line."""
     if not looks_like_text(entry.head.removeprefix(BOM)):
         return False
     return layout_of(entry) is not None
@@ -107,7 +108,7 @@ def layout_of(entry: Entry) -> Layout | None:
 
 
 def _separator(line: bytes) -> bytes:
-    """Returns what separates the values of a line. A comma may also be that of decimals."""
+    """Returns the separator of the values in a line; a comma may also be the decimal separator."""
     for separator in (b";", b"\t"):
         if line.count(separator) >= FEWEST_COLUMNS - 1:
             return separator
@@ -134,12 +135,12 @@ def _is_number(field: bytes) -> bool:
 
 
 def _header(rows: list[list[bytes]]) -> list[str]:
-    """Returns the names of the columns, where the first line is not an image."""
+    """Returns the names of the columns if the first line is a header, else an empty list."""
     first = rows[0]
     texts = sum(not _is_number(field) for field in first)
     below = rows[1] if len(rows) > 1 else []
     counted = [field for field in first if _is_number(field)]
-    # What pandas writes without names: 0, 1, 2, ...
+    # pandas writes 0, 1, 2, ... for columns without names.
     numbered = counted[:50] == [str(index).encode() for index in range(50)]
     if texts > 2 or (texts and all(map(_is_number, below))) or numbered:
         return [field.decode("utf-8", "replace").strip().lower() for field in first]
@@ -147,7 +148,7 @@ def _header(rows: list[list[bytes]]) -> list[str]:
 
 
 def _named_columns(header: list[str]) -> tuple[int | None, int | None]:
-    """Returns the columns of index and labels, by the header."""
+    """Returns the columns of the index and of the labels according to the header."""
     index = label = None
     for column, name in enumerate(header):
         if name in LABEL_NAMES and label is None:
@@ -158,10 +159,10 @@ def _named_columns(header: list[str]) -> tuple[int | None, int | None]:
 
 
 def _likely_label(rows: list[list[bytes]], index: int | None) -> int:
-    """Returns the first or the last column: the one with more values, where both could be labels.
+    """Returns the first or the last column, whichever is likelier to be the labels.
 
-    Labels are names, or whole numbers of which none is left out; the corner of an image is
-    usually always the same.
+    Labels are names, or whole numbers without large gaps. If both columns could be labels, the one
+    with more different values is chosen: pixels in the corners of images hardly vary.
     """
     first = 0 if index != 0 else 1
     best, most = first, 0
@@ -170,7 +171,7 @@ def _likely_label(rows: list[list[bytes]], index: int | None) -> int:
         texts = sum(not _is_number(value) for value in values)
         if texts > len(values) / 2:
             return column
-        # One word among numbers is a mistake, of which the reader of lines tells.
+        # Few words among numbers are mistakes, which are reported when the lines are read.
         numbers = {value for value in values if _is_number(value)}
         score = len(numbers) - 1
         if not _without_gaps(numbers):
@@ -183,7 +184,7 @@ def _likely_label(rows: list[list[bytes]], index: int | None) -> int:
 def _without_gaps(values: set[bytes]) -> bool:
     numbers = sorted({float(value.replace(b",", b".")) for value in values}) or [0.5]
     gaps = [after - before for before, after in itertools.pairwise(numbers)]
-    # In few lines a class may be missing.
+    # A few lines may not show every class.
     return numbers[-1] < 256 and all(gap <= 3 for gap in gaps) and all(n == int(n) for n in numbers)
 
 
@@ -202,17 +203,19 @@ def read(request: Request) -> Contents:
     """Reads a data set in CSV files.
 
     Raises:
-        UserError: a line has other values than the first, or there are several data sets.
+        UserError: a line is not like the others, or there are several data sets.
     """
     plain_first = sorted(request.entries, key=lambda entry: entry.gzipped)
     chosen, others = roles.one_data_set(plain_first, _named, request.where)
     notices = []
     if others:
         names = listed([entry.name for entry in others])
-        notices.append(f"not used, as it is another data set: {names}; name its file to use it")
+        notices.append(
+            f"another data set was not used: {names}; to use it, give the path of its file"
+        )
     parts = {_part(entry): Table(entry) for entry in chosen}
     if TRAIN not in parts:
-        # What is all there is, whatever it is called.
+        # The largest part is trained on, whatever its name.
         largest = max(parts, key=lambda part: parts[part].entry.size)
         parts = {TRAIN: parts.pop(largest), **parts}
     sources = {part: table.source() for part, table in parts.items()}
@@ -247,13 +250,15 @@ class Table:
     """The images and labels of one CSV file.
 
     Attributes:
-        labels: as the file has them, once the images have been read; None: there are none.
+        labels: the labels in the file, once the images have been read; None: there are none.
     """
 
     def __init__(self, entry: Entry) -> None:
         layout = layout_of(entry)
         if layout is None:
-            raise UserError(f"{entry.where} is no table of images")
+            raise UserError(
+                f"{entry.where} is not a table of images: expected CSV with 784 pixels per line"
+            )
         self.entry, self.layout = entry, layout
         self.labels: NDArray | None = None
         self._types: list[type] = [np.uint8, np.int32, np.float32]
@@ -267,7 +272,10 @@ class Table:
         label, pixels = self.layout.label, self.layout.pixels
         contiguous = slice(pixels[0], pixels[-1] + 1)
         if pixels[-1] + 1 - pixels[0] != len(pixels):
-            raise UserError(f"{self.entry.where}: the label stands between the pixels")
+            raise UserError(
+                f"{self.entry.where} has the label between the pixels: expected it in the first or "
+                "last column"
+            )
         found: list[NDArray] = []
         for first_line, text in self._texts():
             texts: list[str] = []
@@ -284,7 +292,7 @@ class Table:
             self.labels = np.concatenate(found)
 
     def _texts(self) -> Iterator[tuple[int, bytes]]:
-        """Yields the number of the first line, and some megabytes of whole lines."""
+        """Yields whole lines, some megabytes at a time, after the number of the first of them."""
         rest, line, total = b"", 1, 0
         skip_header = bool(self.layout.header)
         with reading(self.entry.where), self.entry.open() as file:
@@ -318,9 +326,9 @@ class Table:
                     return
 
     def _numbers(self, text: bytes, first_line: int) -> NDArray:
-        """Parses lines: as bytes, which is fast, or else as whole numbers or floats.
+        """Parses lines as bytes, which is fast, or else as whole numbers or floats.
 
-        What does not fit once is not tried again for later lines.
+        A type that did not fit once is not tried again for later lines.
         """
         separator = self.layout.separator
         if separator == b";":
@@ -350,7 +358,7 @@ class Table:
             return numbers
 
     def _wrong_line(self, text: bytes, first_line: int) -> UserError:
-        """Returns an error that names the first line that is not as the others."""
+        """Returns an error that says which line is the first that is not like the others."""
         columns = self.layout.columns
         for number, line in enumerate(text.split(b"\n"), first_line):
             if not line.strip():
@@ -361,17 +369,17 @@ class Table:
             where = f"{self.entry.where}, line {number:,}"
             if len(fields) != columns:
                 return UserError(
-                    f"{where} has {len(fields)} values: expected {columns}, as in the lines before"
+                    f"{where} has {len(fields)} values: expected {columns}, as in the other lines"
                 )
             for column, value in enumerate(fields, 1):
                 if not _is_number(value):
                     return UserError(
                         f"{where}, value {column} is {value[:20]!r}: expected a number"
                     )
-        return UserError(f"{self.entry.where} is no table of numbers")
+        return UserError(f"{self.entry.where} is not a table of numbers: save it as CSV again")
 
     def _without_names(self, text: bytes, first_line: int) -> tuple[bytes, list[str]]:
-        """Takes labels that are names out of lines, and puts 0 in their place."""
+        """Returns lines with 0 in place of their labels, which are names, and these names."""
         separator = self.layout.separator
         lines, names = [], []
         for number, line in enumerate(text.split(b"\n"), first_line):
@@ -384,6 +392,9 @@ class Table:
                 rest, found, name = line.rpartition(separator)
                 lines.append(rest + separator + b"0")
             if not found:
-                raise UserError(f"{self.entry.where}, line {number:,} has one value only")
+                raise UserError(
+                    f"{self.entry.where}, line {number:,} has only one value: expected a label and "
+                    "the pixels"
+                )
             names.append(name.strip(b'" \t\r').decode("utf-8", "replace"))
         return b"\n".join(lines), names

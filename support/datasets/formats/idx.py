@@ -1,6 +1,7 @@
-"""IDX, the format of MNIST's own files: a magic number with type and axes, the shape, the numbers.
+"""Reads IDX files, the format in which MNIST was published.
 
-The format: LeCun, Cortes and Burges, MNIST page. Numbers are big-endian.
+A file has a magic number with the type and the number of axes, then the shape, then the numbers,
+all big-endian (LeCun, Cortes and Burges, MNIST page).
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ ORIGINAL_NAMES = {
 
 
 def recognizes(entry: Entry) -> bool:
-    """Whether this begins as an IDX file."""
+    """Whether this begins like an IDX file."""
     return _header(entry) is not None
 
 
@@ -73,9 +74,9 @@ def _require_all(found: list[NamedArray], request: Request) -> None:
         return
     present = listed([array.entry.name for array in found])
     missing = listed([name for role, name in ORIGINAL_NAMES.items() if role not in roles])
-    message = f"{request.where} has {present} without {missing}: put all into one folder"
+    message = f"{request.where} has {present}, but not {missing}: put all of them into one folder"
     suspects = [entry for entry in request.unknown if "ubyte" in entry.name.lower()]
     for entry in suspects[:1]:
         begins = entry.head[:12] or entry.stored_head[:12]
-        message += f"; {printable(entry.name)} is no IDX file, it begins with {begins!r}"
+        message += f"; {printable(entry.name)} is not an IDX file (it begins with {begins!r})"
     raise UserError(message)

@@ -1,7 +1,7 @@
-"""Data sets whose images and labels are arrays with names, whatever the format of the arrays.
+"""Reads data sets whose images and labels are arrays with names, in any format of arrays.
 
-IDX files, `.npy` files and the members of `.npz` files differ in their headers only. Which array is
-what follows from the names of files and keys, and where these say nothing, from shapes.
+IDX files, `.npy` files and the members of `.npz` files differ only in their headers. What an array
+holds follows from the names of files and keys, or, if they do not say, from its shape.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from support.datasets.roles import IMAGES, LABELS, TEST, TRAIN, VALIDATION
 from support.datasets.types import Contents, Split
 from support.errors import UserError
 
-# What an array may take that cannot be read piece by piece: labels, and images in Fortran order.
+# The limit for arrays that cannot be read piece by piece: labels, and images in Fortran order.
 MOST_BYTES_WHOLE = 1_000_000_000
 PIECE_BYTES = 1 << 23
-# Fewer columns than 8x8 images have pixels are labels, where names do not say otherwise.
+# If names do not say otherwise, fewer columns than 8x8 images have pixels are labels.
 FEWEST_PIXELS = 64
 
 
 class Header(NamedTuple):
-    """What precedes the numbers of an array: how they are laid out, and how many bytes it takes."""
+    """The header of an array: how its numbers are laid out, and how many bytes the header takes."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
@@ -41,8 +41,8 @@ class NamedArray(NamedTuple):
     Attributes:
         entry: the file.
         header: its shape and type.
-        part, kind: as in `roles.Role`, from names; kind from the shape where names say nothing,
-            and empty where the array can be neither.
+        part, kind: as in `roles.Role`, from names; if these do not say, the kind follows from the
+            shape; it is empty if the array can be neither images nor labels.
         family: the words that all arrays of a data set share, from the file's name.
         extra: how many words of the array's own key say nothing about its role.
     """
@@ -56,7 +56,7 @@ class NamedArray(NamedTuple):
 
 
 def named(entry: Entry, header: Header) -> NamedArray:
-    """Returns an array with the role that its names and its shape give it."""
+    """Returns an array with the role that follows from its names and its shape."""
     key = roles.of(entry.name)
     file = roles.of(entry.container) if entry.container else roles.Role("", "", "")
     part = key.part or file.part or roles.part_of_folders(entry.container or entry.name)
@@ -69,7 +69,7 @@ def named(entry: Entry, header: Header) -> NamedArray:
 
 
 def _likely_kind(shape: tuple[int, ...]) -> str:
-    """What an array of this shape is, where names say nothing."""
+    """What an array of this shape probably holds, if names do not say."""
     if len(shape) > 2 or (len(shape) == 2 and max(shape[1:]) >= FEWEST_PIXELS):
         return IMAGES
     return LABELS
@@ -98,19 +98,19 @@ def assemble(
     """Reads the arrays of one data set.
 
     Args:
-        found: all arrays that there are.
+        found: all arrays that were found.
         where: where they are, for messages.
         files: the format, for the description.
-        turned: says by the names of the files whether rows and columns of the images are to be
-            exchanged.
-        check: raises where the arrays of the chosen data set are not complete.
+        turned: a function that says, given the names of the files, whether to exchange the rows
+            and columns of the images.
+        check: a function that raises an error if arrays of the chosen data set are missing.
 
     Raises:
-        UserError: there are no images, several data sets, or arrays that do not go together.
+        UserError: there are no images, there are several data sets, or arrays do not match.
     """
     if not any(array.kind == IMAGES for array in found):
         raise UserError(
-            f"{where} holds no images but {_listed(found)}: "
+            f"{where} holds no images (found {_listed(found)}): "
             "expected images of shape (n, 28, 28) or (n, 784)"
         )
     images, label_arrays, surplus = _by_part(found, where)
@@ -120,10 +120,10 @@ def assemble(
     images, label_arrays = _with_training(images, label_arrays, where)
     notices = []
     used_names = {_name(array) for array in (*images.values(), *label_arrays.values())}
-    # torchvision leaves the downloads beside what it unpacked.
+    # torchvision keeps its downloads beside the unpacked files.
     unused = [name for name in map(_name, surplus) if name.removesuffix(".gz") not in used_names]
     if unused:
-        notices.append(f"not used: {listed(unused)}")
+        notices.append(f"arrays that were not used: {listed(unused)}")
     sources = {
         part: _source(array, _count(array, label_arrays.get(part)))
         for part, array in images.items()
@@ -160,8 +160,8 @@ def with_labels(
 ) -> tuple[dict[str, Split], tuple[str, ...]]:
     """Puts images and labels together.
 
-    A test or validation part without labels is left out where the training images have some; where
-    these have none, all labels are. Both are said in `notices`, which grows.
+    If the training images have labels, a test or validation part without labels is left out; if
+    they have none, all labels are left out. Either is appended to `notices`.
 
     Returns:
         The parts, and the names of the classes.
@@ -181,13 +181,13 @@ def with_labels(
 
 
 def values_line(sources: dict[str, arrays.ImageSource], values: arrays.Values) -> str:
-    """Says which type, shape and range images had."""
+    """Returns a line with the type, shape and range of images."""
     first = next(iter(sources.values()))
     return f"{first.kind}, shape {first.shape}, from {values.lowest:.6g} to {values.highest:.6g}"
 
 
 def _name(array: NamedArray) -> str:
-    """The name of an array for messages: its file's, or of a member of an `.npz`, its key."""
+    """The name of an array for messages: that of its file, or its key in an `.npz`."""
     if array.entry.container:
         return array.entry.name.removesuffix(".npy")
     return array.entry.name
@@ -200,10 +200,10 @@ def _file_of(where: str) -> str:
 def _by_part(
     found: list[NamedArray], where: str
 ) -> tuple[dict[str, NamedArray], dict[str, NamedArray], list[NamedArray]]:
-    """Chooses one data set's arrays: images and labels by part, and what is surplus.
+    """Chooses the arrays of one data set: images by part, labels by part, and the other arrays.
 
     Raises:
-        UserError: several data sets are equally good.
+        UserError: several data sets are equally suitable.
     """
     families = {array.family for array in found if array.kind == IMAGES}
     usable = [array for array in found if array.kind and array.family in families]
@@ -215,7 +215,10 @@ def _by_part(
         of_kind = [array for array in kept if array.kind == kind]
         into.update(_parts_of(of_kind))
     if not images:
-        raise UserError(f"{where} holds labels and images in different places: {_listed(found)}")
+        raise UserError(
+            f"{where} holds images and labels in different folders or with different names "
+            f"({_listed(found)}): put the files of one data set into one folder"
+        )
     used = [id(array) for array in (*images.values(), *label_arrays.values())]
     return images, label_arrays, [array for array in found if id(array) not in used]
 
@@ -223,16 +226,16 @@ def _by_part(
 def _with_training(
     images: dict[str, NamedArray], label_arrays: dict[str, NamedArray], where: str
 ) -> tuple[dict[str, NamedArray], dict[str, NamedArray]]:
-    """Makes the largest part the training images, where none are called so.
+    """Makes the largest part the training images if no part has that name.
 
     Raises:
-        UserError: there are labels of training images, but no such images.
+        UserError: there are training labels, but no training images.
     """
     if TRAIN not in images:
         if TRAIN in label_arrays:
             raise UserError(
-                f"{where} has labels of training images, {_name(label_arrays[TRAIN])}, but no such "
-                f"images: {_listed([*images.values(), *label_arrays.values()])}"
+                f"{where} has training labels, {_name(label_arrays[TRAIN])}, but no training "
+                f"images: add them (found {_listed([*images.values(), *label_arrays.values()])})"
             )
         largest = max(images, key=lambda part: images[part].header.shape[0])
         images = {TRAIN: images.pop(largest), **images}
@@ -246,12 +249,12 @@ def _named(array: NamedArray) -> roles.Named:
 
 
 def _path(array: NamedArray) -> str:
-    """The path of an array's file; of a member of an `.npz`, that of the `.npz`."""
+    """The path of an array's file; for a member of an `.npz`, that of the `.npz`."""
     return array.entry.container or array.entry.name
 
 
 def _order(array: NamedArray) -> str:
-    """The number in names like arr_0, which tells arrays of one file apart; else nothing."""
+    """The key of an array with a name like arr_0, to tell arrays of one file apart; else empty."""
     key = array.entry.name.rsplit("/", 1)[-1].removesuffix(".npy")
     if array.entry.container and not array.part and key.startswith("arr_"):
         return key
@@ -259,10 +262,10 @@ def _order(array: NamedArray) -> str:
 
 
 def _parts_of(found: list[NamedArray]) -> dict[str, NamedArray]:
-    """Gives each array of one kind its part.
+    """Assigns a part to each array of one kind.
 
-    It follows from its name, or from its place among arr_0, arr_1 and so on: first the training
-    images, last the test images.
+    It follows from the name of the array, or from its place among arr_0, arr_1 and so on: training
+    comes first, and test last.
     """
     if len(found) == 1 and not found[0].part:
         return {TRAIN: found[0]}
@@ -277,10 +280,10 @@ def _parts_of(found: list[NamedArray]) -> dict[str, NamedArray]:
 
 
 def _count(images: NamedArray, beside: NamedArray | None) -> int:
-    """Returns how many images there are, by their labels where the images come last, as in MATLAB.
+    """Returns how many images there are; labels show if images are on the last axis, as in MATLAB.
 
     Raises:
-        UserError: the shapes do not go together.
+        UserError: the shapes of images and labels do not match.
     """
     shape = images.header.shape
     if beside is None:
@@ -301,7 +304,7 @@ def _source(array: NamedArray, count: int) -> arrays.ImageSource:
     kind = header.dtype.name
     if math.prod(header.shape) * header.dtype.itemsize > MOST_BYTES:
         raise UserError(
-            f"{what} promises {header.shape} numbers of type {header.dtype}, more than "
+            f"{what} claims to have the shape {header.shape} and type {header.dtype}, more than "
             f"{MOST_BYTES // 10**9} GB: save the images as uint8, and at most 1,000,000 of them"
         )
     last = header.shape[0] != count
@@ -341,7 +344,7 @@ def _pieces_of_whole(array: NamedArray, last: bool) -> Iterator[NDArray]:
 
 
 def read_whole(entry: Entry, header: Header) -> NDArray:
-    """Reads an array as it is.
+    """Reads an array as a whole.
 
     Raises:
         UserError: it is too large, damaged, or not as long as its header says.
@@ -349,8 +352,8 @@ def read_whole(entry: Entry, header: Header) -> NDArray:
     size = math.prod(header.shape) * header.dtype.itemsize
     if size > MOST_BYTES_WHOLE:
         raise UserError(
-            f"{entry.where} has shape {header.shape} and type {header.dtype}, {size:,} bytes: "
-            "save it as uint8 and in C order (numpy.ascontiguousarray)"
+            f"{entry.where} has shape {header.shape} and type {header.dtype}, too large with "
+            f"{size:,} bytes: save it as uint8 and in C order (numpy.ascontiguousarray)"
         )
     with reading(entry.where), entry.open() as file:
         file.read(header.length)
@@ -363,27 +366,27 @@ def read_whole(entry: Entry, header: Header) -> NDArray:
 
 
 def _exactly(file: IO[bytes], size: int, what: str) -> bytearray:
-    """Reads so many bytes; memory is taken as they come."""
+    """Reads `size` bytes; memory is allocated only as they arrive."""
     content = bytearray()
     while len(content) < size:
         piece = file.read(min(PIECE_BYTES, size - len(content)))
         if not piece:
-            raise UserError(f"{what} is truncated: get it again")
+            raise UserError(f"{what} is truncated: download or copy it again")
         content += piece
     return content
 
 
 def _require_end(file: IO[bytes], what: str) -> None:
-    # Reading past the end also lets gzip and zip check their sums.
+    # Reading past the end also makes gzip and zip verify their checksums.
     if file.read(1):
         raise UserError(f"{what} is longer than its header says: save it again")
 
 
 def require_shape(entry: Entry, shape: tuple[int, ...]) -> None:
-    """Refuses shapes that no array has, before any arithmetic with them."""
+    """Refuses impossible shapes before any arithmetic with them."""
     whole = all(type(length) is int and 0 <= length < 2**40 for length in shape)
     if not whole or len(shape) > 8:
-        raise UserError(f"{entry.where} promises the shape {shape}: no array has it")
+        raise UserError(f"{entry.where} claims to have the impossible shape {shape}: save it again")
 
 
 def _listed(found: list[NamedArray]) -> str:

@@ -1,4 +1,4 @@
-"""Formats that are recognized but not read, and how one converts them."""
+"""Formats that are recognized but not read, and how to convert them."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ class NotRead(NamedTuple):
     """A format that is only recognized.
 
     Attributes:
-        name: for people.
-        recognizes: whether a file has this format.
-        advice: how one converts it; FILE stands for its name and OPEN for what opens it.
+        name: what a file of this format is, for people.
+        recognizes: a function that says whether a file has this format.
+        advice: how to convert it; FILE stands for its name, and OPEN for the function that opens
+            it.
     """
 
     name: str
@@ -80,7 +81,7 @@ def _crc32c(content: bytes) -> int:
 
 
 def _is_text_with_spaces(entry: Entry) -> bool:
-    """Whether lines are numbers with spaces between them, as in .amat files and MATLAB's ASCII."""
+    """Whether lines are numbers separated by spaces, as in .amat and MATLAB's ASCII files."""
     lines = entry.head.split(b"\n")
     fields = lines[0].split()
     try:
@@ -104,7 +105,7 @@ def _zip_holds(ending: str) -> Callable[[Entry], bool]:
 
 
 def format_of(entry: Entry) -> NotRead | None:
-    """Returns the format of a file that is not read; None where it is unknown."""
+    """Returns the format of a file that is not read; None if it is unknown."""
     for not_read in NOT_READ:
         if not_read.recognizes(entry):
             return not_read
@@ -126,28 +127,28 @@ NOT_READ = (
         "x_train=m['data'].T, y_train=m['label'].ravel()) (h5py reads version 7.3)",
     ),
     NotRead(
-        "Parquet",
+        "a Parquet file",
         _begins(b"PAR1"),
         f"{EITHER}, pandas, io; from PIL import Image; t = pandas.read_parquet(FILE); "
         "np.savez('mine.npz', y_train=t['label'], x_train=[np.array(Image.open(io.BytesIO("
         "i['bytes'])).convert('L')) for i in t['image']])",
     ),
     NotRead(
-        "ARFF",
+        "an ARFF file",
         _is_arff,
         f"{EITHER}, scipy.io.arff as a, pandas; t = pandas.DataFrame(a.loadarff(FILE)[0]); "
         "np.savez('mine.npz', x_train=t.iloc[:, :-1].to_numpy('uint8'), "
         "y_train=t.iloc[:, -1].astype(int))",
     ),
     NotRead(
-        "TFRecord",
+        "a TFRecord file",
         _is_tfrecord,
         f"{EITHER}, tensorflow_datasets as tfds; d = list(tfds.as_numpy(tfds.load('mnist', "
         "split='train'))); np.savez('mine.npz', x_train=[e['image'] for e in d], "
         "y_train=[e['label'] for e in d])",
     ),
     NotRead(
-        "HDF5",
+        "an HDF5 file",
         _is_hdf5,
         f"{EITHER}, h5py; f = h5py.File(FILE); print(list(f)); "
         "np.savez('mine.npz', x_train=f['images'][:], y_train=f['labels'][:])",
@@ -171,34 +172,40 @@ NOT_READ = (
     NotRead(
         "a model that Keras saved",
         _zip_holds("model.weights.h5"),
-        "it holds no images; eval.py --load_weight_dir reads weights",
+        "it holds weights, not images; to evaluate weights, use eval.py --load_weight_dir",
     ),
     NotRead(
-        "Arrow or Feather",
+        "an Arrow or Feather file",
         _begins(b"ARROW1", b"FEA1"),
         "save it as CSV: import pandas; pandas.read_feather(FILE).to_csv('mine.csv', index=False)",
     ),
-    NotRead("a 7z archive", _begins(b"7z\xbc\xaf"), "unpack it and name the folder"),
-    NotRead("a RAR archive", _begins(b"Rar!"), "unpack it and name the folder"),
-    NotRead("an xz archive", _begins(b"\xfd7zXZ"), "unpack it (xz -d, tar xf) and name the folder"),
-    NotRead("a zstd archive", _begins(b"\x28\xb5\x2f\xfd"), "unpack it and name the folder"),
-    NotRead("a bzip2 file", _begins(b"BZh"), "unpack it (bunzip2) and name the result"),
+    NotRead("a 7z archive", _begins(b"7z\xbc\xaf"), "unpack it and give the path of the folder"),
+    NotRead("a RAR archive", _begins(b"Rar!"), "unpack it and give the path of the folder"),
+    NotRead(
+        "an xz archive",
+        _begins(b"\xfd7zXZ"),
+        "unpack it (xz -d, tar xf) and give the path of the result",
+    ),
+    NotRead(
+        "a zstd archive", _begins(b"\x28\xb5\x2f\xfd"), "unpack it and give the path of the folder"
+    ),
+    NotRead("a bzip2 file", _begins(b"BZh"), "unpack it (bunzip2) and give the path of the result"),
     NotRead(
         "an old Office file",
         _begins(b"\xd0\xcf\x11\xe0"),
-        "save it as CSV, one image a line",
+        "save it as CSV, one image per line",
     ),
     NotRead("a PDF", _begins(b"%PDF"), "save its images as PNG, one folder for each class"),
-    NotRead("SQLite", _begins(b"SQLite format 3"), "export the table of pixels as CSV"),
+    NotRead("an SQLite file", _begins(b"SQLite format 3"), "export the table of pixels as CSV"),
     NotRead(
-        "a web page, not the file itself",
+        "a web page instead of the file",
         lambda entry: entry.head.lstrip()[:9].lower().startswith((b"<!doctype", b"<html")),
-        "the download went wrong: download it again",
+        "the download failed; download it again",
     ),
     NotRead(
-        "a Git LFS pointer, not the file itself",
+        "a Git LFS pointer instead of the file",
         _begins(b"version https://git-lfs"),
-        "fetch the file: git lfs pull",
+        "fetch the file with git lfs pull",
     ),
     NotRead(
         "text in UTF-16",
@@ -206,8 +213,8 @@ NOT_READ = (
         "save it as CSV in UTF-8",
     ),
     NotRead(
-        "text whose lines are no images",
+        "text whose lines are not images",
         _is_table,
-        "expected a CSV with 784 pixels a line, and a label before or after them",
+        "expected CSV with 784 pixels per line, and a label before or after them",
     ),
 )

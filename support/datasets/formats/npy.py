@@ -1,4 +1,4 @@
-"""NumPy's arrays: `.npy` files, and the members of `.npz` files, which are `.npy` files in a zip.
+"""Reads NumPy's `.npy` files, and the members of `.npz` files, which are `.npy` files in a zip.
 
 Arrays of Python objects are pickles, which could run code when they are loaded: they are refused.
 """
@@ -23,7 +23,7 @@ MOST_HEADER_BYTES = 1 << 17
 
 
 def recognizes(entry: Entry) -> bool:
-    """Whether this begins as an `.npy` file."""
+    """Whether this begins like an `.npy` file."""
     return entry.head.startswith(MAGIC)
 
 
@@ -31,7 +31,7 @@ def read(request: Request) -> Contents:
     """Reads a data set in NumPy's arrays.
 
     Raises:
-        UserError: there are no images, or arrays that do not go together.
+        UserError: there are no images, there are several data sets, or arrays do not match.
     """
     found = []
     for entry in request.entries:
@@ -48,7 +48,7 @@ def read(request: Request) -> Contents:
 def _header(entry: Entry) -> Header:
     with reading(entry.where):
         with entry.open() as stored:
-            # No header is longer, whatever it says of itself.
+            # No valid header is longer, whatever length a file states.
             file = io.BytesIO(stored.read(MOST_HEADER_BYTES))
         version = npy_format.read_magic(file)
         if version == (1, 0):
@@ -56,6 +56,6 @@ def _header(entry: Entry) -> Header:
         elif version == (2, 0):
             shape, fortran, dtype = npy_format.read_array_header_2_0(file)
         else:
-            raise ValueError(f"a header of version {version}")
+            raise ValueError(f"its header has version {version}, expected 1.0 or 2.0")
         named_arrays.require_shape(entry, shape)
         return Header(shape, np.dtype(dtype), bool(fortran), file.tell())

@@ -1,7 +1,7 @@
-"""Folders of pictures, one folder for each class, with or without train and test folders above.
+"""Reads folders of pictures, one for each class, with or without train and test folders above them.
 
-A class is a folder's name. Grey pictures of 28x28 are taken as they are; others are preprocessed as
-photographs are. Pillow reads the files.
+The name of a folder is its class. Greyscale pictures of 28x28 are used unchanged; others are
+converted to greyscale and, if need be, preprocessed to 28x28. Pillow decodes the files.
 """
 
 from __future__ import annotations
@@ -27,22 +27,22 @@ from support.errors import UserError
 if TYPE_CHECKING:
     from PIL import Image
 
-# The names by which Pillow knows the formats that are read.
+# Pillow's names of the formats that are read.
 PILLOW_FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP", "PPM")
 BEGINNINGS = (b"\x89PNG\r\n", b"\xff\xd8\xff", b"GIF8", b"II*\0", b"MM\0*")
 MOST_BYTES = 100_000_000
-# Of all pictures together: some minutes of work.
+# The limit for all pictures together: some minutes of work.
 MOST_PIXELS_IN_ALL = 10_000_000_000
-# So many pictures that cannot be read are passed over.
+# Up to this many pictures, or this share of them, are skipped if they cannot be read.
 FEW, FEW_SHARE = 5, 0.01
-# Of pixels, for an image that becomes 20x20.
+# This many pixels along a side are enough for ink that becomes 20x20.
 ENOUGH = 800
-# A drawing whose grey values differ less is of one colour.
+# A drawing whose pixel intensities differ by less than this has a single colour.
 ONE_COLOUR = 0.1
 
 
 class Picture(NamedTuple):
-    """A picture file with the part of the data set and the class that its folders name."""
+    """A picture file, with the part of the data set and the class that its folders stand for."""
 
     entry: Entry
     part: str
@@ -50,7 +50,7 @@ class Picture(NamedTuple):
 
 
 def recognizes(entry: Entry) -> bool:
-    """Whether this begins as a picture that Pillow reads."""
+    """Whether this begins like a picture that Pillow reads."""
     head = entry.stored_head
     if head.startswith(BEGINNINGS):
         return True
@@ -65,16 +65,18 @@ def read(request: Request) -> Contents:
     """Reads a data set of pictures.
 
     Raises:
-        UserError: there is one picture only, or many cannot be read.
+        UserError: there is only one picture, or many cannot be read.
     """
     found = sorted(_placed(request.entries), key=_order)
     if len(found) == 1:
         raise UserError(
-            f"{request.where} holds one picture: expected a folder of pictures for each class "
+            f"{request.where} holds one picture: expected one folder of pictures for each class "
             "(eval.py --images reads single pictures)"
         )
     if len(found) > MOST_IMAGES:
-        raise UserError(f"{request.where} holds more than {MOST_IMAGES:,} pictures: use fewer")
+        raise UserError(
+            f"{request.where} holds more than {MOST_IMAGES:,} pictures: use fewer pictures"
+        )
     images, kept, notices = _read_all(found, request)
     parts: dict[str, NDArray[np.uint8]] = {}
     names: dict[str, NDArray] = {}
@@ -87,11 +89,11 @@ def read(request: Request) -> Contents:
     parts, names = _with_training(parts, names)
     if not names:
         notices.append(
-            "the pictures have no labels: for labels put them into one folder for each class"
+            "the pictures have no labels: to label them, put them into one folder for each class"
         )
     splits, class_names = named_arrays.with_labels(parts, names, request.where, notices)
     if request.transpose:
-        raise UserError("--transpose is for arrays: pictures have their rows where they are seen")
+        raise UserError("--transpose is for arrays, and these are pictures: leave it out")
     values = _sizes(kept, request)
     return Contents(splits, class_names, f"pictures in {request.where}", values, tuple(notices))
 
@@ -99,7 +101,7 @@ def read(request: Request) -> Contents:
 def _with_training(
     parts: dict[str, NDArray[np.uint8]], names: dict[str, NDArray]
 ) -> tuple[dict[str, NDArray[np.uint8]], dict[str, NDArray]]:
-    """Makes the largest part the training images, where no folder is called so."""
+    """Makes the largest part the training images if no folder has that name."""
     if TRAIN in parts:
         return parts, names
     largest = max(parts, key=lambda part: len(parts[part]))
@@ -111,10 +113,10 @@ def _with_training(
 
 
 def _placed(entries: Iterable[Entry]) -> list[Picture]:
-    """Says of each file which part and which class its folders name.
+    """Returns each file with the part and the class that its folders stand for.
 
-    The class is the folder right below the part; or where these lie deeper, such as a folder for
-    each writer, the level whose names are whole numbers.
+    The class is the folder right below the part, unless there are several levels of folders, such
+    as one for each writer: then it is the first level where all names are whole numbers.
     """
     folders = [entry.name.split("/")[:-1] for entry in entries]
     inner: list[list[str]] = []
@@ -126,7 +128,7 @@ def _placed(entries: Iterable[Entry]) -> list[Picture]:
             named = roles.of(name).part
             if named and not part:
                 part = named
-                # What lies above the part says nothing about the class.
+                # Folders above the part say nothing about the class.
                 kept = []
             elif not (named and named == part):
                 kept.append(name)
@@ -145,7 +147,7 @@ def _placed(entries: Iterable[Entry]) -> list[Picture]:
 
 
 def _shared(paths: list[list[str]]) -> int:
-    """How many folders all paths begin with, beyond which they differ."""
+    """How many folders all paths have in common at their beginning."""
     shared = 0
     while all(len(path) > shared for path in paths):
         if len({path[shared] for path in paths}) > 1:
@@ -167,8 +169,8 @@ def _class_level(paths: list[list[str]]) -> int:
 def _order(picture: Picture) -> tuple:
     """A key that sorts by the number in the file's name, then by class.
 
-    So pictures that were numbered across classes come in their old order, and those that were
-    numbered within each class come with classes mixed.
+    So pictures that are numbered across classes keep that order, and in those that are numbered
+    within each class, classes are mixed.
     """
     name = picture.entry.name
     file_name = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]
@@ -181,13 +183,13 @@ def _read_all(
     """Reads the pictures that can be read.
 
     Returns:
-        uint8 (n, 784), the pictures that they are, and lines about what was done.
+        The images, uint8 (n, 784), the pictures that they come from, and lines about what was done.
 
     Raises:
         UserError: many cannot be read.
     """
     with warnings.catch_warnings():
-        # Of Pillow, about pictures with a wrong detail or of many pixels.
+        # Pillow warns about pictures with wrong details or many pixels.
         warnings.simplefilter("ignore")
         return _read_each(found, request)
 
@@ -211,8 +213,8 @@ def _read_each(
         _require_few(failed, found, request)
         if pixels > MOST_PIXELS_IN_ALL:
             raise UserError(
-                f"{request.where} holds pictures of more than {MOST_PIXELS_IN_ALL:,} pixels "
-                "in all: make them smaller"
+                f"{request.where} holds pictures with more than {MOST_PIXELS_IN_ALL:,} pixels in "
+                "total: make them smaller"
             )
     notices = [_line(what, count) for what, count in done.items()]
     if failed:
@@ -220,17 +222,17 @@ def _read_each(
         more = ""
         if len(failed) > 1:
             more = f", and {len(failed) - 1:,} more"
-        notices.append(f"not read: {printable(name)} ({reason}){more}")
+        notices.append(f"pictures that could not be read: {printable(name)} ({reason}){more}")
     return images[: len(kept)], kept, notices
 
 
 def _line(what: str, count: int) -> str:
     if what == "preprocessed":
         return (
-            f"{count:,} pictures are not 28x28: each was cut to its ink, scaled to fit 20x20 and "
-            "centred in 28x28, as MNIST's are"
+            f"{count:,} pictures are not 28x28: each was cropped to its ink, scaled to fit 20x20 "
+            "and centred in 28x28, as in MNIST"
         )
-    return f"{count:,} pictures have colours or transparency: they were turned to grey"
+    return f"{count:,} pictures have colours or transparency: they were converted to greyscale"
 
 
 def _require_few(failed: list[tuple[str, str]], found: list[Picture], request: Request) -> None:
@@ -244,7 +246,7 @@ def _require_few(failed: list[tuple[str, str]], found: list[Picture], request: R
 
 @contextlib.contextmanager
 def _opened(entry: Entry) -> Iterator[Image.Image]:
-    """Opens a picture whose size is known to be moderate.
+    """Opens a picture, after a check that its size is moderate.
 
     Raises:
         ValueError: it cannot be read.
@@ -258,9 +260,9 @@ def _opened(entry: Entry) -> Iterator[Image.Image]:
             picture_files.refuse_large(picture, file)
             yield picture
     except Exception as error:
-        # Pillow's readers raise whatever their parsing of a damaged file runs into.
+        # On a damaged file, Pillow's readers may raise any exception.
         if isinstance(error, Image.UnidentifiedImageError):
-            raise ValueError("no picture, or a damaged one") from error
+            raise ValueError("not a picture, or a damaged one") from error
         raise ValueError(str(error) or type(error).__name__) from error
 
 
@@ -268,13 +270,13 @@ def _as_bytes(picture: Image.Image, done: Counter[str]) -> NDArray[np.uint8]:
     """Returns a picture as uint8 (784,).
 
     Args:
-        picture: of Pillow.
-        done: counts what was done to pictures.
+        picture: the opened picture.
+        done: counts what was done to pictures; it is updated.
     """
     from PIL import ImageOps
 
     if "exif" in picture.info:
-        # Which says which side is up.
+        # EXIF data says which side is up.
         picture = ImageOps.exif_transpose(picture)
     if picture.mode == "L" and picture.size == (SIDE, SIDE) and "transparency" not in picture.info:
         return np.asarray(picture).reshape(PIXELS)
@@ -288,18 +290,18 @@ def _as_bytes(picture: Image.Image, done: Counter[str]) -> NDArray[np.uint8]:
 
 
 def _grey(picture: Image.Image) -> tuple[NDArray[np.float64], bool]:
-    """Returns a picture's grey values.
+    """Returns the pixel intensities of a picture.
 
     Returns:
-        float (height, width), 0 black and 1 white; and whether there were colours or transparency.
+        float (height, width), 0 black to 1 white; and whether there were colours or transparency.
 
     Raises:
-        ValueError: pixels that are not finite.
+        ValueError: there are pixels that are not finite.
     """
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(_smaller(picture.convert("F")), float)
         if not np.isfinite(values).all():
-            raise ValueError("pixels that are not finite")
+            raise ValueError("it has pixels that are NaN or infinite")
         white = next((most for most in (1, 255, 65535) if values.max() <= most), values.max())
         return np.clip(values / white, 0, 1), False
     if picture.has_transparency_data:
@@ -313,7 +315,7 @@ def _grey(picture: Image.Image) -> tuple[NDArray[np.float64], bool]:
 
 
 def _smaller(picture: Image.Image) -> Image.Image:
-    """Returns a picture with sides of about `ENOUGH` at most, which is more than is needed."""
+    """Returns a picture that is reduced if its sides are much longer than `ENOUGH` pixels."""
     factor = max(picture.size) // ENOUGH
     if factor > 1:
         return picture.reduce(factor)
@@ -321,10 +323,10 @@ def _smaller(picture: Image.Image) -> Image.Image:
 
 
 def _without_transparency(colours: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Returns the grey values of a picture with transparency, on paper that differs from them.
+    """Returns the pixel intensities of a picture with transparency, on paper that contrasts.
 
-    Bright drawings come on black, and dark ones on white. A drawing of one colour comes bright on
-    black, since nobody knows its paper.
+    Bright drawings are put on black, and dark ones on white. A drawing in a single colour becomes
+    bright on black, since its paper is unknown.
 
     Args:
         colours: float (height, width, 4) in [0, 1].

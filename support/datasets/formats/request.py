@@ -1,4 +1,4 @@
-"""What the reader of one format is asked for."""
+"""What the reader of one format is asked to read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from support.datasets.entries import Entry
 
 EMNIST_NOTICE = (
-    "EMNIST's images lie on their sides: they were turned upright (--no-transpose leaves them so)"
+    "EMNIST's images lie on their sides: they were turned upright (to prevent it: --no-transpose)"
 )
 
 
@@ -20,9 +20,9 @@ class Request:
         entries: the files that the format recognizes.
         unknown: files that no format recognizes.
         where: the folder, archive or file that holds them, for messages.
-        transpose: whether rows and columns of images are to be exchanged; None: as the names of
-            the files say.
-        notices: lines for the user; grows.
+        transpose: whether to exchange the rows and columns of the images; None: only if the names
+            of the files say that they are EMNIST's.
+        notices: lines for the user, to which the reader may append.
     """
 
     entries: list[Entry]
@@ -32,14 +32,14 @@ class Request:
     notices: list[str] = field(default_factory=list)
 
     def turned_if_asked(self, _names: Iterable[str]) -> bool:
-        """As `turned`, where names are no evidence.
+        """Like `turned`, for formats in which the name EMNIST is not evidence.
 
-        Who saved EMNIST in a format of one's own may have turned it upright.
+        Whoever saved EMNIST in another format than its own may have turned it upright.
         """
         return bool(self.transpose)
 
     def turned(self, names: Iterable[str]) -> bool:
-        """Whether rows and columns of images are to be exchanged; EMNIST's own are."""
+        """Whether to exchange the rows and columns of the images, as in EMNIST's own files."""
         if self.transpose is not None:
             return self.transpose
         if any("emnist" in name.lower() for name in names):
