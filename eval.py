@@ -13,6 +13,10 @@ own_interpolation.png with --interpolate. Metrics are means over all test
 images; --batch changes them only by rounding errors.
 """
 
+# First, since it says in one line what is not installed.
+import support.installation  # noqa: F401
+
+# isort: split
 import argparse
 import itertools
 import os

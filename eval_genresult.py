@@ -15,6 +15,10 @@ fitted prior. Writes two files to --output_dir: generated.png shows the first
 `prior` ("fitted" or "standard") and, with --digit, `labels`, uint8 (num,).
 """
 
+# First, since it says in one line what is not installed.
+import support.installation  # noqa: F401
+
+# isort: split
 import argparse
 import os
 import sys

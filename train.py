@@ -14,6 +14,10 @@ run, and does nothing if the run is finished.
 
 from __future__ import annotations
 
+# First, since it says in one line what is not installed.
+import support.installation  # noqa: F401
+
+# isort: split
 import argparse
 import dataclasses
 import math

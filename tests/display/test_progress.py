@@ -111,7 +111,7 @@ def test_a_terminal_shows_epoch_loss_and_what_is_left(terminal, clock):
 
 
 def test_the_bar_fills_as_the_epoch_does(terminal, clock):
-    """Its coloured part: steps of earlier epochs do not count; it is full at the end of an epoch."""
+    """Steps of earlier epochs do not count; the bar is full at the end of an epoch."""
     cells = {}
     with progress_on(terminal, 3, 20, 100, done=0, shown=True) as bar:
         for done in (5, 20, 30):
