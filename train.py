@@ -687,13 +687,11 @@ def main(args: argparse.Namespace) -> None:
     if chief:
         print(f"{folder.action}: weights in {folder.path}, event files in {folder.log_dir}.")
         print("Importing TensorFlow and compiling the training step ...", flush=True)
-    with (
-        folder,
-        training.workers.join(args.strategy, cluster, args.cluster_timeout) as workers,
-        training.run.Run(config, dataset, folder, workers, args.log_every, args.save_every) as run,
-    ):
-        vae = train(config, dataset, run)
-        fit_prior_and_finish(config, dataset, vae, run)
+    with folder, training.workers.join(args.strategy, cluster, args.cluster_timeout) as workers:
+        run = training.run.Run(config, dataset, folder, workers, args.log_every, args.save_every)
+        with run:
+            vae = train(config, dataset, run)
+            fit_prior_and_finish(config, dataset, vae, run)
     if chief:
         print(f"Finished: weights in {folder.path}, event files in {folder.log_dir}.")
         print(next_commands(args, folder))
