@@ -55,7 +55,7 @@ def load(
             otherwise digits, with a `fallback_reason`.
         data_dir: the path of a file, folder or archive; empty: the data set is downloaded, or read
             from the cache.
-        limit: how many training images to keep, from the first on; None: all.
+        limit: keep only the first `limit` training images; None: all.
         transpose: whether to exchange the rows and columns of the images; None: only if the names
             of the files say that the images are EMNIST's.
 
@@ -65,7 +65,9 @@ def load(
     fallback_reason = ""
     if dataset == "digits":
         if data_dir:
-            raise UserError(f"--dataset digits does not use {data_dir}: leave out one of them")
+            raise UserError(
+                f"--dataset digits does not use {data_dir}: leave out --dataset or --data_dir"
+            )
         loaded = _digits()
     elif data_dir:
         contents = datasets.formats.read(os.path.expanduser(data_dir), transpose)
@@ -207,13 +209,13 @@ def _sha256(*arrays: NDArray) -> str:
 
 
 def _last(part: Split, share: int) -> tuple[Split, Split]:
-    """Splits off the last images of a part, one in `share`; returns the others, then these."""
+    """Splits off the last images of a part, one in `share`; returns the rest, then these."""
     kept = len(part.images) - len(part.images) // share
     return _chosen(part, slice(kept)), _chosen(part, slice(kept, None))
 
 
 def _apart(part: Split, share: int) -> tuple[Split, Split]:
-    """Splits off one in `share` of the images of each class; returns the others, then these.
+    """Splits off one in `share` of the images of each class; returns the rest, then these.
 
     Both are shuffled, always in the same way: the split does not depend on --seed.
     """

@@ -133,7 +133,7 @@ def _private_folder(folder: str) -> Iterator[str]:
 def sweep(folder: str) -> None:
     """Removes the unfinished files that killed processes of this project left in `folder`.
 
-    A folder that a living process is writing to is locked, and one that is not ours has no lock.
+    A living process holds the lock of its folder, and a folder that is not ours has no lock file.
     """
     if not os.path.isdir(folder):
         return
@@ -268,7 +268,7 @@ def make_folder(path: str) -> None:
     """Creates the folder `path` and those above it, if need be, so that they survive a power cut.
 
     Raises:
-        FileNotFoundError: none of the folders above it exists, not even a drive.
+        FileNotFoundError: nothing above it exists, such as on a missing drive.
     """
     if os.path.isdir(path):
         return

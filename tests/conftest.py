@@ -1,7 +1,7 @@
 """Fixtures: a small trained folder, and real MNIST where it is available.
 
 python -m pytest            # after a change; about five minutes
-python -m pytest -m slow    # the other tests; those on real MNIST need MNIST_DIR=FOLDER
+python -m pytest -m slow    # the other tests; those on real MNIST need the variable MNIST_DIR
 """
 
 import os
@@ -46,7 +46,7 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(autouse=True)
 def no_process_is_left():
-    """Kills the processes that a test has started and left running, as a failed test may do."""
+    """Kills the processes that a test has left running, as a failing test may do."""
     yield
     while helpers.STARTED:
         process = helpers.STARTED.pop()

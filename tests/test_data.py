@@ -155,7 +155,7 @@ def test_environment_variables_name_no_data(tmp_path, monkeypatch):
 
 
 def no_network(_name):
-    raise UserError("the download of mnist failed (no network): --data_dir FOLDER names files")
+    raise UserError("the download of mnist failed (no connection): give --data_dir PATH")
 
 
 def test_without_mnist_auto_falls_back_and_mnist_does_not(monkeypatch):
@@ -164,7 +164,7 @@ def test_without_mnist_auto_falls_back_and_mnist_does_not(monkeypatch):
     assert fallen_back.name == "digits" and len(fallen_back.train.images) == 3
     assert "give --data_dir PATH" in fallen_back.fallback_reason
     for name in ("mnist", "fashion_mnist"):
-        with pytest.raises(UserError, match="no network"):
+        with pytest.raises(UserError, match="no connection"):
             data.load(name)
 
 
@@ -179,9 +179,9 @@ def test_a_download_is_read_from_memory(monkeypatch):
 
 
 def test_the_first_test_images_of_mnist():
-    some = data.mnist_test_100("no network")
+    some = data.mnist_test_100("no connection")
     assert some.name == "mnist" and some.sha256 == data.MNIST_SHA256
-    assert some.fallback_reason == "no network"
+    assert some.fallback_reason == "no connection"
     assert some.test.images.shape == (100, 784) and len(some.train.images) == 0
     assert some.test.labels[:10].tolist() == [7, 2, 1, 0, 4, 1, 4, 9, 5, 9]
 

@@ -302,7 +302,7 @@ def scale_of(values: Values, what: str) -> Scale:
             0,
             255 / highest,
             f"the pixel values are whole numbers from 0 to {highest:g}: they were taken for grey "
-            "levels and scaled to 0 to 255; check that they are",
+            "levels and scaled to 0 to 255; check that this is right",
         )
     if whole and lowest >= 0 and highest <= 255:
         notice = ""
@@ -319,7 +319,7 @@ def scale_of(values: Values, what: str) -> Scale:
         return Scale(0, 255 / 65535, "the pixel values have 16 bits: 65535 was read as 255")
     raise UserError(
         f"{what} has pixel values from {lowest:.6g} to {highest:.6g}: expected 0 to 255 or 0 to 1; "
-        "undo what was done to them (such as subtracting a mean), and save the images as uint8"
+        "undo what was done to them (such as subtracting the mean), and save the images as uint8"
     )
 
 

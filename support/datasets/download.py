@@ -1,4 +1,4 @@
-"""Downloads data sets by name, with mirrors and checks of hashes, and caches them where Keras does.
+"""Downloads data sets by name, with mirrors and hash checks, and caches them where Keras does.
 
     found = download.fetch("mnist")
     found.listing.entries                # the files in memory, as `formats.read_entries` takes them

@@ -96,7 +96,7 @@ class Entry:
         with reading(self.where), self.open_stored() as file:
             content = file.read(most + 1)
         if len(content) > most:
-            raise UserError(f"{self.where} has more than {most:,} bytes: make it smaller")
+            raise UserError(f"{self.where} has more than {most:,} bytes: use a smaller file")
         return content
 
     def open(self) -> IO[bytes]:

@@ -52,8 +52,9 @@ SHEET_CONTRAST, SHEET_EDGE = 0.2, 0.6
 def as_grey(colours: Grey) -> Grey:
     """Converts colours, float (h, w, 3) in [0, 1], to the greyscale that shows the ink best.
 
-    It is the direction in which the colours of small things deviate most from those around them:
-    red on green of the same luminance, or yellow on white, would be invisible in the luminance.
+    Its weights are the direction in which the colours of small things deviate most from those
+    around them: in luminance, red on an equally bright green, or yellow on white, would be
+    invisible.
     """
     deviations = [_deviation(shrink(channel, COARSE)) for channel in np.moveaxis(colours, 2, 0)]
     deviation = np.stack(deviations, 2).reshape(-1, 3)
@@ -258,7 +259,7 @@ def _margin(grey: Grey) -> int:
 
 
 def _against_paper(page: Grey, widest: float, margin: int) -> tuple[Grey, float]:
-    """How much darker than the paper each pixel is, and the noise of that on the paper.
+    """How much darker than the paper each pixel is, and the noise level of the paper.
 
     Args:
         page: dark ink on light paper.

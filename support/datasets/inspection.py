@@ -156,6 +156,6 @@ def _about_numbers(dataset: Dataset) -> list[str]:
     if images >= FEW_IMAGES:
         return []
     return [
-        f"{images:,} training images are few: expect blurred samples, and train for at least some "
-        "thousand steps (the default number of epochs is enough)"
+        f"{images:,} training images are few: expect blurred samples, and train for at least a "
+        "few thousand steps (the default number of epochs is enough)"
     ]

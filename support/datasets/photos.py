@@ -174,7 +174,7 @@ def _resized(grey: Grey) -> NDArray[np.uint8]:
 
 
 class _Files(NamedTuple):
-    """What paths led to: files to read, files to skip, and, by reason, paths without any file."""
+    """Files to read, files to skip, and, by reason, the given paths that lead to no file."""
 
     files: list[str]
     strays: list[str]

@@ -79,7 +79,7 @@ def read(path: str) -> Grey:
     from PIL import Image
 
     with files.open_regular(path) as file, warnings.catch_warnings():
-        # Such as Pillow's warning of many pixels: `refuse_large` sets a lower limit.
+        # Among them Pillow's warning of many pixels: `refuse_large` sets a lower limit.
         warnings.simplefilter("ignore")
         start = file.read(512)
         _refuse_unread_formats(start, path)

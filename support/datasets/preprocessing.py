@@ -18,8 +18,8 @@ INK_SIDE = 20
 # A page with less contrast than the first, as a share of the range from black to white, is blank.
 # As shares of the ink's own range, what is below the second is paper, and above the third, ink.
 LEAST_CONTRAST, FAINTEST, INK = 0.15, 0.1, 0.3
-# In pixels of 28x28: strokes thinner than the first, as in only 1 of 100 digits of MNIST, are made
-# as thick as the second.
+# In pixels of 28x28: strokes thinner than the first, which only 1 in 100 digits of MNIST has, are
+# made as thick as the second.
 THINNEST, THICKENED = 1.6, 2.2
 # How far from the middle, in pixels, the centre of mass of a preprocessed image may be.
 CENTRED = 1.5

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from support.datasets.ink import LEAST_DARKNESS, Grey, Mask
 
-# Printed lines are thinner than this share of the page's shorter side, and longer than this share
-# of the page along them.
+# Printed lines are thinner than the first share of the page's shorter side, and longer than the
+# second share of the page in their direction.
 LINE_THICKNESS, LINE_LENGTH = 0.02, 0.6
 # Gaps in a line, where strokes cross it, are at most this share of the page.
 LINE_GAP = 0.4
-# The share of the page along which a line must be visible; pieces of lines longer than the second
-# share of the page determine the slope.
+# A line must be visible along at least the first share of the page; pieces longer than the second
+# share determine the slope.
 LINE_COVER, SLOPE_LENGTH = 0.4, 0.15
 # Ink this many times as dark as the lines does not belong to them.
 LINE_LEVEL = 1.6
@@ -184,7 +184,7 @@ def frame_lines(ink: Mask) -> Mask:
 
 
 def _has_content(inside: Mask) -> bool:
-    """Whether there is something in a frame, not only near its edge; an angular 0 has nothing."""
+    """Whether a frame has content, not only ink near its edge: an angular 0 has none."""
     height, width = (round(FRAME_BAND * length) for length in inside.shape)
     rows = inside[height : len(inside) - height, width : inside.shape[1] - width].any(1)
     return bool(rows.mean() > FRAME_CONTENT)
@@ -337,7 +337,7 @@ def _cut(dark: Grey, labels: NDArray[np.int32], group: list[_Piece]) -> Digit:
 
 
 def _without_hairs(strokes: Mask, thickness: float) -> Mask:
-    """Removes hairs that cross a digit: lines much thinner than its strokes that leave it."""
+    """Removes hairs that cross a digit: lines much thinner than its strokes that lead away."""
     from scipy import ndimage
 
     radius = round(HAIR * thickness / 2)

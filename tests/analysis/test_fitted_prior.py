@@ -255,7 +255,7 @@ def test_where_nothing_can_be_fitted_the_record_says_why(change, says):
     "deviation, dimensions, tolerance", [(300.0, 3, 0.01), (0.05, 3, 0.1), (10.0, 400, 0.01)]
 )
 def test_latents_of_any_scale_get_a_prior_of_that_scale(deviation, dimensions, tolerance):
-    """A small --beta gives such latents. The gain is about that of the Gaussian of the latents."""
+    """A small --beta gives such latents. The gain is about that of the Gaussian they come from."""
     random = np.random.default_rng(0)
     mu = deviation * random.standard_normal((3000, dimensions))
     encoded = Encoded(np.float32(mu), np.full(mu.shape, -20, np.float32))

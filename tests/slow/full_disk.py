@@ -57,7 +57,7 @@ def soak(work, disks, seed=0):
 
 
 def on(disk, whole):
-    """Does a run on one disk, then with more room; returns the first exit code and the loss."""
+    """Does a run on a disk, then with more room; returns the first exit code and what was lost."""
     code, printed = quietly(disk, *ARGV)
     if code not in (0, 2) or "Traceback" in printed:
         return code, f"ended with {code}: {printed}"

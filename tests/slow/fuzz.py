@@ -1,4 +1,4 @@
-"""Damages every kind of input file at random, set by a seed, and checks how the scripts react.
+"""Randomly (from a seed) damages every kind of input file, and checks how the scripts react.
 
     python -m tests.slow.fuzz --mutants 500 --processes 20     # everything
     python -m tests.slow.fuzz --mutants 25 --processes 0

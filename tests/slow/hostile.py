@@ -1,4 +1,4 @@
-"""Damages every kind of file that is read at random, set by a seed, and checks how readers react.
+"""Randomly (from a seed) damages every kind of file that is read, and checks how readers react.
 
     python -m tests.slow.hostile --mutants 500     # some minutes
 

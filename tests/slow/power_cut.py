@@ -193,7 +193,7 @@ def states(calls, base):
 
 
 def judged(place, whole, disk):
-    """Writes a disk to `place`, reads it, and resumes the run there; returns the loss, or ''."""
+    """Writes a disk to `place`, reads it and resumes the run; returns what was lost, or ''."""
     base = str(whole)
     for path, content in disk.items():
         target = pathlib.Path(str(place) + path[len(base) :])

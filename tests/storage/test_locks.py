@@ -28,7 +28,7 @@ def test_a_locked_folder_is_refused_to_another_run_until_it_is_released(tmp_path
     locks.release()
     other.acquire(folder, NAME)
     other.release()
-    # The lock file stays: without it, two processes could hold two files of the same name.
+    # The lock file stays: if it were removed, two processes could hold two files of one name.
     assert (tmp_path / "new" / "deep" / NAME).exists()
 
 

@@ -171,7 +171,7 @@ def _likely_label(rows: list[list[bytes]], index: int | None) -> int:
         texts = sum(not _is_number(value) for value in values)
         if texts > len(values) / 2:
             return column
-        # Few words among numbers are mistakes, which are reported when the lines are read.
+        # A few words among numbers are mistakes, which are reported when the lines are read.
         numbers = {value for value in values if _is_number(value)}
         score = len(numbers) - 1
         if not _without_gaps(numbers):

@@ -161,7 +161,7 @@ def with_labels(
     """Puts images and labels together.
 
     If the training images have labels, a test or validation part without labels is left out; if
-    they have none, all labels are left out. Either is appended to `notices`.
+    they have none, all labels are left out. A line that says so is appended to `notices`.
 
     Returns:
         The parts, and the names of the classes.

@@ -115,8 +115,8 @@ def _with_training(
 def _placed(entries: Iterable[Entry]) -> list[Picture]:
     """Returns each file with the part and the class that its folders stand for.
 
-    The class is the folder right below the part, unless there are several levels of folders, such
-    as one for each writer: then it is the first level where all names are whole numbers.
+    The class is the first level of folders below the part where all names are whole numbers (other
+    levels may be, for example, one folder for each writer); without one, the topmost level.
     """
     folders = [entry.name.split("/")[:-1] for entry in entries]
     inner: list[list[str]] = []
@@ -169,8 +169,8 @@ def _class_level(paths: list[list[str]]) -> int:
 def _order(picture: Picture) -> tuple:
     """A key that sorts by the number in the file's name, then by class.
 
-    So pictures that are numbered across classes keep that order, and in those that are numbered
-    within each class, classes are mixed.
+    This keeps the order of pictures that are numbered across classes, and mixes the classes of
+    pictures that are numbered within each class.
     """
     name = picture.entry.name
     file_name = name.rsplit("/", 1)[-1].rsplit(".", 1)[0]

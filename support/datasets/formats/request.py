@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from support.datasets.entries import Entry
 
 EMNIST_NOTICE = (
-    "EMNIST's images lie on their sides: they were turned upright (to prevent it: --no-transpose)"
+    "EMNIST's images lie on their sides: they were turned upright (--no-transpose leaves them as "
+    "they are)"
 )
 
 
