@@ -1,4 +1,4 @@
-"""Fixtures: a small trained folder, and real MNIST where it is available.
+"""Fixtures: a small trained folder, and real MNIST if it is available.
 
 python -m pytest            # after a change; about five minutes
 python -m pytest -m slow    # the other tests; those on real MNIST need the variable MNIST_DIR
