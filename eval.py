@@ -13,14 +13,17 @@ own_interpolation.png with --interpolate. Metrics are means over all test
 images; --batch changes them only by rounding errors.
 """
 
+import os
+import sys
+
+# The modules beside this file are found even if PYTHONSAFEPATH is set.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 # First, since it says in one line what is not installed.
 import support.installation  # noqa: F401
 
 # isort: split
 import argparse
 import itertools
-import os
-import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 

@@ -15,13 +15,16 @@ fitted prior. Writes two files to --output_dir: generated.png shows the first
 `prior` ("fitted" or "standard") and, with --digit, `labels`, uint8 (num,).
 """
 
+import os
+import sys
+
+# The modules beside this file are found even if PYTHONSAFEPATH is set.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 # First, since it says in one line what is not installed.
 import support.installation  # noqa: F401
 
 # isort: split
 import argparse
-import os
-import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 

@@ -14,6 +14,11 @@ run, and does nothing if the run is finished.
 
 from __future__ import annotations
 
+import os
+import sys
+
+# The modules beside this file are found even if PYTHONSAFEPATH is set.
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 # First, since it says in one line what is not installed.
 import support.installation  # noqa: F401
 
@@ -22,12 +27,11 @@ import argparse
 import dataclasses
 import math
 import shlex
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import data
-from support import analysis, cli, display, noise, records, storage, training
+from support import analysis, cli, display, noise, records, startup, storage, training
 from support.errors import OtherRunError, UserError
 
 # `--help` and wrong flags must be answered at once, but importing TensorFlow takes seconds. So the
@@ -690,6 +694,8 @@ def main(args: argparse.Namespace) -> None:
     with folder, training.workers.join(args.strategy, cluster, args.cluster_timeout) as workers:
         run = training.run.Run(config, dataset, folder, workers, args.log_every, args.save_every)
         with run:
+            if chief:
+                print(startup.describe_devices())
             vae = train(config, dataset, run)
             fit_prior_and_finish(config, dataset, vae, run)
     if chief:

@@ -11,6 +11,7 @@ import argparse
 import contextlib
 import difflib
 import functools
+import io
 import os
 import signal
 import sys
@@ -39,6 +40,7 @@ TERMINATION = tuple(
 )
 # What a script prints if it is interrupted before it has anything to save.
 INTERRUPTED = "interrupted"
+OUT_OF_MEMORY = "out of memory: use a smaller --batch, a smaller network, or a larger machine"
 # The smallest value of a flag that must be above 0.
 ABOVE_ZERO = 1e-30
 
@@ -267,22 +269,20 @@ def script(
         def run(argv: Sequence[str] | None = None) -> int:
             flags = parser()
             _open_missing_streams()
+            _print_any_text()
+            interruptions: list[int] = []
             try:
-                with _termination_interrupts():
+                with _signals_interrupt(interruptions):
                     return main(flags.parse_args(argv)) or 0
             except SystemExit as stop:
                 return stop.code if isinstance(stop.code, int) else 1
-            except (UserError, NotFiniteError) as error:
-                code, message = error.code, f"error: {error}"
-            except Interrupted as stop:
-                code, message = stop.code, str(stop)
-            except KeyboardInterrupt:
-                code, message = 128 + signal.SIGINT, INTERRUPTED
-            except MemoryError:
-                code, message = UserError.code, "error: out of memory: try a smaller --batch"
-            except OSError as error:
-                code, message = UserError.code, f"error: {_described(error)}"
-            sys.stdout.flush()
+            except BaseException as error:
+                ended = _as_code_and_message(error, interruptions)
+                if ended is None:
+                    raise
+                code, message = ended
+            with contextlib.suppress(OSError):
+                sys.stdout.flush()
             one_line = " ".join(message.split())
             print(f"{flags.prog}: {one_line}", file=sys.stderr, flush=True)
             return code
@@ -290,6 +290,50 @@ def script(
         return run
 
     return decorated
+
+
+def _as_code_and_message(
+    error: BaseException, interruptions: Sequence[int]
+) -> tuple[int, str] | None:
+    """Returns the exit code and the last line for an exception; None: it is a bug.
+
+    Args:
+        error: what ended the script.
+        interruptions: the signals that arrived before. TensorFlow turns the exception that a
+            signal's handler raises in the middle of its code into others.
+    """
+    if isinstance(error, Interrupted):
+        return error.code, str(error)
+    if isinstance(error, KeyboardInterrupt):
+        return 128 + signal.SIGINT, INTERRUPTED
+    if isinstance(error, UserError | NotFiniteError):
+        return error.code, f"error: {error}"
+    if interruptions:
+        return 128 + interruptions[0], INTERRUPTED
+    problem = _tensorflow_problem(error)
+    if problem:
+        return UserError.code, f"error: {problem}"
+    if isinstance(error, MemoryError):
+        return UserError.code, f"error: {OUT_OF_MEMORY}"
+    if isinstance(error, OSError):
+        return UserError.code, f"error: {_described(error)}"
+    return None
+
+
+def _tensorflow_problem(error: BaseException) -> str:
+    """Returns what the user can put right if TensorFlow fails; empty if there is no such thing."""
+    # Not imported here: it takes seconds, and only TensorFlow raises TensorFlow's exceptions.
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
+        return ""
+    if isinstance(error, tensorflow.errors.ResourceExhaustedError):
+        return OUT_OF_MEMORY
+    if "libdevice" in str(error):
+        return (
+            "XLA cannot find CUDA's libdevice: run pip install 'tensorflow[and-cuda]', or set "
+            "XLA_FLAGS=--xla_gpu_cuda_data_dir=/path/to/cuda"
+        )
+    return ""
 
 
 def _described(error: OSError) -> str:
@@ -310,14 +354,26 @@ def _open_missing_streams() -> None:
             setattr(sys, name, os.fdopen(os.open(os.devnull, os.O_RDWR), mode))
 
 
+def _print_any_text() -> None:
+    """Lets a name of a file that the terminal's encoding lacks be printed with escapes."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 @contextlib.contextmanager
-def _termination_interrupts() -> Iterator[None]:
-    """Turns signals that end a process into `Interrupted` until something else handles them."""
+def _signals_interrupt(received: list[int]) -> Iterator[None]:
+    """Turns signals that end a process into `Interrupted` until something else handles them.
+
+    Args:
+        received: gets the numbers of these signals.
+    """
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
+        received.append(signum)
         raise Interrupted(INTERRUPTED, signum)
 
-    with handled(TERMINATION, interrupt):
+    with handled((signal.SIGINT, *TERMINATION), interrupt):
         yield
 
 

@@ -8,9 +8,11 @@ only: loading weights from Python has no such side effects.
 
 import contextlib
 import os
+import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
+from typing import IO
 
 from support.errors import UserError
 
@@ -20,6 +22,10 @@ WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 # TensorFlow and Keras import these if they are installed, for features that are not used here. That
 # would take a third of a script's start-up time.
 NOT_NEEDED = ("jax", "matplotlib", "sklearn")
+# Exists where the driver of an NVIDIA GPU is loaded, on Linux.
+NVIDIA_DRIVER = "/proc/driver/nvidia/version"
+# Of the user; a flag in them that TensorFlow does not know makes it abort the process.
+FLAG_VARIABLES = ("XLA_FLAGS", "TF_XLA_FLAGS")
 
 
 def import_tensorflow() -> None:
@@ -45,10 +51,20 @@ def quiet_import() -> Iterator[None]:
     Raises:
         UserError: they cannot be imported.
     """
+    hidden: contextlib.AbstractContextManager = _stderr_set_aside()
+    for name in FLAG_VARIABLES:
+        if os.environ.get(name):
+            # TensorFlow's last words must be seen.
+            hidden = contextlib.nullcontext()
+            print(
+                f"Notice: {name} is set to {os.environ[name]!r}. If TensorFlow does not know a "
+                f"flag in it, it ends this process: then correct or unset {name}.",
+                file=sys.stderr,
+            )
     _set_environment()
-    with _stderr_set_aside():
+    with hidden:
         try:
-            with _hidden_modules():
+            with _hidden_modules(), _without_keras_settings():
                 import keras
                 import tensorflow  # noqa: F401
         except Exception as error:
@@ -57,8 +73,8 @@ def quiet_import() -> Iterator[None]:
                 f"TensorFlow cannot be imported ({why:.300}): run pip install -r requirements.txt, "
                 "or free some memory"
             ) from error
-        # Regardless of the user's keras.json.
         keras.config.set_floatx("float32")
+        _prepare_gpus()
         yield
 
 
@@ -69,6 +85,65 @@ def _set_environment() -> None:
     xla_flags = os.environ.get("XLA_FLAGS", "")
     if WIDE_VECTORS.partition("=")[0] not in xla_flags:
         os.environ["XLA_FLAGS"] = f"{xla_flags} {WIDE_VECTORS}".strip()
+
+
+@contextlib.contextmanager
+def _without_keras_settings() -> Iterator[None]:
+    """Keeps Keras from reading the user's keras.json inside the block, and from writing one.
+
+    It could be damaged, be a pipe that nobody writes to, or set another type of numbers.
+    """
+    before = os.environ.get("KERAS_HOME")
+    # A folder that cannot exist.
+    os.environ["KERAS_HOME"] = os.path.join(os.devnull, "keras")
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["KERAS_HOME"]
+        else:
+            os.environ["KERAS_HOME"] = before
+
+
+def _prepare_gpus() -> None:
+    """Lets TensorFlow take a GPU's memory as it needs it, and hides a GPU without XLA."""
+    import tensorflow as tf
+
+    gpus = tf.config.list_physical_devices("GPU")
+    # A notebook may have used the devices already; then they stay as they are.
+    with contextlib.suppress(RuntimeError):
+        if sys.platform == "darwin":
+            # XLA has no compiler for Metal.
+            tf.config.set_visible_devices([], "GPU")
+        else:
+            for gpu in gpus:
+                tf.config.experimental.set_memory_growth(gpu, True)
+
+
+def describe_devices() -> str:
+    """Returns a sentence that says what TensorFlow computes on, and why not on a GPU that is there.
+
+    TensorFlow has been imported.
+    """
+    import tensorflow as tf
+
+    gpus = tf.config.list_logical_devices("GPU")
+    if gpus:
+        physical = tf.config.list_physical_devices("GPU")
+        details = [tf.config.experimental.get_device_details(gpu) for gpu in physical]
+        names = {detail.get("device_name", "unknown model") for detail in details}
+        return f"Running on {len(gpus)} GPU ({', '.join(sorted(names))})."
+    if tf.config.list_physical_devices("GPU"):
+        return "Running on the CPU: XLA has no compiler for the GPU of this machine."
+    if os.path.exists(NVIDIA_DRIVER) or shutil.which("nvidia-smi"):
+        if sys.platform == "win32":
+            advice = "on Windows it does so only inside WSL 2"
+        else:
+            advice = "run pip install 'tensorflow[and-cuda]'"
+        return (
+            f"Running on the CPU. TensorFlow cannot use the NVIDIA GPU of this machine: {advice}."
+        )
+    return "Running on the CPU."
 
 
 @contextlib.contextmanager
@@ -93,7 +168,7 @@ def _stderr_set_aside() -> Iterator[None]:
     itself is redirected.
     """
     sys.stderr.flush()
-    with tempfile.TemporaryFile() as aside:
+    with _scratch_file() as aside:
         screen = os.dup(2)
         os.dup2(aside.fileno(), 2)
         try:
@@ -105,3 +180,11 @@ def _stderr_set_aside() -> Iterator[None]:
         finally:
             os.dup2(screen, 2)
             os.close(screen)
+
+
+def _scratch_file() -> IO[bytes]:
+    """Returns a temporary file, or one that forgets everything if there is no place for one."""
+    try:
+        return tempfile.TemporaryFile()
+    except OSError:
+        return open(os.devnull, "w+b")

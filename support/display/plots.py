@@ -9,6 +9,7 @@ Colour-blind readers can distinguish the colours, and colour alone never carries
 
 import contextlib
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -212,22 +213,41 @@ def figure(
         inches: its width and height.
         layout: constrained: Matplotlib arranges the axes; None: nothing is moved.
     """
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
+    with _own_style():
+        from matplotlib.figure import Figure
 
-    with rc_context(STYLE):
         canvas = Figure(figsize=inches, layout=layout)
         yield canvas
         files.write_whole(path, lambda written: canvas.savefig(written, format="png"))
 
 
+@contextlib.contextmanager
+def _own_style() -> Iterator[None]:
+    """Imports Matplotlib with its own defaults and `STYLE`, whatever settings the user has.
+
+    A matplotlibrc may turn pictures upside down or need TeX, and the MPLBACKEND of a notebook names
+    a module that may not be there. No backend is used here.
+    """
+    backend = os.environ.pop("MPLBACKEND", None)
+    try:
+        import matplotlib
+    finally:
+        if backend is not None:
+            os.environ["MPLBACKEND"] = backend
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE)
+        yield
+
+
 def _text_width(text: str, size: float) -> int:
     """Returns the width of a text in pixels; `size` is the font size in points."""
-    from matplotlib.textpath import TextPath
-
     if not text:
         return 0
-    points = TextPath((0, 0), text, size=size).get_extents().width
+    with _own_style():
+        from matplotlib.textpath import TextPath
+
+        points = TextPath((0, 0), text, size=size).get_extents().width
     return math.ceil(points * DPI / 72)
 
 

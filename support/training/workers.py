@@ -7,6 +7,7 @@ All numbers move between devices and machines through TensorFlow's distribution 
 """
 
 import contextlib
+import os
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -15,11 +16,14 @@ from numpy.typing import NDArray
 
 from support import startup
 from support.errors import UserError
+from support.training import watchdog
 from support.training.rendezvous import Cluster, greet
 
 if TYPE_CHECKING:
     import tensorflow as tf
 
+# How long workers that have greeted each other may take to connect, after `--cluster_timeout`.
+CONNECTION_SECONDS = 30.0
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 
 
@@ -89,16 +93,30 @@ def join(strategy: str, cluster: Cluster | None, timeout: float) -> Iterator[Wor
         timeout: seconds to wait for other workers.
 
     Yields:
-        The workers. If another worker is lost or memory runs out, the block ends with a
-        `UserError`.
+        The workers. If another worker is lost, the block ends with a `UserError`.
     """
     if cluster:
         greet(cluster, timeout)
-    # A strategy must be built before TensorFlow has looked at any device.
-    with startup.quiet_import(), _explained(cluster):
-        workers = _build(strategy, cluster, timeout)
+    with _copy_of_stderr() as screen, startup.quiet_import(), _explained(cluster):
+        # A strategy must be built before TensorFlow has looked at any device.
+        if cluster:
+            # Again, since a worker may have ended while this one imported TensorFlow.
+            greet(cluster, timeout)
+        lost = "the workers in TF_CONFIG did not connect in time: start all of them again"
+        with watchdog.watched(timeout + CONNECTION_SECONDS, lost, screen):
+            workers = _build(strategy, cluster, timeout)
     with _explained(cluster):
         yield workers
+
+
+@contextlib.contextmanager
+def _copy_of_stderr() -> Iterator[int]:
+    """Returns a descriptor that stays on the screen while descriptor 2 does not."""
+    screen = os.dup(2)
+    try:
+        yield screen
+    finally:
+        os.close(screen)
 
 
 def _build(strategy: str, cluster: Cluster | None, timeout: float) -> Workers:
@@ -118,7 +136,7 @@ def _build(strategy: str, cluster: Cluster | None, timeout: float) -> Workers:
 
 @contextlib.contextmanager
 def _explained(cluster: Cluster | None) -> Iterator[None]:
-    """Turns TensorFlow's errors about lost workers and lack of memory into a `UserError`."""
+    """Turns TensorFlow's errors about lost workers into a `UserError`."""
     import tensorflow as tf
 
     lost = (
@@ -130,8 +148,6 @@ def _explained(cluster: Cluster | None) -> Iterator[None]:
     )
     try:
         yield
-    except tf.errors.ResourceExhaustedError as error:
-        raise UserError("out of memory: use a smaller --batch or fewer --elbo_samples") from error
     except lost as error:
         if cluster is None:
             raise
