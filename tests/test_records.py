@@ -66,10 +66,11 @@ def test_a_record_of_a_new_run_survives_its_file():
 
 
 def test_what_follows_from_a_record():
-    assert RECORD.finished and RECORD.binarized and RECORD.warm_start
+    assert RECORD.finished and RECORD.trained_on_binary_images and RECORD.warm_start
     content = as_stored(RECORD) | {"posterior": None, "training": {"binarize": "none"}}
     other = RunRecord.from_json(content)
-    assert not other.finished and not other.binarized and not other.warm_start
+    assert not other.finished and not other.warm_start
+    assert not other.trained_on_binary_images
     assert PriorRecord.from_json({"gain": None, "why": "too few images"}).reason == "too few images"
 
 

@@ -425,7 +425,7 @@ def test_interrupted_anywhere_it_continues_to_the_same_bits(
             assert train(tmp_path, "--epoch", "3") == code
         line = last_line(capsys.readouterr().err)
         assert line.startswith("train.py: interrupted; saved in")
-        assert "same command continues" in line
+        assert "repeat the command to continue the run" in line
     assert train(tmp_path, "--epoch", "3") == 0
     assert "Continuing" in capsys.readouterr().out
     same_run(whole, tmp_path)

@@ -295,10 +295,10 @@ class Run:
         if self._waits_to_replace:
             raise Interrupted(
                 f"interrupted before the end of the first epoch; {self._folder.path} still holds "
-                "the earlier run: run the same command to start again",
+                "the earlier run: repeat the command to start again",
                 signum,
             )
-        again = "run the same command"
+        again = "repeat the command"
         if self._folder.overwrite:
             again += " without --overwrite"
         raise Interrupted(

@@ -110,7 +110,10 @@ def test_accuracies_are_shares_of_each_class(axes):
     np.testing.assert_allclose(prior.get_ydata(), [100, 100, 0, 100])
     np.testing.assert_allclose(linear.get_ydata(), [200 / 3] * 4)
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert legend == ["a linear classifier: 66.7 % of all", "the fitted prior: 75.0 % of all"]
+    assert legend == [
+        "a linear classifier: 66.7 % of all images",
+        "the fitted prior: 75.0 % of all images",
+    ]
 
 
 def test_the_histogram_counts_every_image(axes):

@@ -77,7 +77,7 @@ def test_a_full_disk_keeps_the_last_good_save(small_disk):
     process.send_signal(signal.SIGTERM)
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 143 and f"Continuing at step {step}, after" in stdout
-    one_line(stderr, "run the same command to continue the run")
+    one_line(stderr, "repeat the command to continue the run")
 
 
 def test_folders_without_the_right_to_write(trained, capsys):
@@ -156,7 +156,7 @@ def test_two_runs_on_one_folder_and_a_killed_ones_lock(tmp_path):
     third.send_signal(signal.SIGINT)
     stdout, stderr = third.communicate(timeout=300)
     assert third.returncode == 130 and "Continuing" in stdout
-    one_line(stderr, "run the same command to continue the run")
+    one_line(stderr, "repeat the command to continue the run")
     steps = [step for step, _ in points(tmp_path / "log" / "train")["loss_bce"]]
     assert steps == list(range(5, steps[-1] + 1, 5))
 

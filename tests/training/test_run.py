@@ -141,7 +141,7 @@ def test_a_signal_saves_and_ends_the_run(folder, signum):
         play.steps(3)
     assert stop.value.code == 128 + signum
     assert str(stop.value) == (
-        f"interrupted; saved in {folder / 'w'}: run the same command to continue the run"
+        f"interrupted; saved in {folder / 'w'}: repeat the command to continue the run"
     )
     assert saved(folder) == [0, 7]
     assert points(folder / "log" / "train")["loss_bce"] == [(5, 1.0)]
@@ -226,7 +226,7 @@ def test_a_posterior_that_no_reader_would_accept_is_never_finished(folder):
         play.epoch()
         play.epoch()
         moments = records.Posterior((0.0, 0.0), (1.0, 1.0), (0.5, float("inf")))
-        with pytest.raises(NotFiniteError, match="at step 24: the save of step 24 is in"):
+        with pytest.raises(NotFiniteError, match=r"at step 24 \(the save of step 24 is kept in"):
             play.run.finish(moments, None, records.PriorRecord(None, "x"))
     assert saved(folder) == [0, 24] and not (folder / "w" / "vae.keras").exists()
 
@@ -347,7 +347,7 @@ def test_overwrite_keeps_the_earlier_run_until_the_first_epoch_is_done(folder, e
 def test_overwrite_that_ends_before_its_first_epoch_changes_nothing(folder, earlier, how):
     before = files_in(folder)
     config = dataclasses.replace(CONFIG, seed=9)
-    error, says = (Interrupted, "still holds the earlier run: run the same command to start")
+    error, says = (Interrupted, "still holds the earlier run: repeat the command to start")
     if how == "not finite":
         error, says = NotFiniteError, "the earlier run is kept in"
     with (
@@ -366,7 +366,7 @@ def test_an_overwriting_run_that_is_interrupted_later_continues_without_the_flag
         play.epoch()
         os.kill(os.getpid(), signal.SIGTERM)
         play.steps(4)
-    assert "run the same command without --overwrite to continue the run" in str(stop.value)
+    assert "repeat the command without --overwrite to continue the run" in str(stop.value)
     assert saved(folder) == [12, 16]
 
 

@@ -88,7 +88,9 @@ def explained(cluster):
 
 def test_a_lack_of_memory_is_one_line():
     with (
-        pytest.raises(UserError, match="out of memory: try a smaller --batch"),
+        pytest.raises(
+            UserError, match="out of memory: use a smaller --batch or fewer --elbo_samples"
+        ),
         workers_module.join("one", None, 1.0),
     ):
         raise tf.errors.ResourceExhaustedError(None, None, "OOM")
