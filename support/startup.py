@@ -53,7 +53,8 @@ def quiet_import() -> Iterator[None]:
     """
     hidden: contextlib.AbstractContextManager = _stderr_set_aside()
     for name in FLAG_VARIABLES:
-        if os.environ.get(name):
+        # A process that a script of this project has started finds the script's own flag.
+        if os.environ.get(name, "") not in ("", WIDE_VECTORS):
             # TensorFlow's last words must be seen.
             hidden = contextlib.nullcontext()
             print(

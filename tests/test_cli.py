@@ -1,6 +1,8 @@
 """support/cli.py: flags, hints, the one line of an error, exit codes."""
 
 import argparse
+import contextlib
+import io
 import os
 import signal
 import subprocess
@@ -8,6 +10,7 @@ import sys
 import threading
 
 import pytest
+import tensorflow as tf
 
 from support import cli
 from support.errors import Interrupted, NotFiniteError, OtherRunError, UserError
@@ -127,7 +130,17 @@ ENDS = [
     (Interrupted("interrupted; saved", signal.SIGTERM), 143, "toy.py: interrupted; saved\n"),
     (Interrupted("interrupted", signal.SIGINT), 130, "toy.py: interrupted\n"),
     (KeyboardInterrupt(), 130, "toy.py: interrupted\n"),
-    (MemoryError(), 2, "toy.py: error: out of memory: try a smaller --batch\n"),
+    (MemoryError(), 2, "toy.py: error: out of memory: use a smaller --batch, a smaller network"),
+    (
+        tf.errors.ResourceExhaustedError(None, None, "OOM when allocating tensor"),
+        2,
+        "toy.py: error: out of memory: use a smaller --batch",
+    ),
+    (
+        tf.errors.InternalError(None, None, "libdevice not found at ./libdevice.10.bc"),
+        2,
+        "toy.py: error: XLA cannot find CUDA's libdevice: run pip install 'tensorflow[and-cuda]'",
+    ),
     (
         FileNotFoundError(2, "No such file", "x.npz"),
         2,
@@ -162,6 +175,40 @@ def test_a_bug_is_no_error_of_the_user():
 
     with pytest.raises(ZeroDivisionError):
         run_toy(main)
+
+
+@pytest.mark.parametrize("signum", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("becomes", [ZeroDivisionError, ValueError, SystemError, OSError])
+def test_a_signal_whose_exception_a_library_replaces_is_still_an_interruption(
+    capsys, signum, becomes
+):
+    """As TensorFlow does in the middle of its code."""
+
+    def main(args):
+        try:
+            signal.raise_signal(signum)
+        except BaseException:
+            raise becomes from None
+
+    assert run_toy(main) == 128 + signum
+    assert capsys.readouterr().err == "toy.py: interrupted\n"
+
+
+def test_a_user_error_after_a_swallowed_signal_is_still_told(capsys):
+    def main(args):
+        with contextlib.suppress(BaseException):
+            signal.raise_signal(signal.SIGTERM)
+        raise UserError("a file is wrong")
+
+    assert run_toy(main) == 2
+    assert capsys.readouterr().err == "toy.py: error: a file is wrong\n"
+
+
+def test_a_name_that_the_encoding_lacks_is_printed_with_escapes(monkeypatch):
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="cp1252"))
+    assert run_toy(lambda args: print("\u6570\u5b57 \u00e9", flush=True)) == 0
+    assert written.getvalue() == b"\\u6570\\u5b57 \xe9\n"
 
 
 def test_codes_of_success():

@@ -6,6 +6,7 @@ import sys
 
 import keras
 import pytest
+import tensorflow as tf
 
 from support import startup
 from support.errors import UserError
@@ -84,6 +85,85 @@ def test_loading_weights_changes_nothing_of_the_process(trained, environment):
     weights.load(str(trained))
     assert (dict(environment), os.readlink("/proc/self/fd/2"), keras.config.floatx()) == before
     assert None not in sys.modules.values()
+
+
+@pytest.fixture
+def no_gpu(monkeypatch):
+    monkeypatch.setattr(startup, "NVIDIA_DRIVER", "/nowhere")
+    monkeypatch.setattr(startup.shutil, "which", lambda name: None)
+
+
+def devices(monkeypatch, physical, logical):
+    kinds = {"list_physical_devices": physical, "list_logical_devices": logical}
+    for name, count in kinds.items():
+        found = [tf.config.PhysicalDevice(f"/gpu:{i}", "GPU") for i in range(count)]
+        monkeypatch.setattr(tf.config, name, lambda kind, found=found: found)
+
+
+def test_the_device_in_use_is_described(monkeypatch, no_gpu):
+    assert startup.describe_devices() == "Running on the CPU."
+    details = {"device_name": "NVIDIA L4"}
+    monkeypatch.setattr(tf.config.experimental, "get_device_details", lambda gpu: details)
+    devices(monkeypatch, 2, 2)
+    assert startup.describe_devices() == "Running on 2 GPU (NVIDIA L4)."
+    devices(monkeypatch, 1, 0)
+    assert "XLA has no compiler for the GPU" in startup.describe_devices()
+
+
+@pytest.mark.parametrize(
+    "platform, advice", [("linux", "pip install 'tensorflow[and-cuda]'"), ("win32", "WSL 2")]
+)
+def test_a_gpu_that_tensorflow_cannot_use_is_named_with_the_way_out(
+    monkeypatch, no_gpu, platform, advice
+):
+    monkeypatch.setattr(startup.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(startup.sys, "platform", platform)
+    found = startup.describe_devices()
+    assert "cannot use the NVIDIA GPU" in found and advice in found
+
+
+def test_memory_of_gpus_grows_and_that_of_a_mac_is_hidden(monkeypatch):
+    grown, hidden = [], []
+    devices(monkeypatch, 2, 0)
+    experimental = tf.config.experimental
+    monkeypatch.setattr(experimental, "set_memory_growth", lambda *how: grown.append(how))
+    monkeypatch.setattr(tf.config, "set_visible_devices", lambda *how: hidden.append(how))
+    startup._prepare_gpus()
+    assert [how[1] for how in grown] == [True, True] and not hidden
+    monkeypatch.setattr(startup.sys, "platform", "darwin")
+    startup._prepare_gpus()
+    assert hidden == [([], "GPU")] and len(grown) == 2
+
+
+def test_keras_meets_no_settings_of_the_user_and_leaves_none(monkeypatch):
+    for before in ("/somewhere", None):
+        if before is None:
+            monkeypatch.delenv("KERAS_HOME", raising=False)
+        else:
+            monkeypatch.setenv("KERAS_HOME", before)
+        with startup._without_keras_settings(), pytest.raises(OSError):
+            os.makedirs(os.environ["KERAS_HOME"])
+        assert os.environ.get("KERAS_HOME") == before
+
+
+@pytest.mark.parametrize("name", startup.FLAG_VARIABLES)
+def test_flags_of_the_user_are_named_since_tensorflow_may_abort_on_them(monkeypatch, capfd, name):
+    monkeypatch.setenv(name, "--nonsense=1")
+    with startup.quiet_import():
+        os.write(2, b"the last words of TensorFlow\n")
+    shown = capfd.readouterr().err
+    assert f"Notice: {name} is set to '--nonsense=1'" in shown
+    assert "the last words of TensorFlow" in shown
+
+
+def test_without_a_place_for_temporary_files_tensorflow_is_still_quiet(monkeypatch, capfd):
+    def fails():
+        raise FileNotFoundError("No usable temporary directory")
+
+    monkeypatch.setattr(startup.tempfile, "TemporaryFile", fails)
+    with startup._stderr_set_aside():
+        os.write(2, b"a line about GPUs\n")
+    assert capfd.readouterr().err == ""
 
 
 STRANGE = '{"floatx": "float16", "backend": "torch", "image_data_format": "channels_first"}'

@@ -1,5 +1,8 @@
 """Plots: every digit is at its place in the picture, found by its pixels."""
 
+import os
+
+import matplotlib
 import numpy as np
 import pytest
 
@@ -95,3 +98,16 @@ def test_a_picture_is_written_whole_or_not_at_all(tmp_path):
     with pytest.raises(UserError), plots.figure(str(path), (2, 2)):
         raise UserError("no picture")
     assert path.read_bytes() == b"before" and len(list(tmp_path.iterdir())) == 1
+
+
+def test_settings_of_the_user_change_no_pixel(tmp_path, monkeypatch):
+    """Those of a matplotlibrc, and the backend of a notebook."""
+    image = np.random.default_rng(0).integers(0, 256, (4, 784)).astype(np.uint8)
+    plots.draw(str(tmp_path / "plain.png"), "Four", plots.in_rows(image, 2))
+    monkeypatch.setenv("MPLBACKEND", "module://nowhere")
+    odd = {"image.origin": "lower", "savefig.bbox": "tight", "font.size": 30, "text.usetex": True}
+    with matplotlib.rc_context(odd):
+        plots.draw(str(tmp_path / "odd.png"), "Four", plots.in_rows(image, 2))
+        assert matplotlib.rcParams["font.size"] == 30
+    assert os.environ["MPLBACKEND"] == "module://nowhere"
+    assert (tmp_path / "odd.png").read_bytes() == (tmp_path / "plain.png").read_bytes()

@@ -86,16 +86,6 @@ def explained(cluster):
         yield
 
 
-def test_a_lack_of_memory_is_one_line():
-    with (
-        pytest.raises(
-            UserError, match="out of memory: use a smaller --batch or fewer --elbo_samples"
-        ),
-        workers_module.join("one", None, 1.0),
-    ):
-        raise tf.errors.ResourceExhaustedError(None, None, "OOM")
-
-
 @pytest.mark.parametrize(
     "error",
     [
