@@ -78,7 +78,9 @@ def fuzz(kind, mutants, run, seed, work):
     Returns:
         dict of how many ended in which way, with the complaints under `failed`.
     """
-    source = originals(kind, os.path.join(work, "source"))
+    source = os.path.join(work, "source")
+    if not os.path.isdir(source):
+        originals(kind, source)
     draw = random.Random(f"{kind} {run.__name__} {seed}")
     counts = {"result": 0, "refused": 0, "failed": []}
     for index in range(mutants):
