@@ -295,7 +295,7 @@ def script(
 def _as_code_and_message(
     error: BaseException, interruptions: Sequence[int]
 ) -> tuple[int, str] | None:
-    """Returns the exit code and the last line for an exception; None: it is a bug.
+    """Returns the exit code and the last line for an exception; None if it is a bug.
 
     Args:
         error: what ended the script.
@@ -321,7 +321,7 @@ def _as_code_and_message(
 
 
 def _tensorflow_problem(error: BaseException) -> str:
-    """Returns what the user can put right if TensorFlow fails; empty if there is no such thing."""
+    """Returns a message about an error of TensorFlow that the user can fix; empty for others."""
     # Not imported here: it takes seconds, and only TensorFlow raises TensorFlow's exceptions.
     tensorflow = sys.modules.get("tensorflow")
     if tensorflow is None or not isinstance(error, tensorflow.errors.OpError):
@@ -355,7 +355,7 @@ def _open_missing_streams() -> None:
 
 
 def _print_any_text() -> None:
-    """Lets a name of a file that the terminal's encoding lacks be printed with escapes."""
+    """Makes characters that the terminal's encoding lacks, as in file names, print as escapes."""
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")

@@ -22,9 +22,9 @@ WIDE_VECTORS = "--xla_cpu_prefer_vector_width=512"
 # TensorFlow and Keras import these if they are installed, for features that are not used here. That
 # would take a third of a script's start-up time.
 NOT_NEEDED = ("jax", "matplotlib", "sklearn")
-# Exists where the driver of an NVIDIA GPU is loaded, on Linux.
+# Exists on Linux if the driver of an NVIDIA GPU is loaded.
 NVIDIA_DRIVER = "/proc/driver/nvidia/version"
-# Of the user; a flag in them that TensorFlow does not know makes it abort the process.
+# Variables of the user; TensorFlow aborts the process if it does not know a flag in them.
 FLAG_VARIABLES = ("XLA_FLAGS", "TF_XLA_FLAGS")
 
 
@@ -122,9 +122,9 @@ def _prepare_gpus() -> None:
 
 
 def describe_devices() -> str:
-    """Returns a sentence that says what TensorFlow computes on, and why not on a GPU that is there.
+    """Returns what TensorFlow computes on and, if there is a GPU that it does not use, why.
 
-    TensorFlow has been imported.
+    TensorFlow must have been imported.
     """
     import tensorflow as tf
 
@@ -184,7 +184,7 @@ def _stderr_set_aside() -> Iterator[None]:
 
 
 def _scratch_file() -> IO[bytes]:
-    """Returns a temporary file, or one that forgets everything if there is no place for one."""
+    """Returns a temporary file, or the null device if there is no place for one."""
     try:
         return tempfile.TemporaryFile()
     except OSError:

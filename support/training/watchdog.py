@@ -1,4 +1,4 @@
-"""Ends a process that is stuck in a call of TensorFlow which nothing else can interrupt.
+"""Ends a process that is stuck in a call of TensorFlow that nothing else can interrupt.
 
 The constructor of a strategy waits more than ten minutes for a worker that has died, and Python
 runs the handlers of signals only when such a call returns.
@@ -28,7 +28,7 @@ def watched(seconds: float, message: str, screen: int) -> Iterator[None]:
         screen: the descriptor to write that line to; descriptor 2 may be redirected meanwhile.
     """
     if threading.current_thread() is not threading.main_thread():
-        # Python lets only the main thread know of signals.
+        # Python handles signals only in the main thread.
         yield
         return
     reader, writer = socket.socketpair()
@@ -53,7 +53,7 @@ def watched(seconds: float, message: str, screen: int) -> Iterator[None]:
 def _watch(
     reader: socket.socket, seconds: float, message: str, screen: int, finished: threading.Event
 ) -> None:
-    """Waits for the end of the block, a signal, or the end of the time."""
+    """Waits for the end of the block, a signal, or the timeout."""
     reader.settimeout(seconds)
     ending = {signal.SIGINT, *cli.TERMINATION}
     while not finished.is_set():

@@ -22,7 +22,7 @@ from support.training.rendezvous import Cluster, greet
 if TYPE_CHECKING:
     import tensorflow as tf
 
-# How long workers that have greeted each other may take to connect, after `--cluster_timeout`.
+# How long workers that have greeted each other may take to connect, beyond `--cluster_timeout`.
 CONNECTION_SECONDS = 30.0
 STRATEGIES = ("auto", "one", "mirrored", "multi_worker")
 
@@ -111,7 +111,7 @@ def join(strategy: str, cluster: Cluster | None, timeout: float) -> Iterator[Wor
 
 @contextlib.contextmanager
 def _copy_of_stderr() -> Iterator[int]:
-    """Returns a descriptor that stays on the screen while descriptor 2 does not."""
+    """Yields a descriptor that writes to the screen even if descriptor 2 is redirected."""
     screen = os.dup(2)
     try:
         yield screen
