@@ -51,19 +51,9 @@ def quiet_import() -> Iterator[None]:
     Raises:
         UserError: they cannot be imported.
     """
-    hidden: contextlib.AbstractContextManager = _stderr_set_aside()
-    for name in FLAG_VARIABLES:
-        # A process that a script of this project has started finds the script's own flag.
-        if os.environ.get(name, "") not in ("", WIDE_VECTORS):
-            # TensorFlow's last words must be seen.
-            hidden = contextlib.nullcontext()
-            print(
-                f"Notice: {name} is set to {os.environ[name]!r}. If TensorFlow does not know a "
-                f"flag in it, it ends this process: then correct or unset {name}.",
-                file=sys.stderr,
-            )
+    hidden_stderr = _hidden_stderr()
     _set_environment()
-    with hidden:
+    with hidden_stderr:
         try:
             with _hidden_modules(), _without_keras_settings():
                 import keras
@@ -77,6 +67,21 @@ def quiet_import() -> Iterator[None]:
         keras.config.set_floatx("float32")
         _prepare_gpus()
         yield
+
+
+def _hidden_stderr() -> contextlib.AbstractContextManager:
+    """Returns what hides stderr; nothing if the user has set flags that may abort TensorFlow."""
+    hidden = True
+    for name in FLAG_VARIABLES:
+        # A process that a script of this project has started finds the script's own flag.
+        if os.environ.get(name, "") not in ("", WIDE_VECTORS):
+            hidden = False
+            print(
+                f"Notice: {name} is set to {os.environ[name]!r}. If TensorFlow does not know a "
+                f"flag in it, it ends this process: then correct or unset {name}.",
+                file=sys.stderr,
+            )
+    return _stderr_set_aside() if hidden else contextlib.nullcontext()
 
 
 def _set_environment() -> None:

@@ -2,7 +2,7 @@
 
 The members must be exactly those that `run.json` lists, stored uncompressed, and pass the zip's
 CRC-32. Arrays are read only from the paths and in the shapes that the architecture gives, as
-float32, and must be finite. Keras's configuration, which could name any code, is never read.
+float32, and must be finite. Keras's configuration, which could refer to any code, is never read.
 Needs NumPy alone.
 """
 

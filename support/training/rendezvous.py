@@ -93,9 +93,13 @@ def _parsed(content: dict) -> Cluster:
         addresses.append(Address(host, int(port)))
     if len(set(addresses)) < len(addresses):
         raise ValueError("two workers have the same address")
+    if not re.fullmatch("[0-9]{1,9}", str(task["index"])):
+        raise ValueError(f"the index {task['index']!r:.80} is not a whole number")
     index = int(task["index"])
-    if not 0 <= index < len(addresses):
+    if index >= len(addresses):
         raise ValueError(f"there is no worker with index {index}")
+    if content.get("rpc_layer", "grpc") != "grpc":
+        raise ValueError(f"rpc_layer is {content['rpc_layer']!r:.80}, only grpc is supported")
     return Cluster(tuple(addresses), index)
 
 
@@ -107,12 +111,16 @@ def greet(cluster: Cluster, timeout: float) -> None:
         timeout: seconds to wait.
 
     Raises:
-        UserError: a worker is missing after `timeout` seconds, or the chief's port is in use.
+        UserError: a worker is missing after `timeout` seconds, the port of this worker is in use,
+            or a host is unknown.
     """
+    _require_known_hosts(cluster)
     deadline = time.monotonic() + timeout
-    if cluster.index == 0:
-        _gather(cluster, deadline)
-        return
+    with _listening(cluster) as server:
+        if cluster.index == 0:
+            _gather(cluster, server, deadline)
+            return
+    # Another worker only had to see that its port is free.
     while time.monotonic() < deadline:
         try:
             with socket.create_connection(cluster.addresses[0], timeout=1) as connection:
@@ -126,19 +134,41 @@ def greet(cluster: Cluster, timeout: float) -> None:
     raise _absent(cluster.addresses[:1], "did not answer")
 
 
-def _gather(cluster: Cluster, deadline: float) -> None:
-    """Waits until all other workers have contacted the chief, then answers them."""
-    chief = cluster.addresses[0]
+def _require_known_hosts(cluster: Cluster) -> None:
+    """Raises a `UserError` if a host has no address; TensorFlow would wait for it."""
+    for host in {address.host for address in cluster.addresses}:
+        try:
+            socket.getaddrinfo(host, None)
+        except (OSError, UnicodeError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(
+                f"TF_CONFIG: the host {host:.80} is unknown ({reason}): correct its name"
+            ) from error
+
+
+def _listening(cluster: Cluster) -> socket.socket:
+    """Returns a socket that listens on this worker's port, which TensorFlow will need."""
+    address = cluster.addresses[cluster.index]
     try:
-        server = socket.create_server(("", chief.port))
+        return socket.create_server(("", address.port))
     except OSError as error:
         raise UserError(
-            f"TF_CONFIG: cannot listen on {chief} ({error.strerror}): choose a free port of this "
+            f"TF_CONFIG: cannot listen on {address} ({error.strerror}): choose a free port of this "
             "machine"
         ) from error
+
+
+def _gather(cluster: Cluster, server: socket.socket, deadline: float) -> None:
+    """Waits until all other workers have contacted the chief, then answers them.
+
+    Args:
+        cluster: the cluster of the chief.
+        server: listens on the chief's port.
+        deadline: when to stop waiting, on the monotonic clock.
+    """
     waiting: dict[int, socket.socket] = {}
     expected = {_introduction(cluster, i): i for i in range(1, len(cluster.addresses))}
-    with server, contextlib.ExitStack() as connections:
+    with contextlib.ExitStack() as connections:
         while len(waiting) < len(expected):
             server.settimeout(max(0.01, deadline - time.monotonic()))
             try:

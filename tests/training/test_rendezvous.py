@@ -55,6 +55,11 @@ def free_addresses(count=2):
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "x"}}',
         '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": null}}',
         '{"cluster": {"worker": ["a:1"]}, "task": "worker"}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": true}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": "\uff10"}}',
+        '{"cluster": {"worker": ["a:\u0661"]}, "task": {"type": "worker", "index": 0}}',
+        '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 0},'
+        ' "rpc_layer": "grpc+x"}',
     ],
 )
 def test_a_tf_config_that_describes_no_worker_is_refused(text, monkeypatch):
@@ -157,3 +162,23 @@ def test_a_port_that_is_in_use_is_named():
             UserError, match=f"TF_CONFIG: cannot listen on {address} .*: choose a free port"
         ):
             rendezvous.greet(Cluster((address, Address("127.0.0.1", 1)), 0), 1)
+
+
+@pytest.mark.parametrize("index", [0, 1])
+def test_a_host_that_nobody_knows_is_named_at_once(index):
+    cluster = Cluster((Address("localhost", 1), Address("no-such-host.invalid", 2)), index)
+    with pytest.raises(UserError, match=r"the host no-such-host.invalid is unknown \(.*: correct"):
+        rendezvous.greet(cluster, timeout=60)
+
+
+def test_a_worker_whose_port_is_in_use_is_told_so_at_once():
+    with socket.create_server(("", 0)) as taken:
+        port = taken.getsockname()[1]
+        cluster = Cluster((Address("127.0.0.1", 1), Address("127.0.0.1", port)), 1)
+        with pytest.raises(UserError, match=rf"cannot listen on 127.0.0.1:{port} .*free port"):
+            rendezvous.greet(cluster, timeout=60)
+
+
+def test_a_message_about_thousands_of_workers_is_short():
+    addresses = tuple(Address("127.0.0.1", 1 + number) for number in range(5500))
+    assert len(str(rendezvous._absent(addresses, "never connected"))) < 600
