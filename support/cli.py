@@ -40,6 +40,8 @@ TERMINATION = tuple(
 )
 # What a script prints if it is interrupted before it has anything to save.
 INTERRUPTED = "interrupted"
+# By which a scheduler announces the end of a process: training saves, the other scripts go on.
+SAVE_REQUEST = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))
 OUT_OF_MEMORY = "out of memory: use a smaller --batch, a smaller network, or a larger machine"
 # The smallest value of a flag that must be above 0.
 ABOVE_ZERO = 1e-30
@@ -373,7 +375,10 @@ def _signals_interrupt(received: list[int]) -> Iterator[None]:
         received.append(signum)
         raise Interrupted(INTERRUPTED, signum)
 
-    with handled((signal.SIGINT, *TERMINATION), interrupt):
+    with (
+        handled((signal.SIGINT, *TERMINATION), interrupt),
+        handled(SAVE_REQUEST, lambda _signum, _frame: None),
+    ):
         yield
 
 

@@ -13,6 +13,7 @@ from typing import Tuple  # noqa: UP035  Python 3.8 has no tuple[int, int].
 OLDEST_PYTHON = (3, 11)
 # TensorFlow 2.21 has no packages for later versions.
 NEWEST_PYTHON = (3, 13)
+SCRIPTS = ("train.py", "eval.py", "eval_genresult.py")
 # What requirements.txt installs, by the names under which it is imported.
 MODULES = (
     "numpy",
@@ -69,4 +70,14 @@ def require() -> None:
         raise SystemExit(2)
 
 
+def _say_interrupted(kind, error, traceback):  # type: ignore[no-untyped-def]
+    """Shows one line if Ctrl-C is pressed before `main` runs, while modules are imported."""
+    if issubclass(kind, KeyboardInterrupt):
+        print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
+    else:
+        sys.__excepthook__(kind, error, traceback)
+
+
 require()
+if os.path.basename(sys.argv[0]) in SCRIPTS:
+    sys.excepthook = _say_interrupted

@@ -224,6 +224,12 @@ def test_a_signal_that_ends_processes_costs_one_line(capsys, signum):
     assert signal.getsignal(signum) is before
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+def test_a_script_that_saves_nothing_goes_on_after_sigusr1():
+    """A scheduler sends it to every process of a job; without a handler it ends a process."""
+    assert run_toy(lambda args: os.kill(os.getpid(), signal.SIGUSR1)) == 0
+
+
 def test_a_signal_that_is_ignored_stays_so():
     """As under `nohup`, whose user wants the script to continue."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

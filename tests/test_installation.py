@@ -1,7 +1,9 @@
 """support/installation.py: what a user sees with another Python, or before `pip install`."""
 
+import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import venv
@@ -74,3 +76,18 @@ def test_any_older_python_can_read_a_script_as_far_as_the_check(script):
         pytest.skip("no older Python here")
     run = subprocess.run([old, f"{ROOT}/{script}"], capture_output=True, text=True)
     assert run.returncode == 2 and "expected Python 3.11 to 3.13" in run.stderr
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C is another thing there")
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_ctrl_c_while_modules_are_imported_costs_one_line(script, tmp_path):
+    """Python stands in the first import after the check."""
+    (tmp_path / "argparse.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGINT)")
+    # Site-packages come after PYTHONPATH, and so does the library of Python itself.
+    run = subprocess.run(
+        [sys.executable, f"{ROOT}/{script}"],
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert run.returncode == -signal.SIGINT and run.stderr == f"{script}: interrupted\n"

@@ -7,6 +7,7 @@ Needs NumPy alone.
 """
 
 import io
+import math
 import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,6 +22,8 @@ from support.storage import hdf5, weights_file
 
 # How many bytes an HDF5 file may hold besides the numbers of its arrays.
 H5_OVERHEAD = 1_000_000
+# How many bytes JSON members may have, and small arrays.
+OTHER_BYTES = 10_000_000
 # The last record of a zip begins so, and 18 more bytes follow where it has no comment.
 END_OF_ZIP = b"PK\x05\x06"
 
@@ -106,11 +109,38 @@ def _checked_record(archive: zipfile.ZipFile, path: str) -> records.RunRecord:
     expected = sorted([*weights_file.KERAS_MEMBERS, *optional, weights_file.RUN])
     if not expected == sorted(names) == sorted(content["members"]):
         raise ValueError(f"it holds {names!s:.150}, expected {expected}")
+    _require_format(content, path)
+    record = records.RunRecord.from_json(content)
+    # Before anything is read whole.
+    _require_sizes(archive, record.architecture)
     damaged = archive.testzip()
     if damaged:
         raise ValueError(f"{damaged} is damaged")
-    _require_format(content, path)
-    return records.RunRecord.from_json(content)
+    return record
+
+
+def _require_sizes(archive: zipfile.ZipFile, architecture: records.Architecture) -> None:
+    """Raises a `ValueError` if a member is larger than the architecture can need."""
+    weights = _bytes_of_weights(architecture)
+    largest = {
+        weights_file.WEIGHTS: weights + H5_OVERHEAD,
+        # The optimizer has two numbers per weight, and `--keep best` one more.
+        weights_file.TRAINING: 3 * weights + OTHER_BYTES,
+        weights_file.PRIOR: fitted_prior.LARGEST_BYTES + OTHER_BYTES,
+    }
+    for member in archive.infolist():
+        limit = largest.get(member.filename, OTHER_BYTES)
+        if member.file_size > limit:
+            raise ValueError(
+                f"{member.filename} has {member.file_size:,} bytes and does not fit the "
+                f"architecture in {weights_file.RUN}: expected at most {limit:,}"
+            )
+
+
+def _bytes_of_weights(architecture: records.Architecture) -> int:
+    """Returns how many bytes all weights of a network take as float32."""
+    places = weights_file.places(architecture).values()
+    return 4 * sum(math.prod(place.shape) for part in places for place in part)
 
 
 def _require_nothing_behind(archive: zipfile.ZipFile) -> None:
@@ -152,9 +182,8 @@ def _read_parts(
 ) -> dict[str, list[NDArray[np.float32]]]:
     """Returns the weights of some parts from the HDF5 member of an open weights file."""
     places = weights_file.places(architecture)
-    numbers = sum(int(np.prod(place.shape)) for part in places.values() for place in part)
     size = archive.getinfo(weights_file.WEIGHTS).file_size
-    if not 4 * numbers <= size <= 4 * numbers + H5_OVERHEAD:
+    if size < _bytes_of_weights(architecture):
         raise ValueError(
             f"{weights_file.WEIGHTS} does not fit the architecture in {weights_file.RUN}"
         )

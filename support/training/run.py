@@ -279,7 +279,7 @@ class Run:
         ended = self.step == self._config.total_steps or self.ended_early
         if self._waits_to_replace:
             self._replace_earlier_run()
-        elif stop or ended or seconds > self._save_every:
+        elif stop or ended or seconds > self._save_every or self._signals.take_save_request():
             self._summaries.flush()
             self._save()
         self._leave(stop)
@@ -378,6 +378,8 @@ class Run:
                 self._record,
                 posterior=posterior,
                 prior=prior_record,
+                # Perhaps other ones than those that began the run.
+                versions=versions(),
                 kept_epoch=self._best.epoch if self._best else self.epoch,
             )
             self._folder.saves.write_finished(self._vae, record, prior)

@@ -151,6 +151,19 @@ def test_weights_beyond_half_floats_cost_one_line(written, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_page_replaces_a_page_and_no_other_file(written, trained, tmp_path):
+    path = tmp_path / "it.html"
+    for content in (b"<!DOCTYPE html><p>an older page", b""):
+        path.write_bytes(content)
+        explorer.write(str(path), written[1])
+        assert path.read_bytes() == written[0].read_bytes()
+    saved = tmp_path / "vae.keras"
+    saved.write_bytes((trained / "vae.keras").read_bytes())
+    with pytest.raises(UserError, match=r"exists and is not a web page: choose another name"):
+        explorer.write(str(saved), written[1])
+    assert saved.read_bytes() == (trained / "vae.keras").read_bytes()
+
+
 def test_halves_are_read_as_they_were_written():
     numbers = np.array([0.5, -3.25, 65504, 2**-14, 0])
     np.testing.assert_array_equal(floats(explorer.halves(numbers[:2], numbers[2:])), numbers)

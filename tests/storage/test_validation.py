@@ -124,6 +124,17 @@ def with_prior_of_another_z(path):
     rewrite(path, (members | {weights_file.PRIOR: changed.getvalue()}).items())
 
 
+def with_large(name):
+    """A member that is large, and a hole on disk: read whole, it would take its memory."""
+
+    def change(path):
+        members = members_of(path)
+        members[name] = bytes(120_000_000)
+        rewrite(path, members.items())
+
+    return change
+
+
 WIDE = {"hidden_units": [8192] * 16, "latent_dim": 8192, "activation": "silu"}
 DAMAGE = {
     "bit": (flip, "damaged"),
@@ -180,6 +191,8 @@ DAMAGE = {
     "gzipped": (replaced(compression="gzip"), "not stored contiguously"),
     "not finite": (replaced(data=lambda v: v * np.nan), "not finite"),
     "infinite": (replaced(data=lambda v: v + np.inf), "not finite"),
+    "a prior beyond all need": (with_large(weights_file.PRIOR), "prior.npz has 120,000,000 bytes"),
+    "a large configuration": (with_large("config.json"), "config.json has 120,000,000 bytes"),
     "soft link": (lambda p: with_h5(p, soft_link), "vars/0 is missing"),
     "virtual": (lambda p: with_h5(p, virtual), "not stored contiguously"),
     "external": (lambda p: with_h5(p, external), "are not an array of shape (4, 16)"),

@@ -147,6 +147,26 @@ def test_a_signal_saves_and_ends_the_run(folder, signum):
     assert points(folder / "log" / "train")["loss_bce"] == [(5, 1.0)]
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+def test_sigusr1_saves_and_the_run_goes_on(folder):
+    with played(folder) as play:
+        play.steps(4)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        play.steps(3)
+        assert saved(folder) == [0, 7]
+        play.steps(2)
+        assert saved(folder) == [0, 7]
+
+
+def test_finished_weights_name_the_versions_that_ended_the_run(folder, monkeypatch):
+    with played(folder) as play:
+        play.epoch()
+        play.epoch()
+        monkeypatch.setattr(run_module, "versions", lambda: {"python": "3.99"})
+        finish(play.run)
+    assert weights.read_record(str(folder / "w")).versions == {"python": "3.99"}
+
+
 def test_a_signal_at_the_end_of_an_epoch_waits_for_its_validation(folder):
     with played(folder) as play, pytest.raises(Interrupted):
         os.kill(os.getpid(), signal.SIGTERM)

@@ -42,3 +42,13 @@ def test_a_person_at_a_terminal_is_told_what_happens(monkeypatch, terminal):
         b"Interrupt again to stop without saving.\n"
     )
     assert written == ([(2, expected)] if terminal else [])
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="this system has no SIGUSR1")
+def test_a_request_to_save_is_taken_once():
+    with Signals() as signals:
+        assert not signals.take_save_request()
+        os.kill(os.getpid(), signal.SIGUSR1)
+        os.kill(os.getpid(), signal.SIGUSR1)
+        assert signals.received is None
+        assert signals.take_save_request() and not signals.take_save_request()

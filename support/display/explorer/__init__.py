@@ -8,6 +8,7 @@ folder; it contains the weights as half-precision floats in base64. Nothing here
 
 import base64
 import json
+import os
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from support.storage.validation import Weights
 
 SOURCES = pathlib.Path(__file__).parent
+PAGE_START = b"<!doctype html>"
 LARGEST_HALF = 65504
 MOST_SLIDERS = 20
 # The map of a two-dimensional z reaches this far from 0.
@@ -45,8 +47,10 @@ def write(path: str, found: "Weights") -> None:
         found: the weights of a finished run, with encoder and decoder.
 
     Raises:
-        UserError: the weights do not fit into half-precision floats, or the file cannot be written.
+        UserError: the weights do not fit into half-precision floats, the file cannot be written, or
+            it exists and is not a web page.
     """
+    _require_page_or_nothing(path)
     content = json.dumps(model_of(found))
     page = SOURCES.joinpath("page.html").read_text(encoding="utf-8")
     for name in ("page.css", "page.js"):
@@ -54,6 +58,16 @@ def write(path: str, found: "Weights") -> None:
         page = page.replace(f"/* {name} */", source)
     with files.disk_errors(path):
         files.write_text(path, page.replace('"the model"', content))
+
+
+def _require_page_or_nothing(path: str) -> None:
+    """Raises a `UserError` if there is a file that the page would destroy, such as weights."""
+    if not os.path.isfile(path):
+        return
+    with files.disk_errors(path), open(path, "rb") as file:
+        start = file.read(len(PAGE_START))
+    if start and start.lower() != PAGE_START:
+        raise UserError(f"{path} exists and is not a web page: choose another name")
 
 
 def model_of(found: "Weights") -> dict[str, Any]:
