@@ -172,10 +172,11 @@ def draw(
     """
     page = _Page(rows, scale)
     height, width = page.pixels.shape
-    label_width = _text_width(column_label, LABEL_SIZE)
-    text_width = max(label_width, _text_width(title, TITLE_SIZE))
-    left = 2 * EDGE + max(_text_width(row.name, TEXT_SIZE) for row in rows)
-    total_width = max(left + width + EDGE, 2 * EDGE + text_width)
+    title_width, label_width, *name_widths = _text_widths(
+        [(title, TITLE_SIZE), (column_label, LABEL_SIZE), *((row.name, TEXT_SIZE) for row in rows)]
+    )
+    left = 2 * EDGE + max(name_widths)
+    total_width = max(left + width + EDGE, 2 * EDGE + max(title_width, label_width))
     # If a text is wider than the images, the images are centred.
     left += (total_width - left - width - EDGE) // 2
     top, bottom = 2 * LINE, EDGE
@@ -240,15 +241,17 @@ def _own_style() -> Iterator[None]:
         yield
 
 
-def _text_width(text: str, size: float) -> int:
-    """Returns the width of a text in pixels; `size` is the font size in points."""
-    if not text:
-        return 0
+def _text_widths(texts: Sequence[tuple[str, float]]) -> list[int]:
+    """Returns the widths of texts in pixels; the number beside each is its font size in points."""
     with _own_style():
         from matplotlib.textpath import TextPath
 
-        points = TextPath((0, 0), text, size=size).get_extents().width
-    return math.ceil(points * DPI / 72)
+        # Matplotlib has no path for an empty text.
+        points = [
+            TextPath((0, 0), text, size=size).get_extents().width if text else 0.0
+            for text, size in texts
+        ]
+    return [math.ceil(width * DPI / 72) for width in points]
 
 
 class _Page:
