@@ -25,7 +25,7 @@ def test_a_run_is_interrupted_continued_evaluated_and_generates(tmp_path, emulat
         assert train(tmp_path / "parts", "--epoch", "2") == 143
     assert train(tmp_path / "parts", "--epoch", "2") == 0
     same_run(tmp_path / "whole", tmp_path / "parts")
-    assert "folders cannot be synced to disk here" in capsys.readouterr().err
+    assert "cannot sync folders to disk" in capsys.readouterr().err
     load = ("--load_weight_dir", str(tmp_path / "whole" / "weights"))
     output = ("--output_dir", str(tmp_path / "result"))
     assert eval_script.main([*load, *output, "--report"]) == 0
