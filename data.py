@@ -154,8 +154,11 @@ def _of_files(contents: Contents, wanted: str, data_dir: str) -> Dataset:
             f"images of {wanted}: the data set is named custom"
         )
     notices += datasets.inspection.notices(loaded, contents.transposed)
+    for_training = tuple(datasets.inspection.training_notices(loaded))
     description = datasets.inspection.describe(contents, loaded)
-    return loaded._replace(description=description, notices=tuple(notices))
+    return loaded._replace(
+        description=description, notices=tuple(notices), training_notices=for_training
+    )
 
 
 def _named_and_split(contents: Contents, wanted: str) -> Dataset:

@@ -32,6 +32,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support import analysis, cli, display, files, startup, storage
+from support.datasets.labels import DIGIT_WORDS, MOST_CLASSES
 from support.errors import UserError
 
 if TYPE_CHECKING:
@@ -63,10 +64,10 @@ def parser() -> cli.Parser:
     parser.add_argument(
         "--digit",
         "--digits",
-        type=cli.integer(0, 255),
         nargs="+",
         metavar="D",
-        help="generate only these digits, in turn; needs the fitted prior (default: all)",
+        help="generate only these digits, or classes by their names, in turn; needs the fitted "
+        "prior (default: all)",
     )
     parser.add_argument(
         "--temperature",
@@ -106,7 +107,8 @@ def main(args: argparse.Namespace) -> None:
     weights_path = cli.weights_path(args)
     found = read_weights(weights_path, args)
     with cli.error_context(f"{weights_path} "):
-        prior = chosen_prior(found, args.prior, args.digit or [])
+        labels = labels_of(args.digit or [], found.record.dataset.class_names)
+        prior = chosen_prior(found, args.prior, labels)
     files.writable_folder(args.output_dir)
     if args.page:
         with cli.error_context("--page: "):
@@ -120,7 +122,7 @@ def main(args: argparse.Namespace) -> None:
         seed=args.seed,
         temperature=args.temperature,
         prior=prior,
-        labels=tuple(args.digit or ()),
+        labels=tuple(labels),
     )
     source = described(args, prior)
     about = f"seed {args.seed}, weights trained on {found.record.dataset.name}"
@@ -162,13 +164,33 @@ def read_weights(path: str, args: argparse.Namespace) -> "Weights":
     return found
 
 
+def labels_of(classes: list[str], class_names: tuple[str, ...]) -> list[int]:
+    """Returns the labels of classes.
+
+    Args:
+        classes: the values of `--digit`: numbers, or names in `class_names`.
+        class_names: the names of the classes; empty: they are numbers.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    labels = {name.casefold(): label for label, name in enumerate(class_names)}
+    if not class_names or class_names == DIGIT_WORDS:
+        labels |= {str(number): number for number in range(MOST_CLASSES)}
+    unknown = [name for name in classes if name.casefold() not in labels]
+    if unknown:
+        known = cli.as_typed(class_names) if class_names else "whole numbers from 0 to 255"
+        raise UserError(f"has no class {unknown[0]!r:.40}: choose from {known:.400}")
+    return [labels[name.casefold()] for name in classes]
+
+
 def chosen_prior(found: "Weights", name: str | None, digits: list[int]) -> "Mixture | None":
     """Returns the prior to sample z from; None: N(0, I).
 
     Args:
         found: the weights.
         name: the value of `--prior`.
-        digits: the values of `--digit`.
+        digits: the labels to generate; empty: all.
 
     Raises:
         UserError: there is no such prior, or it has no such class.

@@ -615,7 +615,10 @@ def fit_prior_and_finish(
         before_each_class=run.leave_if_interrupted,
     )
     if run.workers.chief and prior is None:
-        print(f"There is no fitted prior: {prior_record.reason}.")
+        print(
+            f"There is no fitted prior: {prior_record.reason}. So digits will be sampled from "
+            "N(0, I), not by class (--digit), and no image can be classified."
+        )
     run.finish(analysis.metrics.posterior(*encoded), prior, prior_record)
 
 
@@ -690,6 +693,7 @@ def main(args: argparse.Namespace) -> None:
     config = dataclasses.replace(config, architecture=folder.architecture or config.architecture)
     if chief:
         print(f"{folder.action}: weights in {folder.path}, event files in {folder.log_dir}.")
+        print(config.describe())
         print("Importing TensorFlow and compiling the training step ...", flush=True)
     with folder, training.workers.join(args.strategy, cluster, args.cluster_timeout) as workers:
         run = training.run.Run(config, dataset, folder, workers, args.log_every, args.save_every)

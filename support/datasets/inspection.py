@@ -81,7 +81,6 @@ def notices(dataset: Dataset, transposed: bool) -> list[str]:
         *_about_values(dataset.train, transposed),
         *_about_labels(dataset),
         *_about_repeats(dataset),
-        *_about_numbers(dataset),
     ]
 
 
@@ -91,7 +90,8 @@ def _about_values(train: Split, transposed: bool) -> list[str]:
     if ink > BRIGHT:
         found.append(
             f"the images are mostly bright (mean {ink:.2f} of 1), unlike MNIST's bright ink on "
-            "dark: if they show dark ink on bright paper, invert them (255 - x)"
+            "dark: if they show dark ink on bright paper, invert them (255 - x, or 1 - x if they "
+            "range from 0 to 1)"
         )
     elif largest == 0:
         found.append("all images are black")
@@ -151,7 +151,8 @@ def _hashes(images: NDArray[np.uint8]) -> list[int]:
     return [hash(image.tobytes()) for image in images]
 
 
-def _about_numbers(dataset: Dataset) -> list[str]:
+def training_notices(dataset: Dataset) -> list[str]:
+    """Returns what matters only to who trains on a data set."""
     images = len(dataset.train.images)
     if images >= FEW_IMAGES:
         return []

@@ -98,6 +98,12 @@ def _names_encoded(parts: dict[str, NDArray], together: NDArray, what: str) -> E
         together = np.char.decode(together, "utf-8", "replace")
         parts = {part: np.char.decode(array, "utf-8", "replace") for part, array in parts.items()}
     names = set(together.tolist())
+    blank = np.flatnonzero(np.char.strip(together.astype(str)) == "")
+    if len(blank):
+        raise UserError(
+            f"{what} has {len(blank):,} images without a label, the first of them image "
+            f"{blank[0] + 1:,}: label them, or remove them"
+        )
     if all(re.fullmatch("[0-9]{1,3}", name) and int(name) < MOST_CLASSES for name in names):
         return Encoded(
             {part: array.astype(int).astype(np.uint8) for part, array in parts.items()}, ()

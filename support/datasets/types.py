@@ -41,6 +41,7 @@ class Dataset(NamedTuple):
             and for MNIST.
         notices: lines about what is probably wrong with the data, and about what was done to it;
             usually empty.
+        training_notices: such lines that matter only for training.
         fallback_reason: why this data set is used instead of MNIST; else empty.
     """
 
@@ -52,6 +53,7 @@ class Dataset(NamedTuple):
     class_names: tuple[str, ...] = ()
     description: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
+    training_notices: tuple[str, ...] = ()
     fallback_reason: str = ""
 
 

@@ -25,8 +25,10 @@ def announce(dataset: Dataset) -> None:
         print("Train for at least 100 epochs.")
         print(textwrap.fill(f"MNIST is not available: {dataset.fallback_reason}.", WIDTH))
         print(bar)
-    for line in (*dataset.description, *(f"Notice: {notice}" for notice in dataset.notices)):
+    for line in dataset.description:
         print(line)
+    for notice in (*dataset.notices, *dataset.training_notices):
+        print(f"Notice: {notice}")
     sizes = [
         f"{len(split.images):,} {name}"
         for name, split in (

@@ -21,6 +21,8 @@ from support.storage.validation import Weights
 
 WEIGHTS_LOCK = ".weights.lock"
 LOG_LOCK = ".log.lock"
+# The name of this setting in messages.
+DATA_HASH = "sha256 of the data"
 
 
 class Identity(NamedTuple):
@@ -39,7 +41,7 @@ class Identity(NamedTuple):
 
     def settings(self) -> dict[str, Any]:
         """Returns all settings, by their names in messages."""
-        dataset = {"dataset": self.dataset.name, "sha256 of the data": self.dataset.sha256}
+        dataset = {"dataset": self.dataset.name, DATA_HASH: self.dataset.sha256}
         return dataset | dict(self.architecture) | dict(self.training)
 
 
@@ -62,8 +64,14 @@ def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> No
             raise OtherRunError(
                 f"{folder} holds a run of an older version, which had no setting {name}"
             )
-        if _differ(held[name], value):
-            raise OtherRunError(f"{folder} holds another run: {_both(name, held, value)}")
+        if not _differ(held[name], value):
+            continue
+        if name == DATA_HASH:
+            raise OtherRunError(
+                f"{folder} holds another run: it was trained on other {wanted.dataset.name} data "
+                f"(sha256 {held[name]:.8}..., here {value:.8}...)"
+            )
+        raise OtherRunError(f"{folder} holds another run: {_both(name, held, value)}")
 
 
 def _differ(held: Any, wanted: Any) -> bool:

@@ -60,6 +60,17 @@ class Config:
         """Returns the number of steps in `epochs` epochs, which may be a fraction."""
         return round(epochs * self.steps_per_epoch)
 
+    def describe(self) -> str:
+        """Returns a sentence about the length of the run and its main settings."""
+        distortion = "no elastic distortion"
+        if self.elastic:
+            distortion = f"elastic distortion of {self.elastic:g} pixels"
+        return (
+            f"{self.total_steps:,} steps ({self.epochs} x {self.steps_per_epoch}) of batch "
+            f"{self.batch_size}, learning rate {self.learning_rate:.3g}, {distortion}, keeping the "
+            f"{self.keep} weights."
+        )
+
     @property
     def trains_on_binary_images(self) -> bool:
         """Whether the model is trained on Bernoulli samples of the images."""

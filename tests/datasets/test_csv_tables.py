@@ -155,6 +155,20 @@ def changed(line, column, value):
     return "\n".join(",".join(row) for row in rows)
 
 
+def test_a_column_of_labels_that_is_taken_for_pixels_is_noticed(tmp_path):
+    """A pixel is missing and there is no header, so that the label makes up the 784 columns."""
+    corner = np.zeros((120, 28, 28), np.uint8)
+    corner[:, 4:24, 4:24] = strokes(120, 20)
+    pixels, labels = corner.reshape(120, 784), np.arange(120)[:, None] % 10
+    for number, rows in enumerate([[labels, pixels[:, 1:]], [pixels[:, :-1], labels]]):
+        path = write_csv(tmp_path / f"{number}.csv", np.hstack(rows))
+        notices = data.load("auto", str(path)).notices
+        assert any("looks like labels" in line for line in notices), notices
+    for rows in ([pixels], [labels, pixels]):
+        notices = data.load("auto", str(write_csv(tmp_path / "c.csv", np.hstack(rows)))).notices
+        assert not any("looks like labels" in line for line in notices)
+
+
 REFUSED = {
     "short line": (changed(90, 700, ["1"]), "line 90 has 701 values: expected 785"),
     "long line": (changed(90, 785, ["1", "2"]), "line 90 has 786 values: expected 785"),
@@ -163,9 +177,9 @@ REFUSED = {
     "not a number": (changed(90, 784, ["nan"]), "pixels that are NaN or infinite"),
     "too large": (changed(90, 784, ["256"]), "pixel values from 0 to 256"),
     "fraction as label": (changed(90, 0, ["1.5", *["0"] * 784]), "the label 1.5"),
-    "text": ("a,b\n1,2\n", "text whose lines are not images"),
-    "columns": ("\n".join([",".join(["1"] * 700)] * 20), "text whose lines are not images"),
-    "header only": (COMMA, "text whose lines are not images"),
+    "text": ("a,b\n1,2\n", "a table whose lines are not images and cannot be read: found 2 values"),
+    "columns": ("\n".join([",".join(["1"] * 700)] * 20), "found 700 values per line, expected 784"),
+    "header only": (COMMA, "a table whose lines are not images"),
 }
 
 

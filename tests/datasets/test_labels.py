@@ -36,6 +36,8 @@ def test_refusals():
         encode([0.5])
     with pytest.raises(UserError, match="mine has the label nan"):
         encode([np.nan])
+    with pytest.raises(UserError, match=r"2 images without a label, the first of them image 2: "):
+        encode(["a", ""], ["  ", "b"])
     with pytest.raises(UserError, match="300 different labels"):
         encode(list(range(300)))
 

@@ -27,9 +27,11 @@ def test_the_data_set_and_its_sizes_are_announced(capsys):
 
 
 def test_what_was_found_in_own_files_is_announced(capsys):
-    progress.announce(dataset(description=("Two files.",), notices=("they are few",)))
+    about = {"notices": ("they tilt",), "training_notices": ("they are few",)}
+    progress.announce(dataset(description=("Two files.",), **about))
     lines = capsys.readouterr().out.splitlines()
-    assert lines[:2] == ["Two files.", "Notice: they are few"] and len(lines) == 3
+    assert lines[:3] == ["Two files.", "Notice: they tilt", "Notice: they are few"]
+    assert len(lines) == 4
 
 
 def test_a_fallback_cannot_be_missed(capsys):

@@ -61,7 +61,6 @@ def test_the_same_settings_are_the_same_run():
     "wanted, says",
     [
         (changed("dataset", name="mnist"), "dataset is digits, but this run has mnist"),
-        (changed("dataset", sha256="1"), "sha256 of the data is beef, but this run has 1"),
         (changed("architecture", latent_dim=3), "latent_dim is 2, but this run has 3"),
         (changed("architecture", hidden_units=(6,)), "hidden_units is 6 5, but this run has 6"),
         (changed("training", seed=4), "seed is 3, but this run has 4"),
@@ -73,6 +72,14 @@ def test_the_same_settings_are_the_same_run():
 def test_another_setting_is_refused_by_its_name_and_both_values(wanted, says):
     with pytest.raises(OtherRunError, match=f"^w holds another run: its {says}$"):
         require_same(RECORD, wanted, "w")
+
+
+def test_other_data_is_said_in_words():
+    says = (
+        r"^w holds another run: it was trained on other digits data \(sha256 beef..., here 1...\)$"
+    )
+    with pytest.raises(OtherRunError, match=says):
+        require_same(RECORD, changed("dataset", sha256="1"), "w")
 
 
 def test_a_setting_that_an_older_version_did_not_have_is_named():

@@ -32,6 +32,8 @@ BOM = b"\xef\xbb\xbf"
 # How many lines are examined to find the column of the labels.
 SAMPLE_LINES = 300
 FEWEST_COLUMNS = 64
+# As many classes as EMNIST has.
+MOST_LIKELY_CLASSES = 62
 LABEL_NAMES = {"label", "labels", "class", "target", "y", "digit", "category", "character"}
 INDEX_NAMES = {"", "id", "index", "unnamed: 0", "imageid"}
 NUMBER = re.compile(rb"\s*[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?\s*")
@@ -227,6 +229,12 @@ def read(request: Request) -> Contents:
             found[part] = table.labels
             if part in result.kept:
                 found[part] = found[part][result.kept[part]]
+        elif not table.layout.header and _begins_or_ends_with_labels(result.parts[part]):
+            notices.append(
+                f"{table.entry.name} has {len(table.layout.pixels)} columns, all taken for pixels, "
+                "but the first or the last one looks like labels: if it holds labels, a column of "
+                "pixels is missing"
+            )
     splits, class_names = named_arrays.with_labels(result.parts, found, request.where, notices)
     return Contents(
         splits,
@@ -236,6 +244,24 @@ def read(request: Request) -> Contents:
         (*notices, *result.notices),
         transposed,
     )
+
+
+def _begins_or_ends_with_labels(images: NDArray[np.uint8]) -> bool:
+    """Whether a corner pixel varies as labels do, while the pixel beside it is nearly always 0."""
+    for corner, beside in ((0, 1), (-1, -2)):
+        values = images[:, corner]
+        varies = np.mean(values > 0) > 0.5 and 2 < len(np.unique(values)) <= MOST_LIKELY_CLASSES
+        if varies and np.mean(images[:, beside] > 0) < 0.05:
+            return True
+    return False
+
+
+def why_no_layout(entry: Entry) -> str:
+    """Returns how many values the lines of a table have that is not one of images."""
+    lines = _first_lines(entry, SAMPLE_LINES)
+    if not lines:
+        return "no lines"
+    return f"{len(_fields(lines[-1], _separator(lines[-1]))):,} values per line"
 
 
 def _part(entry: Entry) -> str:

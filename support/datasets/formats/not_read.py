@@ -21,7 +21,7 @@ class NotRead(NamedTuple):
         name: what a file of this format is, for people.
         recognizes: a function that says whether a file has this format.
         advice: how to convert it; FILE stands for its name, and OPEN for the function that opens
-            it.
+            it, and FOUND for what a table holds.
     """
 
     name: str
@@ -32,7 +32,10 @@ class NotRead(NamedTuple):
         """Returns what to do with this file."""
         name = printable(entry.name.rsplit("/", 1)[-1])
         opens = "gzip.open" if entry.gzipped else "open"
-        return self.advice.replace("FILE", repr(name)).replace("OPEN", opens)
+        advice = self.advice.replace("FILE", repr(name)).replace("OPEN", opens)
+        if "FOUND" in advice:
+            advice = advice.replace("FOUND", csv_tables.why_no_layout(entry))
+        return advice
 
 
 def _begins(*beginnings: bytes) -> Callable[[Entry], bool]:
@@ -213,8 +216,9 @@ NOT_READ = (
         "save it as CSV in UTF-8",
     ),
     NotRead(
-        "text whose lines are not images",
+        "a table whose lines are not images",
         _is_table,
-        "expected CSV with 784 pixels per line, and a label before or after them",
+        "found FOUND, expected 784 pixels (28 x 28, or another square) and at most one label, "
+        "before or after them",
     ),
 )

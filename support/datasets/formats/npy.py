@@ -39,7 +39,8 @@ def read(request: Request) -> Contents:
         if header.dtype.hasobject and roles.of(entry.name).kind:
             raise UserError(
                 f"{entry.where} holds Python objects (a pickle, which could run code): load it "
-                "yourself and save arrays of numbers, such as np.array(x, dtype='uint8')"
+                "yourself and save plain arrays, such as np.array(images, dtype='uint8') and "
+                "np.array(labels, dtype=str)"
             )
         found.append(named_arrays.named(entry, header))
     return named_arrays.assemble(found, request.where, "NumPy arrays", request.turned_if_asked)
