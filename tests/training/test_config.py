@@ -63,3 +63,11 @@ def test_of_the_network_of_given_weights_only_what_was_typed_must_agree():
     warm = dataclasses.replace(CONFIG, warm_start=True)
     assert warm.identity(DATASET, given={"epochs"}).architecture == {}
     assert warm.identity(DATASET, given={"latent_dim"}).architecture == {"latent_dim": 2}
+
+
+def test_the_length_and_the_recipe_are_said_in_one_sentence():
+    assert CONFIG.describe() == (
+        "48 steps (4 x 12) of batch 20, learning rate 0.004, elastic distortion of 0.8 pixels, "
+        "keeping the last weights."
+    )
+    assert ", no elastic distortion, " in dataclasses.replace(CONFIG, elastic=0.0).describe()
