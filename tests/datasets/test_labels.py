@@ -22,6 +22,7 @@ def test_small_whole_numbers_stay():
 def test_others_are_numbered_in_their_order_with_names():
     assert encode([-5, 1000], [3]) == ([[0, 2], [1]], ("-5", "3", "1000"))
     assert encode(["cat10", "cat9"], ["ape"]) == ([[2, 1], [0]], ("ape", "cat9", "cat10"))
+    assert encode(["a010", "a9"]) == ([[1, 0]], ("a9", "a010"))
     assert encode(["1", "b"], [1]) == ([[0, 1], [0]], ("1", "b"))
     assert encode([b"b", b"a"]) == ([[1, 0]], ("a", "b"))
 
@@ -38,8 +39,11 @@ def test_refusals():
         encode([np.nan])
     with pytest.raises(UserError, match=r"2 images without a label, the first of them image 2: "):
         encode(["a", ""], ["  ", "b"])
-    with pytest.raises(UserError, match="300 different labels"):
+    with pytest.raises(UserError, match="^mine has 300 different labels"):
         encode(list(range(300)))
+    with pytest.raises(UserError, match="^mine has 257 different labels"):
+        encode([f"class {number}" for number in range(257)])
+    assert len(encode([f"class {number}" for number in range(256)])[1]) == 256
 
 
 def test_one_for_each_image():
