@@ -39,9 +39,9 @@ def test_refusals():
         encode([np.nan])
     with pytest.raises(UserError, match=r"2 images without a label, the first of them image 2: "):
         encode(["a", ""], ["  ", "b"])
-    with pytest.raises(UserError, match="^mine has 300 different labels"):
+    with pytest.raises(UserError, match=r"^mine has 300 different labels"):
         encode(list(range(300)))
-    with pytest.raises(UserError, match="^mine has 257 different labels"):
+    with pytest.raises(UserError, match=r"^mine has 257 different labels"):
         encode([f"class {number}" for number in range(257)])
     assert len(encode([f"class {number}" for number in range(256)])[1]) == 256
 
