@@ -199,7 +199,7 @@ def add_objective_flags(flags: cli.Parser) -> None:
         "--binarize",
         choices=("none", "dynamic"),
         default="none",
-        help="dynamic: train on binary images, sampled anew at every step with the pixel "
+        help="dynamic: train on binary images, resampled at every step with the pixel "
         "intensities as probabilities",
     )
     group.add_argument(

@@ -45,7 +45,7 @@ def import_tensorflow() -> None:
 def quiet_import() -> Iterator[None]:
     """Imports TensorFlow and Keras, and hides stderr until the block ends.
 
-    The block is for what must be done before TensorFlow looks at any device, such as building a
+    The block is for what must be done before TensorFlow uses any device, such as building a
     strategy.
 
     Raises:

@@ -103,8 +103,8 @@ def _long_lines(ink: Mask) -> Mask:
     width, side = ink.shape[1], min(ink.shape)
     thin = _thin(ink, max(2, round(LINE_THICKNESS * side)))
     # Rows are added above and below for lines that leave the page there.
-    room = round(0.2 * width)
-    thin = np.pad(thin, ((room, room), (0, 0)))
+    margin = round(0.2 * width)
+    thin = np.pad(thin, ((margin, margin), (0, 0)))
     slope = _slope(thin)
     level = _sheared(thin, -slope)
     joined = _widened(level, max(3, side // 100), 3)
@@ -116,7 +116,7 @@ def _long_lines(ink: Mask) -> Mask:
         long = area[1].stop - area[1].start > LINE_LENGTH * width
         if long and (piece & level[area]).any(0).sum() > LINE_COVER * width:
             lines[area] |= piece
-    return (_sheared(lines, slope) & thin)[room:-room]
+    return (_sheared(lines, slope) & thin)[margin:-margin]
 
 
 def _slope(thin: Mask) -> float:

@@ -298,7 +298,7 @@ class _Page:
     def _show_mark(self, axes: "Axes", mark: Mark, top: float) -> None:
         x = self.middle(mark.column)
         axes.plot([x], [top + LINE / 3], marker="^", color=ACCENT, markersize=6, clip_on=False)
-        # On the side that has more room.
+        # On the wider side.
         if x < self.pixels.shape[1] / 2:
             axes.text(x + EDGE / 2, top, mark.text, ha="left", va="top")
         else:

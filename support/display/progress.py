@@ -63,7 +63,7 @@ class Progress:
     def _new_bar(self) -> "rich.progress.Progress":
         from rich import progress
 
-        # Only one colour: a second one is hard to tell from an empty bar, or looks like an error.
+        # Only one colour: a second one is hard to tell from an empty bar, or resembles an error.
         part = progress.BarColumn(12, complete_style="green", finished_style="green")
         columns = "{task.description}", part, "{task.fields[status]}"
         # Refreshed by hand, so that no other thread runs at the same time as the training.

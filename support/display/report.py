@@ -191,7 +191,7 @@ def draw_map(axes: "Axes", report: Report) -> None:
     labels = labels[: len(points)]
     for label in np.unique(labels).tolist():
         of_class = points[labels == label]
-        # A digit is its own marker, so that classes can be told apart without colour, too.
+        # A digit is its own marker, so that classes differ without colour, too.
         marker = f"${label}$" if label < DIGITS and not report.class_names else "."
         x, y = of_class.T
         axes.scatter(x, y, s=20, marker=marker, color=_colour(label), linewidths=0)
@@ -250,8 +250,10 @@ def draw_accuracies(axes: "Axes", report: Report) -> None:
     assert report.labels is not None, "nothing is correct without labels"
     classes = np.unique(report.labels)
     names = [report.name(label) for label in classes.tolist()]
-    looks = (("o", plots.INK), ("s", plots.ACCENT))
-    for (classifier, correct), (marker, colour) in zip(report.correct.items(), looks, strict=False):
+    markers = (("o", plots.INK), ("s", plots.ACCENT))
+    for (classifier, correct), (marker, colour) in zip(
+        report.correct.items(), markers, strict=False
+    ):
         shares = [100 * correct[report.labels == label].mean() for label in classes]
         legend = f"{classifier}: {100 * correct.mean():.1f} % of all images"
         axes.plot(names, shares, marker, color=colour, label=legend)
@@ -260,7 +262,7 @@ def draw_accuracies(axes: "Axes", report: Report) -> None:
     axes.set(xlabel="class", ylabel="classified correctly, %")
     axes.set_title("Classes predicted from mu")
     axes.legend(loc="lower left")
-    # Room for the legend below the lowest point.
+    # Space for the legend below the lowest point.
     low, high = axes.get_ylim()
     axes.set_ylim(low - 0.35 * (high - low), high)
 

@@ -27,6 +27,8 @@ ENTRY = struct.Struct("<Q Q I 4x 16x")
 HEADER = struct.Struct("<B x H I I 4x")
 MESSAGE = struct.Struct("<H H B 3x")
 DATASPACE, DATATYPE, LAYOUT, CONTINUATION, SYMBOL_TABLE = 0x01, 0x03, 0x08, 0x10, 0x11
+# An address and an address, or an address and a length.
+TWO_NUMBERS = struct.Struct("<Q Q")
 # A header in more pieces, a group of more nodes, or a longer name, is nothing that Keras writes.
 MOST_PIECES = 16
 MOST_NODES = 64
@@ -101,7 +103,7 @@ class Hdf5File:
                 offset += MESSAGE.size
                 found.setdefault(kind, []).append((offset, message_size))
                 if kind == CONTINUATION:
-                    pieces.append(self._unpack(struct.Struct("<Q Q"), offset))
+                    pieces.append(self._unpack(TWO_NUMBERS, offset))
                 offset += message_size
                 done += 1
         if done != count:
@@ -117,7 +119,7 @@ class Hdf5File:
     def _members(self, header: int) -> dict[str, int]:
         """Returns the address of the object header of each member of a group, by name (III)."""
         offset, _ = self._only(self._messages(header), SYMBOL_TABLE)
-        tree, heap = self._unpack(struct.Struct("<Q Q"), offset)
+        tree, heap = self._unpack(TWO_NUMBERS, offset)
         names = self._names(heap)
         members = {}
         for node in self._leaves(tree):
@@ -138,7 +140,7 @@ class Hdf5File:
             raise KeyError("local heap")
         # The list of free blocks ascends to its end, or the HDF5 library would follow it for ever.
         while free != NO_FREE_BLOCK:
-            following, length = self._unpack(struct.Struct("<Q Q"), names + free)
+            following, length = self._unpack(TWO_NUMBERS, names + free)
             ascends = length >= 16 and following >= free + length
             if free + length > size or not (ascends or following == NO_FREE_BLOCK):
                 raise ValueError("a list of free blocks that does not end")
@@ -153,7 +155,7 @@ class Hdf5File:
         if signature != b"TREE" or kind != 0 or level != 0 or count > MOST_NODES:
             raise KeyError("B-tree")
         for index in range(count):
-            _, child = self._unpack(struct.Struct("<Q Q"), tree + head.size + 16 * index)
+            _, child = self._unpack(TWO_NUMBERS, tree + head.size + 16 * index)
             yield child
 
     def _name(self, offset: int) -> str:

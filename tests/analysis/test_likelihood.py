@@ -114,5 +114,5 @@ def test_images_are_computed_in_blocks_with_noise_of_their_own(vae, monkeypatch)
 
 
 def test_no_two_blocks_and_samples_share_their_noise():
-    """Their numbers are in the key of the noise, which has room for more blocks than are needed."""
+    """Their numbers are part of the key of the noise, which allows for more blocks than needed."""
     assert likelihood.BLOCK * likelihood.MOST_BLOCKS > 1_000_000

@@ -1,10 +1,10 @@
-"""Fills the disk of a run at random moments, and continues the run once there is room.
+"""Fills the disk of a run at random moments, and continues the run once there is space.
 
     python -m tests.slow.full_disk --disks 100     # needs root, to mount a tmpfs; ten minutes
 
 Each disk is a tmpfs of a random size, which is enough only for a part of a save, an event file or
 the final file. train.py must end with one line and exit code 2, and leave a folder that can be
-loaded; with more room, the same command must end with the same run. Prints a line per disk and a
+loaded; with more space, the same command must end with the same run. Prints a line per disk and a
 total; the exit code is 1 if a run was lost.
 """
 
@@ -57,7 +57,7 @@ def soak(work, disks, seed=0):
 
 
 def on(disk, whole):
-    """Does a run on a disk, then with more room; returns the first exit code and what was lost."""
+    """Does a run on a disk, then with more space; returns the first exit code and what was lost."""
     code, printed = quietly(disk, *ARGV)
     if code not in (0, 2) or "Traceback" in printed:
         return code, f"ended with {code}: {printed}"

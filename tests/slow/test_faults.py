@@ -56,7 +56,7 @@ def small_disk(tmp_path):
 
 
 def test_a_full_disk_keeps_the_last_good_save(small_disk):
-    """It fills up in the middle of a run; once there is room, the same command continues it."""
+    """It fills up in the middle of a run; once there is space, the same command continues it."""
     process = start(small_disk, *LONG)
     wait_for(lambda: len(saved(small_disk)) > 1, process)
     filler = small_disk / "filler"

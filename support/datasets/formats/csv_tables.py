@@ -1,7 +1,7 @@
 """Reads CSV files with one image per line, like Kaggle's MNIST, with or without header and labels.
 
 Values may be separated by commas, semicolons or tabs. The labels are in the column that the header
-calls `label` or the like; without such a header, in the first or last column, whichever looks like
+calls `label` or the like; without such a header, in the first or last column, whichever resembles
 labels.
 """
 
