@@ -34,6 +34,7 @@ import data
 from support import analysis, cli, datasets, display, files, noise, records, startup, storage
 from support.datasets.types import Dataset
 from support.errors import UserError
+from support.text import visible
 
 if TYPE_CHECKING:
     from support.analysis.metrics import Figures
@@ -58,6 +59,8 @@ UNITS = {
 # Names of the classifiers in report.png, by metric.
 CLASSIFIERS = {"probe_accuracy": "a linear classifier", "prior_accuracy": "the fitted prior"}
 MNIST_TEST_IMAGES = 10_000
+# Pictures that are written only if a flag asks for them.
+OPTIONAL_PICTURES = ("report.png", "own.png", "own_interpolation.png")
 # Images in reconstructions.png, in each of its rows, and at each end of extremes.png.
 RECONSTRUCTED, RECONSTRUCTED_COLUMNS, EXTREMES = 100, 20, 10
 
@@ -98,6 +101,7 @@ def parser() -> cli.Parser:
     group = parser.add_argument_group("your own images")
     group.add_argument(
         "--images",
+        type=cli.path,
         nargs="+",
         metavar="PATH",
         help="photos or scans of digits, of any size, dark on light or light on dark: files, "
@@ -137,7 +141,7 @@ def main(args: argparse.Namespace) -> None:
         metrics["own_images"] = [image.to_json() for image in own]
         display.own_images.print_table(own)
 
-    with files.disk_errors(args.output_dir):
+    with storage.locks.output_folder(args.output_dir), files.disk_errors(args.output_dir):
         files.write_json(os.path.join(args.output_dir, "metrics.json"), metrics)
         draw_reconstructions(args.output_dir, model, test_set, figures)
         draw_extremes(args.output_dir, model, test_set, figures)
@@ -147,7 +151,19 @@ def main(args: argparse.Namespace) -> None:
         if args.report:
             names.append("report.png")
             draw_report(args.output_dir, model, test_set, figures, args)
-    print(f"Wrote {', '.join(names)} to {args.output_dir}.")
+    print(f"Wrote {', '.join(names)} to {visible(args.output_dir)}.")
+    name_other_pictures(args.output_dir, names)
+
+
+def name_other_pictures(folder: str, written: Sequence[str]) -> None:
+    """Prints which pictures of an earlier command are still in the output folder."""
+    others = [
+        name
+        for name in OPTIONAL_PICTURES
+        if name not in written and os.path.exists(os.path.join(folder, name))
+    ]
+    if others:
+        print(f"Notice: from an earlier command, and unchanged: {', '.join(others)}.")
 
 
 # The test set ---------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from support import analysis, cli, display, files, startup, storage
 from support.datasets.labels import DIGIT_WORDS, MOST_CLASSES
 from support.errors import UserError
+from support.text import visible
 
 if TYPE_CHECKING:
     import keras
@@ -94,6 +95,7 @@ def parser() -> cli.Parser:
     )
     parser.add_argument(
         "--page",
+        type=cli.path,
         metavar="FILE",
         help="also write an HTML file that shows the latent space in a browser (default: none)",
     )
@@ -113,7 +115,7 @@ def main(args: argparse.Namespace) -> None:
     if args.page:
         with cli.error_context("--page: "):
             display.explorer.write(args.page, found)
-        print(f"Wrote {args.page}: open it in a browser.")
+        print(f"Wrote {visible(args.page)}: open it in a browser.")
 
     startup.import_tensorflow()
     decoder = storage.weights.build_decoder(found)
@@ -126,16 +128,14 @@ def main(args: argparse.Namespace) -> None:
     )
     source = described(args, prior)
     about = f"seed {args.seed}, weights trained on {found.record.dataset.name}"
-    with files.disk_errors(args.output_dir):
+    with storage.locks.output_folder(args.output_dir), files.disk_errors(args.output_dir):
         first = write_digits(args.output_dir, decoder, sampler, args.num)
         title = f"{len(first)} samples from {source}, {about}"
         rows = display.plots.in_rows(first, COLUMNS)
         display.plots.draw(os.path.join(args.output_dir, "generated.png"), title, rows)
         names = draw_paths(args, found, decoder, sampler.chunk(0).numpy(), about)
-    print(
-        f"Wrote {', '.join(['generated.npz', 'generated.png', *names])} to {args.output_dir}: "
-        f"{args.num:,} samples from {source}."
-    )
+    written = ", ".join(["generated.npz", "generated.png", *names])
+    print(f"Wrote {written} to {visible(args.output_dir)}: {args.num:,} samples from {source}.")
 
 
 def read_weights(path: str, args: argparse.Namespace) -> "Weights":

@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import data
 from support import analysis, cli, display, noise, records, startup, storage, training
 from support.errors import OtherRunError, UserError
+from support.text import visible
 
 # `--help` and wrong flags must be answered at once, but importing TensorFlow takes seconds. So the
 # modules of analysis, display, storage and training are imported when they are first used; those
@@ -244,15 +245,21 @@ def add_folder_flags(flags: cli.Parser) -> None:
     group = flags.add_argument_group("folders and records")
     group.add_argument(
         "--save_weight_dir",
+        type=cli.path,
         default="./weight_train",
         metavar="FOLDER",
         help="folder for the weights and checkpoints",
     )
     group.add_argument(
-        "--log_dir", default="./log", metavar="FOLDER", help="folder for TensorBoard's event files"
+        "--log_dir",
+        type=cli.path,
+        default="./log",
+        metavar="FOLDER",
+        help="folder for TensorBoard's event files",
     )
     group.add_argument(
         "--load_weight_dir",
+        type=cli.path,
         default="",
         metavar="PATH",
         help="start a new run from these weights instead of random ones",
@@ -291,6 +298,12 @@ def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.
     images = len(dataset.train.images)
     validate(args, images)
     recipe = default_recipe(args, images)
+    steps = recipe.epochs * (images // recipe.batch_size)
+    if steps > records.LARGEST_STEP:
+        raise UserError(
+            f"{recipe.epochs:,} epochs of batches of {recipe.batch_size:,} are {steps:,} steps: "
+            f"expected at most {records.LARGEST_STEP:,}; use a smaller --epoch or a larger --batch"
+        )
     return training.config.Config(
         architecture=records.Architecture(
             tuple(args.hidden_units), args.latent_dim, args.activation
@@ -661,17 +674,27 @@ def open_folder(
     return folder
 
 
+def places(folder: storage.run_folder.RunFolder) -> str:
+    """Returns where a run is stored, for messages."""
+    return f"weights in {visible(folder.path)}, event files in {visible(folder.log_dir)}"
+
+
 def next_commands(args: argparse.Namespace, folder: storage.run_folder.RunFolder) -> str:
     """Returns the commands to evaluate and view a finished run, ready to be typed."""
-    weights = f"--load_weight_dir {shlex.quote(folder.path)}"
-    data_flag = f" --data_dir {shlex.quote(args.data_dir)}" if args.data_dir else ""
+    weights = f"--load_weight_dir {as_argument(folder.path)}"
+    data_flag = f" --data_dir {as_argument(args.data_dir)}" if args.data_dir else ""
     return "\n".join(
         (
             f"Next: python eval.py {weights}{data_flag}",
             f"      python eval_genresult.py {weights}",
-            f"      tensorboard --logdir {shlex.quote(folder.log_dir)}",
+            f"      tensorboard --logdir {as_argument(folder.log_dir)}",
         )
     )
+
+
+def as_argument(path: str) -> str:
+    """Returns a path as it is typed in a shell."""
+    return visible(shlex.quote(path))
 
 
 @cli.script(parser)
@@ -692,7 +715,7 @@ def main(args: argparse.Namespace) -> None:
     # A run to continue and weights to start from determine the architecture.
     config = dataclasses.replace(config, architecture=folder.architecture or config.architecture)
     if chief:
-        print(f"{folder.action}: weights in {folder.path}, event files in {folder.log_dir}.")
+        print(f"{folder.action}: {places(folder)}.")
         print(config.describe())
         print("Importing TensorFlow and compiling the training step ...", flush=True)
     with folder, training.workers.join(args.strategy, cluster, args.cluster_timeout) as workers:
@@ -703,7 +726,7 @@ def main(args: argparse.Namespace) -> None:
             vae = train(config, dataset, run)
             fit_prior_and_finish(config, dataset, vae, run)
     if chief:
-        print(f"Finished: weights in {folder.path}, event files in {folder.log_dir}.")
+        print(f"Finished: {places(folder)}.")
         print(next_commands(args, folder))
         if dataset.fallback_reason:
             print("THIS IS NOT MNIST: these weights were trained only on `digits`.")

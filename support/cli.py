@@ -13,6 +13,7 @@ import difflib
 import functools
 import io
 import os
+import select
 import signal
 import sys
 import threading
@@ -21,6 +22,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from support.errors import Interrupted, NotFiniteError, UserError
+from support.text import visible
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 LARGEST_INTEGER = 2**31 - 1
@@ -55,6 +57,14 @@ def integer(minimum: int, maximum: int = LARGEST_INTEGER) -> Callable[[str], int
 def number(minimum: float, maximum: float) -> Callable[[str], float]:
     """Returns a type for argparse: a number from `minimum` to `maximum`."""
     return _in_range(float, "a number", minimum, maximum)
+
+
+def path(text: str) -> str:
+    """A type for argparse: a path in which `~` is the home directory.
+
+    Shells expand it at the beginning of a word only, and so not in `--log_dir=~/log`.
+    """
+    return os.path.expanduser(text)
 
 
 def _in_range(kind: type, name: str, minimum: float, maximum: float) -> Callable[[str], Any]:
@@ -105,7 +115,7 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Prints one line and ends the script."""
-        self.exit(UserError.code, f"{self.prog}: error: {message}\n")
+        self.exit(UserError.code, f"{self.prog}: error: {visible(message)}\n")
 
     def _given_flags(self, argv: Sequence[str] | None, args: argparse.Namespace) -> frozenset[str]:
         """Returns the names of the flags in `argv`, by parsing it without defaults."""
@@ -118,7 +128,10 @@ class Parser(argparse.ArgumentParser):
         flag = word.partition("=")[0]
         known = [option for option in self._option_string_actions if option.startswith("--")]
         close = difflib.get_close_matches(flag, known, 1, 0.7)
-        if OTHER_NAMES.get(flag) in known:
+        if flag == "-f":
+            # Jupyter starts its kernels with `-f kernel.json`.
+            hint = "in a notebook, pass the flags as a list, such as main(['--seed', '1'])"
+        elif OTHER_NAMES.get(flag) in known:
             hint = f"did you mean {OTHER_NAMES[flag]}?"
         elif close:
             hint = f"did you mean {close[0]}?"
@@ -156,6 +169,7 @@ def add_data_flags(parser: argparse.ArgumentParser, auto: str) -> argparse._Argu
     group.add_argument("--dataset", choices=DATASETS, default="auto", help=f"auto: {auto}")
     group.add_argument(
         "--data_dir",
+        type=path,
         metavar="PATH",
         help="file, folder or archive that holds the images (default: for MNIST the path in the "
         "environment variable MNIST_DIR, if it is set; otherwise a download)",
@@ -200,6 +214,7 @@ def add_load_weights_flag(parser: argparse.ArgumentParser) -> None:
     """Adds `--load_weight_dir`: the weights to evaluate or to generate with."""
     parser.add_argument(
         "--load_weight_dir",
+        type=path,
         default="./better_weight",
         metavar="PATH",
         help="a folder that train.py wrote, or a .keras file in it",
@@ -217,6 +232,7 @@ def add_output_flag(parser: argparse.ArgumentParser) -> None:
     """Adds `--output_dir`: the folder for pictures and other results."""
     parser.add_argument(
         "--output_dir",
+        type=path,
         default="./result",
         metavar="FOLDER",
         help="folder for the output files",
@@ -285,7 +301,7 @@ def script(
                 code, message = ended
             with contextlib.suppress(OSError):
                 sys.stdout.flush()
-            one_line = " ".join(message.split())
+            one_line = visible(" ".join(message.split()))
             print(f"{flags.prog}: {one_line}", file=sys.stderr, flush=True)
             return code
 
@@ -373,6 +389,7 @@ def _signals_interrupt(received: list[int]) -> Iterator[None]:
 
     def interrupt(signum: int, _frame: FrameType | None) -> None:
         received.append(signum)
+        drop_unread_output()
         raise Interrupted(INTERRUPTED, signum)
 
     with (
@@ -380,6 +397,23 @@ def _signals_interrupt(received: list[int]) -> Iterator[None]:
         handled(SAVE_REQUEST, lambda _signum, _frame: None),
     ):
         yield
+
+
+def drop_unread_output() -> None:
+    """Discards further output where nobody reads it, as when a pipe is full.
+
+    Otherwise a process that is to end would wait for ever to print its last line. For the handlers
+    of signals: a write that was waiting goes on into the null device.
+    """
+    if os.name != "posix":
+        return
+    for descriptor in (1, 2):
+        with contextlib.suppress(OSError, ValueError):
+            _, writable, _ = select.select([], [descriptor], [], 0)
+            if not writable:
+                null = os.open(os.devnull, os.O_WRONLY)
+                os.dup2(null, descriptor)
+                os.close(null)
 
 
 @contextlib.contextmanager

@@ -75,7 +75,8 @@ class DatasetRecord(NamedTuple):
         """Returns the record; raises ValueError if the content is not one."""
         if not isinstance(content, dict):
             raise ValueError("expected an object")
-        name, sha256 = (_word(content.get(key), key) for key in ("name", "sha256"))
+        name = _word(content.get("name"), "name")
+        sha256 = _hexadecimal(content.get("sha256"), "sha256")
         class_names = content.get("class_names", [])
         if not isinstance(class_names, list) or len(class_names) > 256:
             raise ValueError("expected class_names to be a list of at most 256")
@@ -102,7 +103,8 @@ class Source(NamedTuple):
             return None
         if not isinstance(content, dict):
             raise ValueError("expected an object or null")
-        return cls(_word(content.get("run_id"), "run_id"), _count(content.get("step"), "step"))
+        run_id = _hexadecimal(content.get("run_id"), "run_id")
+        return cls(run_id, _count(content.get("step"), "step"))
 
 
 class Posterior(NamedTuple):
@@ -227,7 +229,7 @@ class RunRecord:
         architecture = with_key("architecture", Architecture.from_json)
         latent_dim = architecture.latent_dim
         return cls(
-            run_id=with_key("run_id", lambda value: _word(value, "run_id")),
+            run_id=with_key("run_id", lambda value: _hexadecimal(value, "run_id")),
             dataset=with_key("dataset", DatasetRecord.from_json),
             architecture=architecture,
             training=with_key("training", _training),
@@ -310,6 +312,12 @@ def _optional_count(value: Any) -> int | None:
 def _word(value: Any, name: str) -> str:
     if not isinstance(value, str) or not re.fullmatch("[a-z_0-9]{1,64}", value):
         raise ValueError(f"expected {name} to be 1 to 64 lower-case letters or digits")
+    return value
+
+
+def _hexadecimal(value: Any, name: str) -> str:
+    if not isinstance(value, str) or not re.fullmatch("[0-9a-f]{1,64}", value):
+        raise ValueError(f"expected {name} to be a hexadecimal number of 1 to 64 digits")
     return value
 
 

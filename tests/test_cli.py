@@ -1,6 +1,7 @@
 """support/cli.py: flags, hints, the one line of an error, exit codes."""
 
 import argparse
+import array
 import contextlib
 import io
 import os
@@ -8,13 +9,14 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 
 import pytest
 import tensorflow as tf
 
 from support import cli
 from support.errors import Interrupted, NotFiniteError, OtherRunError, UserError
-from tests.helpers import ROOT
+from tests.helpers import ROOT, STARTED
 
 
 def toy():
@@ -332,3 +334,65 @@ def test_output_that_nobody_reads_costs_one_line():
         said = run.stderr.read()
     assert run.returncode == 2
     assert said == "toy.py: error: Broken pipe: the program that read this output has ended\n"
+
+
+UNREAD = """
+import sys
+sys.path.insert(0, {root!r})
+from support import cli
+
+def endless(args):
+    while True:
+        print("a line that nobody reads")
+
+sys.exit(cli.script(lambda: cli.Parser("toy.py", ""))(endless)([]))
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="select works on pipes only on POSIX systems")
+def test_a_signal_ends_a_script_whose_output_nobody_reads():
+    """Its pipe is full, so it waits in the middle of a write."""
+    command = [sys.executable, "-c", UNREAD.format(root=ROOT)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    STARTED.append(process)
+    import fcntl
+    import termios
+
+    # The pipe is full once it cannot be written to any more, and stays so.
+    filled = 0
+    while filled < 3:
+        time.sleep(0.2)
+        size = array.array("i", [0])
+        fcntl.ioctl(process.stdout, termios.FIONREAD, size)
+        filled = filled + 1 if size[0] > 60_000 else 0
+        assert process.poll() is None
+    process.terminate()
+    assert process.wait(10) == 143
+
+
+def test_a_path_may_begin_with_the_home_folder(monkeypatch):
+    monkeypatch.setenv("HOME" if os.name == "posix" else "USERPROFILE", "/home/ann")
+    assert cli.path("~/logs") == os.path.expanduser("~/logs") == "/home/ann/logs"
+    parser = cli.Parser("toy.py", "")
+    cli.add_data_flags(parser, "MNIST")
+    cli.add_load_weights_flag(parser)
+    cli.add_output_flag(parser)
+    args = parser.parse_args(["--data_dir=~/a", "--load_weight_dir=~/b", "--output_dir", "~/c"])
+    found = args.data_dir, args.load_weight_dir, args.output_dir
+    assert found == ("/home/ann/a", "/home/ann/b", "/home/ann/c")
+
+
+def test_control_characters_in_messages_are_made_visible(capsys):
+    def fails(_):
+        raise UserError("evil\x1b[2Jname does not exist")
+
+    assert run_toy(fails) == 2
+    assert capsys.readouterr().err == "toy.py: error: evil\\x1b[2Jname does not exist\n"
+    assert run_toy(fails, ["--evil\x1b[2J"]) == 2
+    assert "\x1b" not in capsys.readouterr().err
+
+
+def test_the_flag_of_a_notebook_gets_a_hint(capsys):
+    assert run_toy(lambda _: 0, ["-f", "/tmp/kernel-1.json"]) == 2
+    said = capsys.readouterr().err
+    assert "-f is not a flag of toy.py: in a notebook, pass the flags as a list" in said

@@ -365,6 +365,16 @@ def test_own_images_are_joined_by_a_spherical_interpolation(own, test_100, expec
         np.testing.assert_allclose(place, origin + STEP * np.array([1, column]), atol=1)
 
 
+def test_pictures_of_an_earlier_command_are_named(trained, tmp_path, capsys):
+    (tmp_path / "report.png").write_bytes(b"from before")
+    (tmp_path / "mine.png").write_bytes(b"not of this project")
+    flags = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path)]
+    assert eval_script.main(flags) == 0
+    said = capsys.readouterr().out
+    assert "Notice: from an earlier command, and unchanged: report.png.\n" in said
+    assert (tmp_path / "report.png").read_bytes() == b"from before"
+
+
 def test_the_table_of_own_images_says_what_its_columns_mean(offline, own, tmp_path, capsys):
     names = [str(own / "seven.png"), str(own / "no digit.png")]
     assert eval_script.main(["--output_dir", str(tmp_path), "--images", *names]) == 0

@@ -300,6 +300,16 @@ def test_closed_streams_and_a_strange_keras_json_change_nothing(trained, tmp_pat
     np.testing.assert_array_equal(found, generated(trained, tmp_path, "--num", "100"))
 
 
+def test_control_characters_in_a_folder_reach_no_terminal(trained, tmp_path, capsys):
+    folder = tmp_path / "evil\x1b[2J"
+    flags = ["--load_weight_dir", str(trained), "--num", "1", "--output_dir", str(folder)]
+    assert eval_genresult.main(flags) == 0
+    assert eval_genresult.main(["--load_weight_dir", str(folder)]) == 2
+    captured = capsys.readouterr()
+    assert "\x1b" not in captured.out + captured.err
+    assert r"evil\x1b[2J" in captured.out and r"evil\x1b[2J" in captured.err
+
+
 def test_a_path_that_is_not_utf8_costs_one_line(tmp_path):
     folder = os.fsencode(tmp_path) + b"/\xff"
     command = [sys.executable, os.path.join(ROOT, "eval_genresult.py"), "--output_dir", folder]

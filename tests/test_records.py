@@ -238,6 +238,16 @@ def test_values_at_the_end_of_their_range_are_read(change):
     assert as_stored(RunRecord.from_json(content)) == content
 
 
+@pytest.mark.parametrize("key", ["run_id", "sha256", "source"])
+def test_an_id_is_a_hexadecimal_number(key):
+    """Workers compare run ids as numbers."""
+    content = as_stored(RECORD)
+    part = content["dataset"] if key == "sha256" else content
+    part[key] = {"run_id": "xyz", "step": 1} if key == "source" else "xyz"
+    with pytest.raises(ValueError, match="to be a hexadecimal number of 1 to 64 digits"):
+        RunRecord.from_json(content)
+
+
 def test_a_posterior_that_no_reader_would_accept_says_so():
     assert RECORD.posterior.finite
     for value in (float("nan"), float("inf"), -1e31):

@@ -16,6 +16,7 @@ import model
 import train as script
 from support import noise, records
 from support.analysis import fitted_prior, metrics
+from support.errors import UserError
 from support.storage import weights, weights_file
 from support.storage.run_folder import RunFolder
 from support.training import augmentation, optimizer, schedule, steps
@@ -112,6 +113,17 @@ def test_a_configuration_holds_every_flag_that_shapes_the_result():
         patience=6,
         warm_start=True,
     )
+
+
+def test_more_steps_than_a_record_can_count_are_refused():
+    """A save could not say which step it holds."""
+    images = np.zeros((10_001, 784), np.uint8)
+    dataset = DIGITS._replace(train=data.Split(images, None))
+    args = parsed("--batch", "1", "--epoch", "99990")
+    assert script.resolve(args, dataset).total_steps == 99_990 * 10_001
+    args = parsed("--batch", "1", "--epoch", "100000")
+    with pytest.raises(UserError, match="are 1,000,100,000 steps: expected at most 1,000,000,000"):
+        script.resolve(args, dataset)
 
 
 def test_the_defaults_are_those_of_the_published_figures():

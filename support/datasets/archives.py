@@ -17,10 +17,10 @@ from support.datasets.entries import (
     Entry,
     Listing,
     is_stray,
-    printable,
     reading,
 )
 from support.errors import UserError
+from support.text import printable
 
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 BZIP2 = b"BZh"

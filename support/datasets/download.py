@@ -22,8 +22,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 from support import files
-from support.datasets.entries import Listing, in_memory, printable
+from support.datasets.entries import Listing, in_memory
 from support.errors import UserError
+from support.text import printable
 
 if TYPE_CHECKING:
     from rich import progress

@@ -23,6 +23,7 @@ from typing import IO, NamedTuple, cast
 
 from support import files
 from support.errors import UserError
+from support.text import printable
 
 HEAD_BYTES = 1024
 MOST_FILES = 1_100_000
@@ -112,15 +113,6 @@ class Listing(NamedTuple):
 
     entries: list[Entry]
     skipped: list[str]
-
-
-def printable(text: str) -> str:
-    """Returns text with control characters made visible; long text is shortened in the middle."""
-    characters = (char if char.isprintable() else ascii(char)[1:-1] for char in text)
-    shown = "".join(characters)
-    if len(shown) > 200:
-        return f"{shown[:90]}...{shown[-100:]}"
-    return shown
 
 
 def listed(names: list[str], most: int = 4) -> str:

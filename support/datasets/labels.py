@@ -8,8 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from support.datasets.entries import printable
 from support.errors import UserError
+from support.text import printable
 
 MOST_CLASSES = 256
 MOST_COLUMNS = 256

@@ -21,10 +21,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support.datasets import ink, picture_files, preprocessing, segmentation
-from support.datasets.entries import is_stray, printable
+from support.datasets.entries import is_stray
 from support.datasets.ink import Grey
 from support.datasets.types import PIXELS
 from support.errors import UserError
+from support.text import printable
 
 # The most files in one call, entries read from one folder or pattern, and digits in one picture.
 MOST_FILES, MOST_ENTRIES, MOST_DIGITS = 1000, 100_000, 40

@@ -12,8 +12,9 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import NamedTuple, TypeVar
 
-from support.datasets.entries import listed, printable
+from support.datasets.entries import listed
 from support.errors import UserError
+from support.text import printable
 
 TRAIN, VALIDATION, TEST = "train", "validation", "test"
 PARTS = (TRAIN, VALIDATION, TEST)

@@ -18,6 +18,7 @@ from support.storage import weights, weights_file
 from support.storage.locks import FolderLocks
 from support.storage.saves import Saves
 from support.storage.validation import Weights
+from support.text import visible
 
 WEIGHTS_LOCK = ".weights.lock"
 LOG_LOCK = ".log.lock"
@@ -223,7 +224,8 @@ class RunFolder:
                 )
             if self.writes:
                 self.saves.remove_all()
-        print(f"{self.path} holds this run, which finished after {self.record.epochs_done} epochs.")
+        epochs = self.record.epochs_done
+        print(f"{visible(self.path)} holds this run, which finished after {epochs} epochs.")
         print("There is nothing to do.")
 
     @property

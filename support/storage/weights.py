@@ -19,6 +19,7 @@ from support import records
 from support.errors import UserError
 from support.storage import validation, weights_file
 from support.storage.validation import Weights
+from support.text import visible
 
 if TYPE_CHECKING:
     import keras
@@ -110,7 +111,7 @@ def read(
 def _print_notice(error: UserError) -> None:
     # Without the advice at the end of the message: nothing has to be done.
     problem = str(error).rpartition(": ")[0] or str(error)
-    print(f"Notice: {problem}; the previous save is used instead.", file=sys.stderr)
+    print(f"Notice: {visible(problem)}; the previous save is used instead.", file=sys.stderr)
 
 
 def _newest(

@@ -26,6 +26,7 @@ from support.errors import Interrupted, NotFiniteError, UserError
 from support.storage import weights, weights_file
 from support.storage.run_folder import RunFolder
 from support.storage.validation import Weights
+from support.text import visible
 from support.training.config import Config, dataset_record
 from support.training.schedule import LearningRate
 from support.training.selection import BestEpoch
@@ -139,8 +140,8 @@ class Run:
         if self.workers.chief:
             if self.step and not summaries.event_files(log_dir):
                 print(
-                    f"Notice: {log_dir} holds no event files of the first {self.step} steps of "
-                    "this run: its curves begin at this step."
+                    f"Notice: {visible(log_dir)} holds no event files of the first {self.step} "
+                    "steps of this run: its curves begin at this step."
                 )
             if self.step:
                 done = self.step / self._config.steps_per_epoch

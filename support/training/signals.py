@@ -52,6 +52,7 @@ class Signals:
         if self.received is not None:
             raise Interrupted("interrupted twice: stopped without saving", signum)
         self.received = signum
+        cli.drop_unread_output()
         if os.isatty(2):
             os.write(
                 2,

@@ -9,7 +9,9 @@ import pathlib
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
+import time
 
 import numpy as np
 import pytest
@@ -17,9 +19,12 @@ import pytest
 import train as script
 from support.storage import weights, weights_file
 from tests.helpers import (
+    ROOT,
     SMALL,
+    STARTED,
     STEPS,
     files_in,
+    folders,
     interrupted,
     last_line,
     points,
@@ -78,6 +83,27 @@ def test_a_full_disk_keeps_the_last_good_save(small_disk):
     stdout, stderr = process.communicate(timeout=300)
     assert process.returncode == 143 and f"Continuing at step {step}, after" in stdout
     one_line(stderr, "repeat the command to continue the run")
+
+
+def test_a_signal_saves_a_run_whose_output_nobody_reads(tmp_path):
+    """Its pipe is full, so it waits for ever in the middle of a line."""
+    fcntl = pytest.importorskip("fcntl")
+    reading, writing = os.pipe()
+    # The smallest pipe: a few lines fill it.
+    fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, 4096)
+    command = [sys.executable, os.path.join(ROOT, "train.py"), *LONG, *folders(tmp_path)]
+    STARTED.append(subprocess.Popen(command, stdout=writing, stderr=writing))
+    os.close(writing)
+    process = STARTED[-1]
+    wait_for(lambda: len(saved(tmp_path)) > 1, process)
+    step, steps = None, saved(tmp_path)[-1]
+    while step != steps:
+        time.sleep(3)
+        step, steps = steps, saved(tmp_path)[-1]
+    process.terminate()
+    assert process.wait(60) == 143
+    os.close(reading)
+    assert weights.read_record(str(tmp_path / "weights")).step >= step > 0
 
 
 def test_folders_without_the_right_to_write(trained, capsys):

@@ -2,12 +2,13 @@
 
 import errno
 import shutil
+import threading
 
 import filelock
 import pytest
 
 from support.errors import UserError
-from support.storage.locks import FolderLocks
+from support.storage.locks import FolderLocks, output_folder
 
 NAME = ".test.lock"
 
@@ -30,6 +31,26 @@ def test_a_locked_folder_is_refused_to_another_run_until_it_is_released(tmp_path
     other.release()
     # The lock file stays: if it were removed, two processes could hold two files of one name.
     assert (tmp_path / "new" / "deep" / NAME).exists()
+
+
+def test_two_processes_write_results_to_a_folder_one_after_the_other(tmp_path, capsys):
+    entered, order = threading.Event(), []
+
+    def second():
+        entered.wait()
+        with output_folder(str(tmp_path)):
+            order.append("second")
+
+    other = threading.Thread(target=second)
+    other.start()
+    with output_folder(str(tmp_path)):
+        entered.set()
+        other.join(0.5)
+        order.append("first")
+    other.join()
+    assert order == ["first", "second"]
+    said = capsys.readouterr().err
+    assert said == f"Waiting for another process that writes to {tmp_path} ...\n"
 
 
 def test_a_folder_that_cannot_be_written_is_refused_before_it_is_locked(tmp_path, locks):

@@ -16,11 +16,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from support.datasets import archives, entries, roles
-from support.datasets.entries import Entry, Listing, listed, printable
+from support.datasets.entries import Entry, Listing, listed
 from support.datasets.formats import csv_tables, idx, not_read, npy, pictures
 from support.datasets.formats.request import Request
 from support.datasets.types import Contents
 from support.errors import UserError
+from support.text import printable
 
 
 class Format(NamedTuple):

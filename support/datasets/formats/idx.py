@@ -10,13 +10,14 @@ import struct
 
 import numpy as np
 
-from support.datasets.entries import Entry, listed, printable
+from support.datasets.entries import Entry, listed
 from support.datasets.formats import named_arrays
 from support.datasets.formats.named_arrays import Header, NamedArray
 from support.datasets.formats.request import Request
 from support.datasets.roles import IMAGES, LABELS, TEST, TRAIN
 from support.datasets.types import Contents
 from support.errors import UserError
+from support.text import printable
 
 TYPES = {8: "u1", 9: "i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 MOST_AXES = 4

@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support.datasets import arrays, labels, roles
-from support.datasets.entries import MOST_BYTES, Entry, listed, printable, reading
+from support.datasets.entries import MOST_BYTES, Entry, listed, reading
 from support.datasets.roles import IMAGES, LABELS, TEST, TRAIN, VALIDATION
 from support.datasets.types import Contents, Split
 from support.errors import UserError
+from support.text import printable
 
 # The limit for arrays that cannot be read piece by piece: labels, and images in Fortran order.
 MOST_BYTES_WHOLE = 1_000_000_000

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from support.datasets import archives
-from support.datasets.entries import Entry, printable
+from support.datasets.entries import Entry
 from support.datasets.formats import csv_tables
+from support.text import printable
 
 SAVE = "np.savez('mine.npz', x_train=x, y_train=y)"
 EITHER = "convert it with Python: import numpy as np"

@@ -17,12 +17,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support.datasets import bar, labels, picture_files, preprocessing, roles
-from support.datasets.entries import Entry, printable
+from support.datasets.entries import Entry
 from support.datasets.formats import named_arrays
 from support.datasets.formats.request import Request
 from support.datasets.roles import TRAIN
 from support.datasets.types import GREY_WEIGHTS, MOST_IMAGES, PIXELS, SIDE, Contents
 from support.errors import UserError
+from support.text import printable
 
 if TYPE_CHECKING:
     from PIL import Image
