@@ -21,6 +21,7 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FrameType
 from typing import Any, NoReturn
 
+from support import records
 from support.errors import Interrupted, NotFiniteError, UserError
 from support.text import visible
 
@@ -35,7 +36,7 @@ OTHER_NAMES = {
     "--warp": "--elastic",
     "--checkpoint": "--load_weight_dir",
 }
-DATASETS = ("auto", "mnist", "fashion_mnist", "kmnist", "digits", "custom")
+DATASETS = ("auto", *records.DATASETS)
 # Signals that end a process: a lost connection sends SIGHUP; SIGBREAK exists only on Windows.
 TERMINATION = tuple(
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP", "SIGBREAK") if hasattr(signal, name)

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 # The version of the format of weights files; increased when older readers would misread them.
 FORMAT = 1
 ACTIVATIONS = ("silu", "relu", "gelu", "elu", "tanh")
+DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits", "custom")
 # Limits of a network that fits on a workstation; a damaged run.json could ask for more.
 LARGEST_WIDTH = 8192
 LARGEST_DEPTH = 16
@@ -75,7 +76,9 @@ class DatasetRecord(NamedTuple):
         """Returns the record; raises ValueError if the content is not one."""
         if not isinstance(content, dict):
             raise ValueError("expected an object")
-        name = _word(content.get("name"), "name")
+        name = content.get("name")
+        if name not in DATASETS:
+            raise ValueError(f"expected name to be one of {', '.join(DATASETS)}")
         sha256 = _hexadecimal(content.get("sha256"), "sha256")
         class_names = content.get("class_names", [])
         if not isinstance(class_names, list) or len(class_names) > 256:
@@ -307,12 +310,6 @@ def _count(value: Any, name: str) -> int:
 
 def _optional_count(value: Any) -> int | None:
     return None if value is None else _count(value, "kept_epoch")
-
-
-def _word(value: Any, name: str) -> str:
-    if not isinstance(value, str) or not re.fullmatch("[a-z_0-9]{1,64}", value):
-        raise ValueError(f"expected {name} to be 1 to 64 lower-case letters or digits")
-    return value
 
 
 def _hexadecimal(value: Any, name: str) -> str:
