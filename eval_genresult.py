@@ -25,6 +25,7 @@ import support.installation  # noqa: F401
 
 # isort: split
 import argparse
+import shlex
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
     from support.storage.validation import Weights
 
 COLUMNS = 10
+# The included weights with a two-dimensional z.
+LATENT2 = os.path.join(cli.ROOT, "better_weight", "latent2")
 # Pairs of samples in interpolate.png.
 PAIRS = 10
 
@@ -153,7 +156,9 @@ def read_weights(path: str, args: argparse.Namespace) -> "Weights":
     if args.manifold and latent_dim != 2:
         raise UserError(
             f"--manifold needs a two-dimensional z, but z has {latent_dim} dimensions in {path}: "
-            "leave out the flag, or train with --latent_dim 2"
+            f"add --load_weight_dir {shlex.quote(LATENT2)}, or train your own: "
+            f"{cli.script_command('train.py')} --latent_dim 2 --save_weight_dir weight_2d "
+            "--log_dir log_2d"
         )
     for flag, is_given in (("--traverse", args.traverse), ("--page", args.page)):
         if is_given and not found.record.finished:
@@ -180,7 +185,8 @@ def labels_of(classes: list[str], class_names: tuple[str, ...]) -> list[int]:
     unknown = [name for name in classes if name.casefold() not in labels]
     if unknown:
         known = cli.as_typed(class_names) if class_names else "whole numbers from 0 to 255"
-        raise UserError(f"has no class {unknown[0]!r:.40}: choose from {known:.400}")
+        advice = cli.separation_hint(unknown[0]) or f": choose from {known:.400}"
+        raise UserError(f"has no class {unknown[0]!r:.40}{advice}")
     return [labels[name.casefold()] for name in classes]
 
 

@@ -25,6 +25,7 @@ import support.installation  # noqa: F401
 # isort: split
 import argparse
 import dataclasses
+import itertools
 import math
 import shlex
 from collections.abc import Sequence
@@ -81,7 +82,7 @@ def add_architecture_flags(flags: cli.Parser) -> None:
     group = flags.add_argument_group("architecture")
     group.add_argument(
         "--hidden_units",
-        type=cli.integer(1, records.LARGEST_WIDTH),
+        type=cli.integers(1, records.LARGEST_WIDTH),
         nargs="+",
         default=(512, 256),
         metavar="N",
@@ -656,17 +657,13 @@ def open_folder(
     Raises:
         UserError: the folders hold another run.
     """
-    # `args.given` holds the flags that the user typed. The fallback data set has its own default
-    # folders.
-    suffix = "_digits" if dataset.fallback_reason else ""
-    weights, log = args.save_weight_dir, args.log_dir
-    if "save_weight_dir" not in args.given:
-        weights += suffix
-    if "log_dir" not in args.given:
-        log += suffix
+    weights, log = folder_names(args, dataset)
     identity = config.identity(dataset, given=args.given)
-    with cli.error_context(after=CONFLICT_HINT, error_type=OtherRunError):
+    try:
         folder = storage.run_folder.RunFolder(weights, log, identity, args.overwrite, writes=chief)
+    except OtherRunError as error:
+        hint = longer_run_hint(args, identity, weights, log) or CONFLICT_HINT
+        raise OtherRunError(f"{error}{hint}") from error
     # Not used if the folder already holds a save of this run, which is then continued.
     if args.load_weight_dir and not folder.finished:
         with cli.error_context("--load_weight_dir: "):
@@ -677,6 +674,64 @@ def open_folder(
 def places(folder: storage.run_folder.RunFolder) -> str:
     """Returns where a run is stored, for messages."""
     return f"weights in {visible(folder.path)}, event files in {visible(folder.log_dir)}"
+
+
+def folder_names(args: argparse.Namespace, dataset: data.Dataset) -> tuple[str, str]:
+    """Returns the folders of the weights and of the event files."""
+    weights, log = args.save_weight_dir, args.log_dir
+    # `args.given` holds the flags that the user typed. The fallback data set has its own default
+    # folders.
+    if dataset.fallback_reason and "save_weight_dir" not in args.given:
+        weights += "_digits"
+    if dataset.fallback_reason and "log_dir" not in args.given:
+        log += "_digits"
+    return weights, log
+
+
+def longer_run_hint(
+    args: argparse.Namespace, identity: storage.run_folder.Identity, weights: str, log: str
+) -> str:
+    """Returns what to do if a finished run is to be made longer; empty if that is not the conflict.
+
+    Args:
+        args: the parsed flags.
+        identity: the identity of the longer run.
+        weights, log: the folders.
+    """
+    record = storage.weights.read_record(weights)
+    if record is None or not record.finished or "epochs" not in args.given:
+        return ""
+    more = args.epochs - record.epochs_done
+    # The length, and what follows from it by default, may differ from the finished run.
+    by_length = {"epochs", *Recipe._fields} - (args.given - {"epochs"})
+    same = {name: record.training.get(name) for name in by_length}
+    wanted = identity._replace(training=dict(identity.training) | same)
+    try:
+        storage.run_folder.require_same(record, wanted, weights)
+    except OtherRunError:
+        return ""
+    if more < 1:
+        return ""
+    command = parser().command(
+        args,
+        epochs=more,
+        load_weight_dir=weights,
+        save_weight_dir=unused(weights),
+        log_dir=unused(log),
+        overwrite=None,
+    )
+    return (
+        f". A finished run is not made longer, since its learning rate has followed a schedule of "
+        f"{record.training['epochs']} epochs. To train for {more} more from its weights, in new "
+        f"folders, with a new optimizer and a new schedule: {command}"
+    )
+
+
+def unused(folder: str) -> str:
+    """Returns a name of a new folder: that of `folder` with the first number that is free."""
+    base = os.path.normpath(folder)
+    numbers = itertools.count(2)
+    return next(name for n in numbers if not os.path.lexists(name := f"{base}_{n}"))
 
 
 def next_commands(args: argparse.Namespace, folder: storage.run_folder.RunFolder) -> str:

@@ -13,7 +13,9 @@ import difflib
 import functools
 import io
 import os
+import re
 import select
+import shlex
 import signal
 import sys
 import threading
@@ -30,11 +32,24 @@ LARGEST_INTEGER = 2**31 - 1
 # Names of flags in other repositories that are not similar enough to ours to be recognized.
 OTHER_NAMES = {
     "--z_dim": "--latent_dim",
+    "--z_size": "--latent_dim",
+    "--nz": "--latent_dim",
+    "--hidden_dim": "--hidden_units",
+    "--hidden_dims": "--hidden_units",
+    "--hidden_size": "--hidden_units",
     "--num_samples": "--num",
+    "--n_samples": "--num",
     "--num_epochs": "--epoch",
     "--n_epochs": "--epoch",
+    "--max_epochs": "--epoch",
+    "--log_interval": "--log_every",
+    "--kl_weight": "--beta",
+    "--kld_weight": "--beta",
     "--warp": "--elastic",
     "--checkpoint": "--load_weight_dir",
+    "--resume": "--load_weight_dir",
+    "--force": "--overwrite",
+    "--output": "--output_dir",
 }
 DATASETS = ("auto", *records.DATASETS)
 # Signals that end a process: a lost connection sends SIGHUP; SIGBREAK exists only on Windows.
@@ -45,6 +60,8 @@ TERMINATION = tuple(
 INTERRUPTED = "interrupted"
 # By which a scheduler announces the end of a process: training saves, the other scripts go on.
 SAVE_REQUEST = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))
+# The exit code of a process that SIGPIPE ends.
+PIPE_CLOSED = 128 + 13
 OUT_OF_MEMORY = "out of memory: use a smaller --batch, a smaller network, or a larger machine"
 # The smallest value of a flag that must be above 0.
 ABOVE_ZERO = 1e-30
@@ -66,6 +83,31 @@ def path(text: str) -> str:
     Shells expand it at the beginning of a word only, and so not in `--log_dir=~/log`.
     """
     return os.path.expanduser(text)
+
+
+def integers(minimum: int, maximum: int) -> Callable[[str], int]:
+    """As `integer`, for a flag that takes several: it explains values that are not separated."""
+    parse_one = integer(minimum, maximum)
+
+    def parse(text: str) -> int:
+        try:
+            return parse_one(text)
+        except argparse.ArgumentTypeError as error:
+            raise argparse.ArgumentTypeError(f"{error}{separation_hint(text)}") from error
+
+    return parse
+
+
+def separation_hint(text: str) -> str:
+    """Returns how to type values that were typed as one, such as `512,256`; else an empty string.
+
+    Args:
+        text: a value of a flag that takes several.
+    """
+    values = [value for value in re.split(r"[\s,;()\[\]]+|(?<=\d)x(?=\d)", text) if value]
+    if len(values) < 2 or not all(value.isalnum() for value in values):
+        return ""
+    return f": separate the values with blanks, {as_typed(values):.80}"
 
 
 def _in_range(kind: type, name: str, minimum: float, maximum: float) -> Callable[[str], Any]:
@@ -113,6 +155,28 @@ class Parser(argparse.ArgumentParser):
             if not _is_utf8(as_typed(value)):
                 self.error(f"--{name} is not valid UTF-8: rename the file or folder")
         return args
+
+    def command(self, args: argparse.Namespace, **changes: str | int | None) -> str:
+        """Returns the command that gave parsed arguments, changed, ready to be pasted into a shell.
+
+        Args:
+            args: the parsed arguments.
+            changes: the values of flags to add or replace, by name; None: without this flag.
+        """
+        words = [script_command(self.prog)]
+        for action in self._actions:
+            name = action.dest
+            value = changes.get(name, getattr(args, name, None))
+            if value is None or name not in args.given | changes.keys():
+                continue
+            flag = action.option_strings[0]
+            if isinstance(value, bool):
+                # The second name of a flag that is on or off is --no-...
+                words.append(flag if value else action.option_strings[1])
+            else:
+                values = value if isinstance(value, list) else [value]
+                words += [flag, *(shlex.quote(str(one)) for one in values)]
+        return " ".join(words)
 
     def error(self, message: str) -> NoReturn:
         """Prints one line and ends the script."""
@@ -258,6 +322,13 @@ def error_context(
         raise error_type(f"{before}{error}{after}") from error
 
 
+def script_command(script: str) -> str:
+    """Returns how a script of this project is started from the working directory."""
+    if os.path.realpath(os.curdir) != os.path.realpath(ROOT):
+        script = shlex.quote(os.path.join(ROOT, script))
+    return f"python {script}"
+
+
 def as_typed(value: Any) -> str:
     """Returns a flag's value as a user types it."""
     if isinstance(value, list | tuple):
@@ -277,7 +348,8 @@ def script(
 
     An error becomes one last line on stderr, which starts with the script's name. Exit codes: 0
     success; 2 a problem with the input or the environment; 3 a loss became NaN or infinite; 128 + n
-    ended by signal n.
+    ended by signal n. If the program that reads the output has ended (`| head`), nothing is said,
+    and the code is that of SIGPIPE, as with other tools.
 
     Args:
         parser: function without arguments that returns the script's `Parser`.
@@ -292,16 +364,21 @@ def script(
             interruptions: list[int] = []
             try:
                 with _signals_interrupt(interruptions):
-                    return main(flags.parse_args(argv)) or 0
+                    code = main(flags.parse_args(argv)) or 0
+                return PIPE_CLOSED if _nobody_reads_the_output() else code
             except SystemExit as stop:
-                return stop.code if isinstance(stop.code, int) else 1
+                code = stop.code if isinstance(stop.code, int) else 1
+                return PIPE_CLOSED if _nobody_reads_the_output() else code
+            except BrokenPipeError:
+                # That of the output: errors of sockets are handled where they arise.
+                _nobody_reads_the_output()
+                return PIPE_CLOSED
             except BaseException as error:
+                _nobody_reads_the_output()
                 ended = _as_code_and_message(error, interruptions)
                 if ended is None:
                     raise
                 code, message = ended
-            with contextlib.suppress(OSError):
-                sys.stdout.flush()
             one_line = visible(" ".join(message.split()))
             print(f"{flags.prog}: {one_line}", file=sys.stderr, flush=True)
             return code
@@ -358,11 +435,22 @@ def _tensorflow_problem(error: BaseException) -> str:
 def _described(error: OSError) -> str:
     """Returns the message of an error of the operating system, and what to do."""
     where = f"{error.filename}: " if error.filename else ""
-    if isinstance(error, BrokenPipeError):
-        advice = "the program that read this output has ended"
-    else:
-        advice = "check the free disk space and the permissions"
-    return f"{where}{error.strerror or error}: {advice}"
+    return f"{where}{error.strerror or error}: check the free disk space and the permissions"
+
+
+def _nobody_reads_the_output() -> bool:
+    """Flushes the output, and returns whether the program that reads it has ended."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Python flushes once more when it ends, and would report the error then.
+        with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return True
+    except OSError:
+        # Such as a full disk: what the script has to say goes to stderr.
+        return False
+    return False
 
 
 def _open_missing_streams() -> None:

@@ -5,6 +5,7 @@ import array
 import contextlib
 import io
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -47,6 +48,23 @@ def test_no_whole_number_in_the_range_is_refused(text):
     assert str(error.value) == f"expected a whole number from 1 to 9, got {text!r}"
 
 
+@pytest.mark.parametrize("text", ["512,256", "512x256", "[512, 256]", "512;256", "512 256"])
+def test_values_that_are_not_separated_are_shown_separated(text):
+    with pytest.raises(argparse.ArgumentTypeError) as error:
+        cli.integers(1, 900)(text)
+    assert str(error.value) == (
+        f"expected a whole number from 1 to 900, got {text!r}: "
+        "separate the values with blanks, 512 256"
+    )
+
+
+@pytest.mark.parametrize("text", ["0", "901", "many", "max", "1.5", "512,", "-5"])
+def test_one_wrong_value_of_several_is_no_missing_blank(text):
+    assert cli.integers(1, 900)("512") == 512 and cli.separation_hint(text) == ""
+    with pytest.raises(argparse.ArgumentTypeError, match=f"from 1 to 900, got '{text}'$"):
+        cli.integers(1, 900)(text)
+
+
 def test_a_whole_number_fits_32_bits():
     assert cli.integer(0)("2147483647") == 2**31 - 1
     with pytest.raises(argparse.ArgumentTypeError):
@@ -83,6 +101,7 @@ def test_the_range_of_a_number_is_shown_without_exponents():
         (["--z_dim", "5"], "--z_dim is not a flag of toy.py: did you mean --latent_dim?"),
         (["--num_epochs", "5"], "--num_epochs is not a flag of toy.py: did you mean --epoch?"),
         (["--checkpoint", "x"], "did you mean --load_weight_dir?"),
+        (["--max_epochs=5"], "--max_epochs is not a flag of toy.py: did you mean --epoch?"),
         # A hint is always a flag of the same script.
         (["--warp", "1"], "--warp is not a flag of toy.py: see --help"),
         (["--nothing", "5"], "--nothing is not a flag of toy.py: see --help"),
@@ -100,6 +119,32 @@ def test_a_wrong_flag_is_one_line(capsys, argv, says):
     captured = capsys.readouterr()
     assert captured.out == "" and captured.err.count("\n") == 1
     assert captured.err.startswith("toy.py: error: ") and says in captured.err
+
+
+def test_a_command_is_typed_again_with_changes(monkeypatch):
+    """Only flags that were typed, in a form that a shell takes apart into the same words."""
+    parser = toy()
+    parser.add_argument("--units", nargs="+", type=int)
+    parser.add_argument("--turn", action=argparse.BooleanOptionalAction)
+    argv = ["--load_weight_dir", "my weights", "--units", "3", "4", "--no-turn", "--overwrite"]
+    args = parser.parse_args(argv)
+    monkeypatch.chdir(ROOT)
+    program, script, *words = shlex.split(parser.command(args))
+    assert (program, script) == ("python", "toy.py")
+    assert parser.parse_args(words) == args and len(words) == len(argv)
+    changed = parser.command(args, epochs=5, overwrite=None, load_weight_dir="it's")
+    found = parser.parse_args(shlex.split(changed)[2:])
+    assert found.given == {"epochs", "load_weight_dir", "units", "turn"}
+    assert (found.epochs, found.load_weight_dir, found.units) == (5, "it's", [3, 4])
+    assert found.turn is False
+
+
+def test_a_script_is_named_so_that_it_is_found(monkeypatch, tmp_path):
+    monkeypatch.chdir(ROOT)
+    assert cli.script_command("eval.py") == "python eval.py"
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(cli, "ROOT", "/my code")
+    assert cli.script_command("eval.py") == "python '/my code/eval.py'"
 
 
 def test_what_the_user_typed_is_known_from_what_is_default():
@@ -148,11 +193,7 @@ ENDS = [
         2,
         "toy.py: error: x.npz: No such file: check the free disk space and the permissions\n",
     ),
-    (
-        BrokenPipeError(32, "Broken pipe"),
-        2,
-        "toy.py: error: Broken pipe: the program that read this output has ended\n",
-    ),
+    (BrokenPipeError(32, "Broken pipe"), 141, ""),
     (OSError("odd"), 2, "toy.py: error: odd: check the free disk space"),
     (SystemExit(7), 7, ""),
     (SystemExit("text"), 1, ""),
@@ -290,6 +331,8 @@ def test_values_are_shown_as_they_are_typed():
     assert cli.as_typed(0.5) == "0.5" and cli.as_typed(None) == "None"
 
 
+# With Python's own buffer of the output, which the environment may switch off.
+BUFFERED = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
 TOY = """
 import sys
 from support import cli
@@ -319,21 +362,45 @@ def test_closed_streams_do_not_stop_a_script(tmp_path, closed):
     assert run.stderr == ("" if "2" in closed else "said\n")
 
 
-def test_output_that_nobody_reads_costs_one_line():
-    """As under `| head`, for a script that prints more than a pipe holds."""
-    code = TOY.format(body="print('a line\\n' * 100_000)")
+@pytest.mark.parametrize("body", ["print('a line\\n' * 100_000)", "print('the end')"])
+def test_output_that_nobody_reads_ends_a_script_quietly(body):
+    """As under `| head`: in the middle of what a script prints, and when it has printed it all."""
+    code = TOY.format(body=f"[print('first', flush=True), sys.stdin.readline(), {body}][3:] or 0")
     with subprocess.Popen(
         [sys.executable, "-c", code],
         cwd=ROOT,
+        env=BUFFERED,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
     ) as run:
-        run.stdout.readline()
+        assert run.stdout.readline() == "first\n"
         run.stdout.close()
+        run.stdin.write("go on\n")
+        run.stdin.close()
         said = run.stderr.read()
+    assert run.returncode == 128 + signal.SIGPIPE and said == ""
+
+
+def test_an_error_is_told_even_if_nobody_reads_the_output():
+    """A pipe whose reader has ended, and then a missing file."""
+    program = TOY.format(body="sys.stdout.write('x') and open('/nowhere')")
+    read, write = os.pipe()
+    os.close(read)
+    run = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env=BUFFERED,
+        stdout=write,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=60,
+    )
+    os.close(write)
     assert run.returncode == 2
-    assert said == "toy.py: error: Broken pipe: the program that read this output has ended\n"
+    assert run.stderr.startswith("toy.py: error: /nowhere: No such file or directory")
+    assert run.stderr.count("\n") == 1
 
 
 UNREAD = """

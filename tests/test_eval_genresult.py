@@ -123,6 +123,7 @@ def test_without_a_fitted_prior_the_script_says_why(trained, copy, tmp_path, cap
             "77",
         ],
         "has no class '256': choose from whole numbers from 0 to 255": ["--digit", "256"],
+        "has no class '3,4': separate the values with blanks, 3 4": ["--digit", "3,4"],
         "has no class 'two': choose from whole numbers from 0 to 255": ["--digit", "1", "two"],
     }
     for line, wrong in wrong_flags.items():
@@ -224,6 +225,10 @@ def test_a_manifold_shows_z0_to_the_right_and_z1_upwards(trained, tmp_path, caps
     assert eval_genresult.main([*argv, "--manifold"]) == 2
     line = last_line(capsys.readouterr().err)
     assert "--manifold needs a two-dimensional z" in line and "has 4 dimensions" in line
+    # What the line advises is there: weights that have it, and flags that exist.
+    latent2 = os.path.join(BETTER_WEIGHT, "latent2")
+    assert f"add --load_weight_dir {latent2}, or train your own: python" in line
+    assert "train.py --latent_dim 2 --save_weight_dir weight_2d --log_dir log_2d" in line
     assert not (tmp_path / "none").exists()
 
 

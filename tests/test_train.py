@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shlex
 import shutil
 import signal
 
@@ -22,6 +23,7 @@ from support.storage.run_folder import RunFolder
 from support.training import augmentation, optimizer, schedule, steps
 from tests.helpers import (
     OFFLINE,
+    ROOT,
     SMALL,
     STEPS,
     TAGS,
@@ -150,6 +152,8 @@ def test_the_defaults_are_those_of_the_published_figures():
         (["--elastic", "4.5"], "--elastic"),
         (["--elbo_samples", "2000000"], "--elbo_samples"),
         (["--latent", "5"], "did you mean --latent_dim?"),
+        (["--num_epochs", "5"], "did you mean --epoch?"),
+        (["--hidden_units", "512,256"], "separate the values with blanks, 512 256"),
         (["--weight_deacy", "5"], "did you mean --weight_decay?"),
         (["--warp", "1"], "did you mean --elastic?"),
         (["--strategy", "multi_worker"], "needs the environment variable TF_CONFIG"),
@@ -561,7 +565,8 @@ def test_finished_says_so_and_changes_nothing(trained, capsys):
         (["--epoch", "2", "--seed", "9"], "its seed is 0, but this run has 9"),
         (["--epoch", "2", "--limit", "100"], "its limit is 240, but this run has 100"),
         (["--epoch", "2", "--beta_2", "0.999"], "its beta_2 is 0.99, but this run has 0.999"),
-        (["--epoch", "4"], "its epochs is 2, but this run has 4"),
+        (["--epoch", "1"], "its epochs is 2, but this run has 1"),
+        (["--epoch", "4", "--beta", "2"], "its epochs is 2, but this run has 4"),
     ],
 )
 def test_another_configuration_is_refused(trained, capsys, argv, says):
@@ -572,6 +577,59 @@ def test_another_configuration_is_refused(trained, capsys, argv, says):
     for way_out in ("--save_weight_dir", "--overwrite", "--load_weight_dir"):
         assert way_out in line
     assert files_in(trained.parent) == before
+
+
+def test_a_finished_run_that_is_to_be_longer_continues_by_the_command_that_is_said(
+    trained, tmp_path, monkeypatch, capsys
+):
+    """The command is run as it was printed, from a folder of its own."""
+    shutil.copytree(trained.parent, tmp_path / "my run")
+    (tmp_path / "my run" / "log_2").mkdir()
+    monkeypatch.chdir(tmp_path)
+    before = files_in(tmp_path)
+    argv = [*SMALL, "--save_weight_dir", "my run/weights", "--log_dir", "my run/log/"]
+    assert script.main([*argv, "--epochs", "5"]) == 2
+    line = last_line(capsys.readouterr().err)
+    assert "its epochs is 2, but this run has 5. A finished run is not made longer" in line
+    assert files_in(tmp_path) == before
+    said = shlex.split(line.partition("a new schedule: ")[2])
+    assert said[:2] == ["python", os.path.join(ROOT, "train.py")]
+    assert script.main(said[2:]) == 0
+    record = weights.read_record("my run/weights_2")
+    source = weights.read_record("my run/weights")
+    assert record.source == records.Source(source.run_id, source.step)
+    assert record.epochs_done == 3 and record.training["batch_size"] == 20
+    assert (tmp_path / "my run" / "log_3" / "owner.json").exists()
+
+
+@pytest.mark.parametrize(
+    "argv, longer",
+    [([], True), (["--overwrite"], True), (["--keep", "last"], False), (["--seed", "1"], False)],
+)
+def test_what_follows_from_the_length_of_a_run_may_differ_in_a_longer_one(
+    trained, tmp_path, monkeypatch, argv, longer
+):
+    """Two epochs have other defaults than five; what was typed must be as it was."""
+    small = ["--dataset", "digits", "--limit", "240"]
+    first = script.resolve(parsed(*small, "--epoch", "2"), DIGITS)
+    args = parsed(*small, "--epoch", "5", *argv)
+    second = script.resolve(args, DIGITS)
+    assert first.elastic != second.elastic and first.learning_rate != second.learning_rate
+    identity = first.identity(DIGITS, ())
+    record = dataclasses.replace(
+        weights.read_record(str(trained)),
+        training=dict(identity.training),
+        dataset=identity.dataset,
+        architecture=first.architecture,
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(weights, "read_record", lambda _: record)
+    hint = script.longer_run_hint(args, second.identity(DIGITS, ()), "w", "l")
+    assert bool(hint) == longer and ("--epoch 3 " in hint) == longer
+    assert "--overwrite" not in hint
+    # A run that is not finished can only be finished as it is.
+    record = dataclasses.replace(record, posterior=None)
+    assert script.longer_run_hint(args, second.identity(DIGITS, ()), "w", "l") == ""
 
 
 def test_overwrite_removes_only_our_files(copy, trained, capsys):
