@@ -10,6 +10,7 @@ that `--help` and wrong flags are answered at once.
 import argparse
 import contextlib
 import difflib
+import errno
 import functools
 import io
 import os
@@ -62,6 +63,8 @@ INTERRUPTED = "interrupted"
 SAVE_REQUEST = tuple(getattr(signal, name) for name in ("SIGUSR1",) if hasattr(signal, name))
 # The exit code of a process that SIGPIPE ends.
 PIPE_CLOSED = 128 + 13
+# Windows reports a closed pipe as an invalid argument.
+CLOSED_PIPE = (errno.EPIPE, errno.EINVAL) if os.name == "nt" else (errno.EPIPE,)
 OUT_OF_MEMORY = "out of memory: use a smaller --batch, a smaller network, or a larger machine"
 # The smallest value of a flag that must be above 0.
 ABOVE_ZERO = 1e-30
@@ -369,12 +372,11 @@ def script(
             except SystemExit as stop:
                 code = stop.code if isinstance(stop.code, int) else 1
                 return PIPE_CLOSED if _nobody_reads_the_output() else code
-            except BrokenPipeError:
-                # That of the output: errors of sockets are handled where they arise.
-                _nobody_reads_the_output()
-                return PIPE_CLOSED
             except BaseException as error:
                 _nobody_reads_the_output()
+                # That of the output: errors of sockets are handled where they arise.
+                if _is_closed_pipe(error):
+                    return PIPE_CLOSED
                 ended = _as_code_and_message(error, interruptions)
                 if ended is None:
                     raise
@@ -442,15 +444,20 @@ def _nobody_reads_the_output() -> bool:
     """Flushes the output, and returns whether the program that reads it has ended."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as error:
+        # After other errors, such as a full disk, what the script has to say goes to stderr.
+        if not _is_closed_pipe(error):
+            return False
         # Python flushes once more when it ends, and would report the error then.
         with contextlib.suppress(OSError), open(os.devnull, "wb") as nowhere:
             os.dup2(nowhere.fileno(), sys.stdout.fileno())
         return True
-    except OSError:
-        # Such as a full disk: what the script has to say goes to stderr.
-        return False
     return False
+
+
+def _is_closed_pipe(error: BaseException) -> bool:
+    """Whether this is the error of a write to a pipe whose reader has ended."""
+    return isinstance(error, OSError) and error.errno in CLOSED_PIPE and not error.filename
 
 
 def _open_missing_streams() -> None:

@@ -3,6 +3,7 @@
 import argparse
 import array
 import contextlib
+import errno
 import io
 import os
 import shlex
@@ -463,3 +464,13 @@ def test_the_flag_of_a_notebook_gets_a_hint(capsys):
     assert run_toy(lambda _: 0, ["-f", "/tmp/kernel-1.json"]) == 2
     said = capsys.readouterr().err
     assert "-f is not a flag of toy.py: in a notebook, pass the flags as a list" in said
+
+
+def test_windows_reports_a_closed_pipe_as_an_invalid_argument(monkeypatch, capsys):
+    def fails(_):
+        raise OSError(errno.EINVAL, "Invalid argument")
+
+    assert run_toy(fails) == 2
+    monkeypatch.setattr(cli, "CLOSED_PIPE", (errno.EPIPE, errno.EINVAL))
+    capsys.readouterr()
+    assert run_toy(fails) == cli.PIPE_CLOSED == 141 and capsys.readouterr().err == ""
