@@ -136,6 +136,7 @@ def main(args: argparse.Namespace) -> None:
         )
     metrics = summarize(model, test_set, figures, args)
     print_table(metrics, figures, test_set)
+    analysis.collapse.print_notice(found.record)
     own = evaluate_own_digits(model, own_digits, figures.values["loss_total"])
     if own:
         metrics["own_images"] = [image.to_json() for image in own]

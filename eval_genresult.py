@@ -115,6 +115,7 @@ def main(args: argparse.Namespace) -> None:
         labels = labels_of(args.digit or [], found.record.dataset.class_names)
         prior = chosen_prior(found, args.prior, labels)
     files.writable_folder(args.output_dir)
+    analysis.collapse.print_notice(found.record)
     if args.page:
         with cli.error_context("--page: "):
             display.explorer.write(args.page, found)

@@ -187,9 +187,14 @@ def add_objective_flags(flags: cli.Parser) -> None:
         choices=("bce", "l2"),
         default="bce",
         help="reconstruction term: bce, the binary cross-entropy (a Bernoulli decoder); l2, the L2 "
-        "norm of the error",
+        "norm of the error, which is much smaller and needs a smaller --beta",
     )
-    group.add_argument("--beta", type=cli.number(0, 1e6), default=1.0, help="weight of the KL term")
+    group.add_argument(
+        "--beta",
+        type=cli.number(0, 1e6),
+        help="weight of the KL term; if it is too large for the reconstruction term, the posterior "
+        "collapses: z carries no information (default: 1; with --recon_loss l2 0.05)",
+    )
     group.add_argument(
         "--kl_warmup_epochs",
         type=cli.number(0, 1e6),
@@ -320,7 +325,7 @@ def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.
         beta_2=args.beta_2,
         weight_decay=args.weight_decay,
         recon_loss=args.recon_loss,
-        beta=args.beta,
+        beta=recipe.beta,
         kl_warmup_epochs=args.kl_warmup_epochs,
         binarize=args.binarize,
         elbo_samples=args.elbo_samples,
@@ -352,13 +357,14 @@ def validate(args: argparse.Namespace, images: int) -> None:
 
 
 class Recipe(NamedTuple):
-    """The flags whose defaults depend on the number of images and on the length of the run."""
+    """The flags whose defaults depend on the data, the length of the run, or the objective."""
 
     epochs: int
     batch_size: int
     learning_rate: float
     elastic: float
     keep: str
+    beta: float
 
 
 def default_recipe(args: argparse.Namespace, images: int) -> Recipe:
@@ -386,7 +392,11 @@ def default_recipe(args: argparse.Namespace, images: int) -> Recipe:
     keep = args.keep
     if keep is None:
         keep = "best" if small or args.patience else "last"
-    return Recipe(epochs, batch_size, learning_rate, elastic, keep)
+    beta = args.beta
+    if beta is None:
+        # The L2 norm is so small that with a weight of 1 the posterior collapses.
+        beta = analysis.collapse.L2_BETA if args.recon_loss == "l2" else 1.0
+    return Recipe(epochs, batch_size, learning_rate, elastic, keep, beta)
 
 
 def loss_and_gradients(
@@ -608,7 +618,7 @@ def train(
 
 def fit_prior_and_finish(
     config: training.config.Config, dataset: data.Dataset, vae: model.VAE, run: training.run.Run
-) -> None:
+) -> records.RunRecord:
     """Fits the prior to the encoded training images, and writes the finished weights.
 
     Args:
@@ -616,6 +626,9 @@ def fit_prior_and_finish(
         dataset: the data set that the model was trained on.
         vae: the trained model.
         run: the run, after its last step.
+
+    Returns:
+        The record of the finished run.
     """
     if run.workers.chief:
         print("Fitting a prior to the encoded training images ...", flush=True)
@@ -633,7 +646,7 @@ def fit_prior_and_finish(
             f"There is no fitted prior: {prior_record.reason}. So digits will be sampled from "
             "N(0, I), not by class (--digit), and no image can be classified."
         )
-    run.finish(analysis.metrics.posterior(*encoded), prior, prior_record)
+    return run.finish(analysis.metrics.posterior(*encoded), prior, prior_record)
 
 
 def load_data(args: argparse.Namespace) -> data.Dataset:
@@ -686,6 +699,22 @@ def folder_names(args: argparse.Namespace, dataset: data.Dataset) -> tuple[str, 
     if dataset.fallback_reason and "log_dir" not in args.given:
         log += "_digits"
     return weights, log
+
+
+def with_earlier_default(
+    config: training.config.Config, args: argparse.Namespace, weights: str
+) -> training.config.Config:
+    """Returns the configuration with a beta of 1 if the run in the folder `weights` has that.
+
+    It was the default of version 1.0 for every objective, so the command that began such a run
+    continues it.
+    """
+    if config.recon_loss != "l2" or {"beta", "overwrite"} & args.given:
+        return config
+    record = storage.weights.read_record(weights) if os.path.isdir(weights) else None
+    if record is None or record.training.get("beta") != 1.0:
+        return config
+    return dataclasses.replace(config, beta=1.0)
 
 
 def longer_run_hint(
@@ -760,7 +789,7 @@ def main(args: argparse.Namespace) -> None:
     dataset = load_data(args)
     if chief:
         display.progress.announce(dataset)
-    config = resolve(args, dataset)
+    config = with_earlier_default(resolve(args, dataset), args, folder_names(args, dataset)[0])
     folder = open_folder(args, config, dataset, chief)
     if folder.finished:
         # Every worker says so, since all of them stop here.
@@ -779,8 +808,9 @@ def main(args: argparse.Namespace) -> None:
             if chief:
                 print(startup.describe_devices())
             vae = train(config, dataset, run)
-            fit_prior_and_finish(config, dataset, vae, run)
+            record = fit_prior_and_finish(config, dataset, vae, run)
     if chief:
+        analysis.collapse.print_notice(record)
         print(f"Finished: {places(folder)}.")
         print(next_commands(args, folder))
         if dataset.fallback_reason:

@@ -13,6 +13,8 @@ import pytest
 import tensorflow as tf
 
 import data
+import eval as eval_script
+import eval_genresult
 import model
 import train as script
 from support import noise, records
@@ -53,25 +55,32 @@ def recipe(images, *argv):
 
 
 def test_batch_rate_and_distortion_follow_the_length_of_the_run():
-    assert recipe(55_000) == (100, 100, pytest.approx(0.003), 0.8, "last")
+    assert recipe(55_000) == (100, 100, pytest.approx(0.003), 0.8, "last", 1.0)
     assert recipe(55_000, "--epoch", "1") == (
         1,
         50,
         pytest.approx(0.003 * 100**0.25 / 2**0.5),
         0.0,
         "last",
+        1.0,
     )
     assert recipe(55_000, "--epoch", "2")[1] == 50 and recipe(55_000, "--epoch", "3")[1] == 100
     assert recipe(55_000, "--epoch", "2").elastic == 0 < recipe(55_000, "--epoch", "3").elastic
     found = recipe(55_000, "--epoch", "16", "--batch", "400")
-    assert found == (16, 400, pytest.approx(0.003 * 2.5**0.5 * 2), 0.8, "last")
+    assert found == (16, 400, pytest.approx(0.003 * 2.5**0.5 * 2), 0.8, "last", 1.0)
 
 
 def test_flags_that_are_given_stay_as_they_are():
     argv = ["--epochs", "7", "--batch_size", "9", "--lr", "0.5", "--elastic", "0", "--keep", "last"]
     for images in (55_000, 500):
-        assert recipe(images, *argv) == (7, 9, 0.5, 0.0, "last")
+        assert recipe(images, *argv) == (7, 9, 0.5, 0.0, "last", 1.0)
     assert recipe(55_000, "--epoch", "2", "--elastic", "0.25").elastic == 0.25
+
+
+def test_the_weight_of_the_kl_term_follows_the_objective_unless_it_is_given():
+    l2 = ["--recon_loss", "l2"]
+    assert recipe(55_000, *l2).beta == 0.05 and recipe(55_000, "--recon_loss", "bce").beta == 1.0
+    assert recipe(55_000, *l2, "--beta", "1").beta == 1.0 == recipe(500, "--beta", "1").beta
 
 
 def test_few_images_make_ten_thousand_steps_and_keep_the_best_epoch():
@@ -465,6 +474,26 @@ def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path
     same_run(whole, tmp_path)
 
 
+def test_a_run_that_began_with_an_earlier_default_of_beta_continues(tmp_path, capsys):
+    """It was 1 for every objective; other weights of the KL term must be typed."""
+    command = ["--epoch", "2", "--recon_loss", "l2"]
+    with interrupted(7, 7):
+        assert train(tmp_path / "old", *command, "--beta", "1") == 143
+    assert train(tmp_path / "old", *command) == 0
+    assert weights.read_record(str(tmp_path / "old" / "weights")).training["beta"] == 1.0
+    capsys.readouterr()
+    for beta, given, expected in ((1.0, [], 1.0), (0.3, [], 0.05), (1.0, ["--overwrite"], 0.05)):
+        record = weights.read_record(str(tmp_path / "old" / "weights"))
+        training = dict(record.training) | {"beta": beta}
+        args = parsed(*SMALL, *command, *given)
+        with pytest.MonkeyPatch.context() as patch:
+            held = dataclasses.replace(record, training=training)
+            patch.setattr(weights, "read_record", lambda _, held=held: held)
+            config = script.resolve(args, DIGITS)
+            found = script.with_earlier_default(config, args, str(tmp_path / "old"))
+        assert found == dataclasses.replace(config, beta=expected)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "objective", [["--binarize", "dynamic"], ["--recon_loss", "l2"], ["--elbo_samples", "3"]]
@@ -536,7 +565,13 @@ def test_the_objective_is_what_the_flags_say_and_a_run_may_have_no_prior(tmp_pat
         np.testing.assert_allclose(found["objective"], expected, rtol=1e-5)
     read = weights.read(str(tmp_path / "weights"))
     assert "no latent dimension is active" in read.record.prior.reason and read.prior is None
-    assert "There is no fitted prior: no latent dimension is active." in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "There is no fitted prior: no latent dimension is active." in said
+    assert said.count("WARNING: the posterior has collapsed") == 1 and "After only 12 steps" in said
+    argv = ["--load_weight_dir", str(tmp_path / "weights"), "--output_dir", str(tmp_path / "out")]
+    for other in (eval_script, eval_genresult):
+        assert other.main(argv) == 0
+        assert "WARNING: the posterior has collapsed" in capsys.readouterr().out
 
 
 @pytest.mark.slow

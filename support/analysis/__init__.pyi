@@ -1,3 +1,4 @@
+from . import collapse as collapse
 from . import fitted_prior as fitted_prior
 from . import generation as generation
 from . import likelihood as likelihood

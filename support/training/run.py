@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 import model
 from support import records
-from support.analysis import fitted_prior, metrics
+from support.analysis import collapse, fitted_prior, metrics
 from support.datasets.types import Dataset
 from support.display import progress, summaries
 from support.errors import Interrupted, NotFiniteError, UserError
@@ -75,6 +75,7 @@ class Run:
         self._progress: progress.Progress | None = None
         self._best: BestEpoch | None = None
         self._waits_to_replace = False
+        self._warned = False
         self._saved_at = time.monotonic()
 
     def __enter__(self) -> "Run":
@@ -266,7 +267,19 @@ class Run:
             self._summaries.pictures(self.step, self._pictures())
         assert self._progress is not None
         self._progress.end_epoch(self._means.end_epoch(self._config.steps_per_epoch), validated)
+        self._warn_of_collapse(validated)
         self._save_if_due()
+
+    def _warn_of_collapse(self, validated: Mapping[str, float]) -> None:
+        """Says once that no latent dimension is active, when that is no longer to be expected."""
+        first_judged = max(
+            collapse.STEPS_BEFORE_JUDGED, self._config.steps_in(self._config.kl_warmup_epochs)
+        )
+        if self._warned or self.epoch < 2 or self.step < first_judged:
+            return
+        if validated["active_units"] == 0 and self.workers.chief:
+            self._warned = True
+            print(collapse.warning(self._record_at(self.step)), flush=True)
 
     def _pictures(self) -> Mapping[str, NDArray[np.uint8]]:
         """Returns the pictures for TensorBoard, of the first validation images and of samples."""
@@ -361,7 +374,7 @@ class Run:
         posterior: records.Posterior,
         prior: fitted_prior.PriorArrays | None,
         prior_record: records.PriorRecord,
-    ) -> None:
+    ) -> records.RunRecord:
         """Writes the finished weights, then removes the earlier saves of the run.
 
         Args:
@@ -369,22 +382,26 @@ class Run:
             prior: the fitted prior; None: there is none.
             prior_record: the outcome of fitting it.
 
+        Returns:
+            The record of the finished run.
+
         Raises:
             NotFiniteError: readers would reject the posterior, since it is not finite or too large.
         """
         if not posterior.finite:
             raise self._not_finite(self.step)
+        record = dataclasses.replace(
+            self._record,
+            posterior=posterior,
+            prior=prior_record,
+            # Perhaps other ones than those that began the run.
+            versions=versions(),
+            kept_epoch=self._best.epoch if self._best else self.epoch,
+        )
         if self._folder.writes:
-            record = dataclasses.replace(
-                self._record,
-                posterior=posterior,
-                prior=prior_record,
-                # Perhaps other ones than those that began the run.
-                versions=versions(),
-                kept_epoch=self._best.epoch if self._best else self.epoch,
-            )
             self._folder.saves.write_finished(self._vae, record, prior)
         self.workers.wait()
+        return record
 
 
 def _new_record(config: Config, dataset: Dataset, given: Weights | None) -> records.RunRecord:

@@ -14,6 +14,7 @@ import pytest
 import data
 import model
 from support import records
+from support.analysis import collapse
 from support.errors import Interrupted, NotFiniteError, UserError
 from support.storage import weights, weights_file
 from support.storage.run_folder import RunFolder
@@ -54,10 +55,11 @@ class Play:
         self.optimizer.iterations.assign_add(count)
         self.run.after_steps({name: np.full(count, value) for name in NAMES})
 
-    def epoch(self, objective=5.0, value=1.0):
+    def epoch(self, objective=5.0, value=1.0, active_units=2):
         """Reports the rest of the current epoch, and its validation."""
         self.steps(12 - self.run.step % 12, value)
-        self.run.after_epoch({"objective": objective, "loss_total": 7.0})
+        validated = {"objective": objective, "loss_total": 7.0, "active_units": active_units}
+        self.run.after_epoch(validated)
 
 
 @contextlib.contextmanager
@@ -309,6 +311,25 @@ def test_without_it_the_last_epoch_is_kept(folder):
         play.run.select_weights()
         assert not play.run.ended_early
         np.testing.assert_array_equal(play.vae.trainable_variables[0].numpy(), expected)
+
+
+@pytest.mark.parametrize(
+    "kl_warmup_epochs, active, expected",
+    [(0.5, [0] * 9, 3), (4.5, [0] * 9, 5), (0.5, [0, 0, 1, 1, 1, 0, 0], 6), (0.5, [1] * 5, None)],
+)
+def test_a_collapse_is_said_once_when_it_is_no_longer_a_beginning(
+    folder, monkeypatch, capsys, kl_warmup_epochs, active, expected
+):
+    """From the second epoch, 30 steps and the end of the KL warm-up on."""
+    monkeypatch.setattr(collapse, "STEPS_BEFORE_JUDGED", 30)
+    config = dataclasses.replace(CONFIG, epochs=9, kl_warmup_epochs=kl_warmup_epochs)
+    said = []
+    with played(folder, config) as play:
+        for epoch, count in enumerate(active, 1):
+            play.epoch(active_units=count)
+            if "WARNING: the posterior has collapsed" in capsys.readouterr().out:
+                said.append(epoch)
+    assert said == ([expected] if expected else [])
 
 
 def test_patience_ends_a_run_early_and_saves_its_last_step(folder, capsys):
