@@ -12,7 +12,8 @@ z is sampled from the fitted prior (a density fitted to the encoded training
 images) if the weights have one, otherwise from N(0, I); --digit needs the
 fitted prior. Writes two files to --output_dir: generated.png shows the first
 100 digits; generated.npz holds `images`, uint8 (num, 28, 28), uncompressed,
-`prior` ("fitted" or "standard") and, with --digit, `labels`, uint8 (num,).
+`prior` ("fitted" or "standard") and, under the fitted prior, `labels`, uint8
+(num,): the class of the mixture component that each z was sampled from.
 """
 
 import os
@@ -26,6 +27,7 @@ import support.installation  # noqa: F401
 # isort: split
 import argparse
 import shlex
+import itertools
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,6 +36,7 @@ from numpy.typing import NDArray
 
 from support import analysis, cli, display, files, startup, storage
 from support.datasets.labels import DIGIT_WORDS, MOST_CLASSES
+from support.datasets.types import SIDE
 from support.errors import UserError
 from support.text import visible
 
@@ -41,12 +44,13 @@ if TYPE_CHECKING:
     import keras
 
     from support.analysis.fitted_prior import Mixture
-    from support.analysis.generation import Sampler
+    from support.analysis.generation import Sampler, Stream
     from support.storage.validation import Weights
 
-COLUMNS = 10
 # The included weights with a two-dimensional z.
 LATENT2 = os.path.join(cli.ROOT, "better_weight", "latent2")
+# The largest number of samples in generated.png, and how many stand in each of its rows.
+SHOWN, COLUMNS = 100, 10
 # Pairs of samples in interpolate.png.
 PAIRS = 10
 
@@ -248,14 +252,20 @@ def write_digits(
     folder: str, decoder: "keras.Model", sampler: "Sampler", count: int
 ) -> NDArray[np.uint8]:
     """Writes generated.npz and returns its first images, uint8 (at most 100, 784)."""
-    extra = {"prior": np.array("fitted" if sampler.prior else "standard")}
-    if sampler.labels:
-        extra["labels"] = np.resize(np.array(sampler.labels, np.uint8), count)
-    chunks = analysis.generation.generate(decoder, sampler, count, progress_bar(count))
-    return files.write_whole(
+    generation = analysis.generation
+    chunks = generation.generate(decoder, sampler, count, progress_bar(count))
+    first = next(chunks)
+    images = itertools.chain([first], chunks)
+    arrays: dict[str, Stream | NDArray] = {"images": generation.Stream((count, SIDE, SIDE), images)}
+    if sampler.prior:
+        labels = generation.generated_labels(sampler, count)
+        arrays["labels"] = generation.Stream((count,), labels)
+    arrays["prior"] = np.array("fitted" if sampler.prior else "standard")
+    files.write_whole(
         os.path.join(folder, "generated.npz"),
-        lambda written: analysis.generation.write_npz(written, chunks, count, extra),
+        lambda written: generation.write_npz(written, arrays),
     )
+    return first[:SHOWN]
 
 
 def progress_bar(count: int) -> Callable[[int], None] | None:

@@ -70,6 +70,8 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
     many = ["--num", "300", "--seed", "3"]
     fitted = generated(BETTER_WEIGHT, tmp_path, *many)
     assert ": 300 samples from the fitted prior.\n" in capsys.readouterr().out
+    with np.load(tmp_path / "generated.npz") as archive:
+        fitted_labels = archive["labels"]
     standard = generated(BETTER_WEIGHT, tmp_path, *many, "--prior", "standard")
     assert ": 300 samples from N(0, I).\n" in capsys.readouterr().out
     with np.load(tmp_path / "generated.npz") as archive:
@@ -87,6 +89,7 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
     assert np.mean(predicted == labels) > 0.9
     predicted = mixture.predicted_label(metrics.encode(vae, fitted.reshape(-1, 784))[0])
     assert np.bincount(predicted, minlength=10).min() > 10
+    assert fitted_labels.shape == (300,) and np.mean(predicted == fitted_labels) > 0.9
     cold = generated(BETTER_WEIGHT, tmp_path, "--num", "30", "--digits", "4", "--temperature", "0")
     # They are the means of the components, of which a class has at most ten.
     assert 1 < len(np.unique(cold, axis=0)) <= 10

@@ -392,6 +392,16 @@ class Mixture:
         sources[arrays.active] = dimensions + np.arange(len(arrays.active))
         return tf.gather(tf.concat([noise, moved], axis=1), sources, axis=1)
 
+    def sample_labels(self, uniform: "tf.Tensor") -> "tf.Tensor":
+        """Returns the class of each sample that `sample` returns for the same numbers, uint8 (n,).
+
+        Args:
+            uniform: random numbers in [0, 1), float32 (n,).
+        """
+        import tensorflow as tf
+
+        return tf.gather(self._arrays.labels, self._chosen_components(uniform, None))
+
     def _chosen_components(self, uniform: "tf.Tensor", labels: "tf.Tensor | None") -> "tf.Tensor":
         """Returns the component of each sample, int32 (n,); arguments: see `sample`."""
         import tensorflow as tf

@@ -2,6 +2,7 @@
 
 sampler = Sampler(latent_dim=128, seed=0, prior=mixture)
 for images in generate(decoder, sampler, 1_000_000): ...      # uint8 (at most 1000, 784)
+for labels in generated_labels(sampler, 1_000_000): ...       # uint8 (at most 1000,)
 
 digits = decode(decoder, interpolation(z[:20]))
 """
@@ -12,7 +13,7 @@ import zipfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 import keras
 import numpy as np
@@ -22,15 +23,12 @@ from numpy.typing import NDArray
 import model
 from support import noise, records
 from support.analysis import fitted_prior, metrics
-from support.datasets.types import SIDE
 
 # Images are computed in chunks of one size, so that the first n images of a seed are the same
 # however many are generated.
 CHUNK = 1000
 # While one chunk waits for the slower of its threads, or for the disk, another one is computed.
 CHUNKS_AT_ONCE = 3
-# The largest number of images that `write_npz` returns.
-SHOWN = 100
 STEPS = 11
 MOST_UNITS = 10
 DEVIATIONS = 3
@@ -62,12 +60,27 @@ class Sampler:
         drawn *= self.temperature
         if self.prior is None:
             return drawn
-        uniform = noise.uniform([CHUNK], self.seed, noise.PRIOR, index)
+        uniform = self._uniform(index)
         if not self.labels:
             return self.prior.sample(drawn, uniform)
         positions = index * CHUNK + tf.range(CHUNK)
         labels = tf.gather(self.labels, positions % len(self.labels))
         return self.prior.sample(drawn, uniform, labels)
+
+    def chunk_labels(self, index: int | tf.Tensor) -> tf.Tensor:
+        """Returns the class that each z of a chunk was sampled from, uint8 (CHUNK,).
+
+        It is the class of the component of the fitted prior; N(0, I) has no classes.
+        """
+        assert self.prior is not None, "N(0, I) has no classes"
+        if not self.labels:
+            return self.prior.sample_labels(self._uniform(index))
+        positions = tf.cast(index, tf.int64) * CHUNK + tf.range(CHUNK, dtype=tf.int64)
+        return tf.gather(tf.constant(self.labels, tf.uint8), positions % len(self.labels))
+
+    def _uniform(self, index: int | tf.Tensor) -> tf.Tensor:
+        """Returns the random numbers that choose the components of a chunk, float32 (CHUNK,)."""
+        return noise.uniform([CHUNK], self.seed, noise.PRIOR, index)
 
 
 def decode(decoder: keras.Model, z: NDArray[np.floating]) -> NDArray[np.uint8]:
@@ -116,37 +129,52 @@ def generate(
             yield images
 
 
-def write_npz(
-    path: str,
-    chunks: Iterable[NDArray[np.uint8]],
-    count: int,
-    extra: Mapping[str, NDArray],
-) -> NDArray[np.uint8]:
-    """Writes images to an uncompressed `.npz` as they come, in constant memory.
+def generated_labels(sampler: Sampler, count: int) -> Iterator[NDArray[np.uint8]]:
+    """Yields the classes of the images that `generate` yields, uint8 (n,), in the same chunks."""
+
+    @tf.function(autograph=False)
+    def compute(index: tf.Tensor) -> tf.Tensor:
+        return sampler.chunk_labels(index)
+
+    for first in range(0, count, CHUNK):
+        labels = compute(tf.constant(first // CHUNK)).numpy()
+        yield labels[: count - first]
+
+
+class Stream(NamedTuple):
+    """An array that is computed while it is written.
+
+    Attributes:
+        shape: its shape.
+        chunks: parts of it in order, uint8, of any shape.
+    """
+
+    shape: tuple[int, ...]
+    chunks: Iterable[NDArray[np.uint8]]
+
+
+def write_npz(path: str, arrays: Mapping[str, Stream | NDArray]) -> None:
+    """Writes arrays to an uncompressed `.npz`, in constant memory.
 
     Args:
         path: the path of the file.
-        chunks: uint8 (n, 784) each.
-        count: how many images the chunks hold in all.
-        extra: small arrays to add, by name.
-
-    Returns:
-        The first images, at most SHOWN.
+        arrays: the arrays by name; those that are large are streams.
     """
-    first: NDArray[np.uint8] | None = None
-    header = {"descr": "|u1", "fortran_order": False, "shape": (count, SIDE, SIDE)}
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:
-        with archive.open("images.npy", "w", force_zip64=True) as file:
-            np.lib.format.write_array_header_1_0(file, header)
-            for images in chunks:
-                if first is None:
-                    first = images[:SHOWN]
-                file.write(images.data)
-        for name, array in extra.items():
-            with archive.open(f"{name}.npy", "w") as file:
-                np.lib.format.write_array(file, array, allow_pickle=False)
-    assert first is not None, "count is at least 1"
-    return first
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                if isinstance(array, Stream):
+                    _write_stream(file, array)
+                else:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _write_stream(file: IO[bytes], stream: Stream) -> None:
+    """Writes a stream to an open file as an `.npy`."""
+    header = {"descr": "|u1", "fortran_order": False, "shape": stream.shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    for chunk in stream.chunks:
+        file.write(chunk.data)
 
 
 def interpolation(z: NDArray[np.floating]) -> NDArray[np.floating]:

@@ -1,14 +1,25 @@
 """Generation: samples that depend only on their position, and paths through the latent space."""
 
+import itertools
+import tracemalloc
+
 import numpy as np
 import pytest
 from scipy.stats import norm
 
 import model
 from support import records
-from support.analysis import generation
+from support.analysis import fitted_prior, generation
 
 RANDOM = np.random.default_rng(0)
+# Three components of two classes, on two of three dimensions.
+PRIOR = fitted_prior.PriorArrays(
+    active=np.array([0, 2]),
+    labels=np.array([2, 7, 7], np.uint8),
+    weights=np.array([0.3, 0.3, 0.4]),
+    means=np.array([[-9.0, 0.0], [0.0, 9.0], [9.0, 0.0]]),
+    covariances=np.tile(np.eye(2), (3, 1, 1)),
+)
 
 
 @pytest.fixture(scope="module")
@@ -88,8 +99,36 @@ def test_an_npz_is_written_as_numpy_would(tmp_path):
     images = RANDOM.integers(0, 256, (250, 784), np.uint8)
     chunks = [images[:120], images[120:240], images[240:]]
     path = str(tmp_path / "it.npz")
-    first = generation.write_npz(path, chunks, 250, {"labels": np.arange(5)})
-    np.testing.assert_array_equal(first, images[:100])
+    stream = generation.Stream((250, 28, 28), iter(chunks))
+    generation.write_npz(path, {"images": stream, "labels": np.arange(5), "prior": np.array("it")})
     with np.load(path) as found:
+        assert found.files == ["images", "labels", "prior"] and found["prior"] == "it"
         np.testing.assert_array_equal(found["images"], images.reshape(250, 28, 28))
         np.testing.assert_array_equal(found["labels"], np.arange(5))
+
+
+def test_labels_in_turn_come_in_the_chunks_of_the_images_in_constant_memory():
+    sampler = generation.Sampler(3, seed=1, prior=fitted_prior.Mixture(PRIOR), labels=(6, 0, 1))
+    parts = list(generation.generated_labels(sampler, 2300))
+    assert [len(part) for part in parts] == [1000, 1000, 300]
+    np.testing.assert_array_equal(np.concatenate(parts), np.resize([6, 0, 1], 2300))
+    # All at once would be 2 GB.
+    tracemalloc.start()
+    some = list(itertools.islice(generation.generated_labels(sampler, 2**31 - 1), 5))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert sum(map(len, some)) == 5000 and peak < 10_000_000
+    # The last positions are beyond the range of int32.
+    last = sampler.chunk_labels((2**31 - 1) // 1000).numpy()
+    assert last[647] == (6, 0, 1)[(2**31 - 1) % 3] and last[999] == (6, 0, 1)[(2**31 + 351) % 3]
+
+
+def test_labels_are_those_of_the_components_that_z_was_sampled_from():
+    """At temperature 0 each z is the mean of its component, and the means are far apart."""
+    sampler = generation.Sampler(3, seed=1, temperature=0, prior=fitted_prior.Mixture(PRIOR))
+    labels = np.concatenate(list(generation.generated_labels(sampler, 1700)))
+    z = np.concatenate([sampler.chunk(0), sampler.chunk(1)])[:1700, PRIOR.active]
+    nearest = np.linalg.norm(z[:, None] - PRIOR.means, axis=-1).argmin(axis=1)
+    np.testing.assert_array_equal(labels, PRIOR.labels[nearest])
+    assert labels.dtype == np.uint8
+    np.testing.assert_allclose(np.mean(labels == 7), 0.7, atol=0.05)
