@@ -4,16 +4,27 @@
     python eval_genresult.py --digit 7                 # sevens
     python eval_genresult.py --prior standard          # z from N(0, I)
     python eval_genresult.py --num 1000000 --seed 7    # a million, in constant memory
+    python eval_genresult.py --png                     # also as separate PNG files
     python eval_genresult.py --temperature 0.7         # less variety
     python eval_genresult.py --interpolate --traverse  # paths through the latent space
+    python eval_genresult.py --interpolate --gif       # the same as a looping GIF
     python eval_genresult.py --page explorer.html      # the latent space in a browser
 
 z is sampled from the fitted prior (a density fitted to the encoded training
 images) if the weights have one, otherwise from N(0, I); --digit needs the
 fitted prior. Writes two files to --output_dir: generated.png shows the first
-100 digits; generated.npz holds `images`, uint8 (num, 28, 28), uncompressed,
-`prior` ("fitted" or "standard") and, under the fitted prior, `labels`, uint8
-(num,): the class of the mixture component that each z was sampled from.
+100 digits; generated.npz holds `images`, uint8 (num, 28, 28), bright on dark,
+uncompressed; under the fitted prior `labels`, uint8 (num,), the class of the
+mixture component that each z was sampled from; `prior` ("fitted" or
+"standard"), `run_id` of the weights, and `seed`.
+
+--png also writes each image to a file of its own below --output_dir, 28x28,
+bright on dark as in MNIST: png/000042_7.png is image 42 of generated.npz, with
+its class under the fitted prior. It replaces the folder png of an earlier
+command, and refuses to if the folder holds other files.
+
+--page without any other flag but --load_weight_dir writes the page alone,
+without TensorFlow.
 """
 
 import os
@@ -26,9 +37,10 @@ import support.installation  # noqa: F401
 
 # isort: split
 import argparse
-import shlex
+import contextlib
 import itertools
-from collections.abc import Callable
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -36,23 +48,36 @@ from numpy.typing import NDArray
 
 from support import analysis, cli, display, files, startup, storage
 from support.datasets.labels import DIGIT_WORDS, MOST_CLASSES
-from support.datasets.types import SIDE
+from support.datasets.types import PIXELS, SIDE
 from support.errors import UserError
 from support.text import visible
 
 if TYPE_CHECKING:
-    import keras
-
     from support.analysis.fitted_prior import Mixture
-    from support.analysis.generation import Sampler, Stream
+    from support.analysis.generation import Stream
+    from support.display.png_folder import PngFolder
     from support.storage.validation import Weights
 
 # The included weights with a two-dimensional z.
 LATENT2 = os.path.join(cli.ROOT, "better_weight", "latent2")
 # The largest number of samples in generated.png, and how many stand in each of its rows.
 SHOWN, COLUMNS = 100, 10
-# Pairs of samples in interpolate.png.
-PAIRS = 10
+# Pairs of samples in interpolate.png, and samples that interpolate.gif passes through.
+PAIRS, STOPS = 10, 10
+# Frames of interpolate.gif from one sample to the next, and of traverse.gif in all.
+FRAMES_BETWEEN, FRAMES_THERE_AND_BACK = 10, 48
+# Output of at least this many bytes is announced.
+LARGE_BYTES = 10**9
+GIGABYTE = 1e9
+PNG_FOLDER = "png"
+# What only some flags write; generated.npz and generated.png are replaced by every command.
+OPTIONAL_PICTURES = (
+    "interpolate.png",
+    "interpolate.gif",
+    "traverse.png",
+    "traverse.gif",
+    "manifold.png",
+)
 
 
 def parser() -> cli.Parser:
@@ -84,6 +109,12 @@ def parser() -> cli.Parser:
         help="scales the distance of z from 0, or from the means of the fitted prior; below 1, "
         "samples have less variety",
     )
+    parser.add_argument(
+        "--png",
+        action="store_true",
+        help="also write each image to a PNG file of its own in the folder png, 28x28, bright on "
+        "dark as in MNIST, with its number and its class in its name",
+    )
     paths = parser.add_argument_group("paths through the latent space (one picture each)")
     paths.add_argument(
         "--interpolate",
@@ -100,11 +131,18 @@ def parser() -> cli.Parser:
         action="store_true",
         help="if z has two dimensions: a grid over z, at equally spaced quantiles of N(0, 1)",
     )
+    paths.add_argument(
+        "--gif",
+        action="store_true",
+        help="with --interpolate or --traverse: also write a looping GIF, from each of the first "
+        "10 samples to the next and back to the first, or there and back in each dimension",
+    )
     parser.add_argument(
         "--page",
         type=cli.path,
         metavar="FILE",
-        help="also write an HTML file that shows the latent space in a browser (default: none)",
+        help="also write an HTML file that shows the latent space in a browser; without any other "
+        "flag but --load_weight_dir, write this file alone (default: none)",
     )
     cli.add_output_flag(parser)
     return parser
@@ -113,37 +151,35 @@ def parser() -> cli.Parser:
 @cli.script(parser)
 def main(args: argparse.Namespace) -> None:
     """Weights -> the decoder alone -> digits, as pictures and as an array."""
+    if args.gif and not (args.interpolate or args.traverse):
+        raise UserError("--gif needs --interpolate or --traverse: add one of them")
     weights_path = cli.weights_path(args)
     found = read_weights(weights_path, args)
     with cli.error_context(f"{weights_path} "):
         labels = labels_of(args.digit or [], found.record.dataset.class_names)
         prior = chosen_prior(found, args.prior, labels)
+    if args.given <= {"page", "load_weight_dir"} and args.page:
+        write_page(args.page, found)
+        return
+    require_space(args)
     files.writable_folder(args.output_dir)
     analysis.collapse.print_notice(found.record)
     if args.page:
-        with cli.error_context("--page: "):
-            display.explorer.write(args.page, found)
-        print(f"Wrote {visible(args.page)}: open it in a browser.")
+        write_page(args.page, found)
 
     startup.import_tensorflow()
-    decoder = storage.weights.build_decoder(found)
-    sampler = analysis.generation.Sampler(
-        latent_dim=found.record.architecture.latent_dim,
-        seed=args.seed,
-        temperature=args.temperature,
-        prior=prior,
-        labels=tuple(labels),
-    )
-    source = described(args, prior)
-    about = f"seed {args.seed}, weights trained on {found.record.dataset.name}"
+    generator = Generator(found, args, prior, labels)
     with storage.locks.output_folder(args.output_dir), files.disk_errors(args.output_dir):
-        first = write_digits(args.output_dir, decoder, sampler, args.num)
-        title = f"{len(first)} samples from {source}, {about}"
-        rows = display.plots.in_rows(first, COLUMNS)
-        display.plots.draw(os.path.join(args.output_dir, "generated.png"), title, rows)
-        names = draw_paths(args, found, decoder, sampler.chunk(0).numpy(), about)
-    written = ", ".join(["generated.npz", "generated.png", *names])
-    print(f"Wrote {written} to {visible(args.output_dir)}: {args.num:,} samples from {source}.")
+        names = [*generator.write_samples(), *generator.draw_paths()]
+    source = described(args, found, prior)
+    folder = visible(args.output_dir)
+    print(f"Wrote {', '.join(names)} to {folder}: {args.num:,} samples from {source}.")
+    others = outputs_of_others(args.output_dir, names, generator)
+    if others:
+        print(
+            f"Notice: {folder} also holds {', '.join(others)} of an earlier command "
+            "with other weights or other flags."
+        )
 
 
 def read_weights(path: str, args: argparse.Namespace) -> "Weights":
@@ -172,6 +208,36 @@ def read_weights(path: str, args: argparse.Namespace) -> "Weights":
                 "finished: finish it, or leave out the flag"
             )
     return found
+
+
+def require_space(args: argparse.Namespace) -> None:
+    """Says how much will be written if it is large.
+
+    Raises:
+        UserError: the disk has less space, or the folder for PNG files must not be replaced.
+    """
+    size = args.num * (PIXELS + 1)
+    if args.png:
+        size += args.num * display.png_folder.BYTES_PER_FILE
+        with cli.error_context("--png: "):
+            display.png_folder.require_ours(os.path.join(args.output_dir, PNG_FOLDER))
+    if size < LARGE_BYTES:
+        return
+    free = files.free_bytes(args.output_dir)
+    if free is not None and size > free:
+        raise UserError(
+            f"--num {args.num} takes about {size / GIGABYTE:,.1f} GB, but only "
+            f"{free / GIGABYTE:,.1f} GB are free in {args.output_dir}: choose a smaller --num or "
+            "another --output_dir"
+        )
+    print(f"Writing about {size / GIGABYTE:,.1f} GB to {visible(args.output_dir)} ...", flush=True)
+
+
+def write_page(path: str, found: "Weights") -> None:
+    """Writes the page of `--page`."""
+    with cli.error_context("--page: "):
+        display.explorer.write(path, found)
+    print(f"Wrote {visible(path)}: open it in a browser.")
 
 
 def labels_of(classes: list[str], class_names: tuple[str, ...]) -> list[int]:
@@ -238,144 +304,262 @@ def why_no_prior(found: "Weights") -> str:
     return found.record.prior.reason
 
 
-def described(args: argparse.Namespace, prior: "Mixture | None") -> str:
+def described(args: argparse.Namespace, found: "Weights", prior: "Mixture | None") -> str:
     """Returns where z is sampled from, for titles and messages."""
     source = "the fitted prior" if prior else "N(0, I)"
     if args.digit:
-        source += f", digits {cli.as_typed(args.digit)}"
+        dataset = found.record.dataset
+        are_digits = dataset.name in ("mnist", "digits") or dataset.class_names == DIGIT_WORDS
+        source += f", {'digits' if are_digits else 'classes'} {cli.as_typed(args.digit)}"
     if args.temperature != 1:
         source += f", temperature {args.temperature:g}"
     return source
 
 
-def write_digits(
-    folder: str, decoder: "keras.Model", sampler: "Sampler", count: int
-) -> NDArray[np.uint8]:
-    """Writes generated.npz and returns its first images, uint8 (at most 100, 784)."""
-    generation = analysis.generation
-    chunks = generation.generate(decoder, sampler, count, progress_bar(count))
-    first = next(chunks)
-    images = itertools.chain([first], chunks)
-    arrays: dict[str, Stream | NDArray] = {"images": generation.Stream((count, SIDE, SIDE), images)}
-    if sampler.prior:
-        labels = generation.generated_labels(sampler, count)
-        arrays["labels"] = generation.Stream((count,), labels)
-    arrays["prior"] = np.array("fitted" if sampler.prior else "standard")
-    files.write_whole(
-        os.path.join(folder, "generated.npz"),
-        lambda written: generation.write_npz(written, arrays),
-    )
-    return first[:SHOWN]
-
-
 def progress_bar(count: int) -> Callable[[int], None] | None:
-    """Returns a function that shows how many digits are done; None if not on a terminal."""
+    """Returns a function that shows how many samples are done; None if not on a terminal."""
     from keras.utils import Progbar
 
-    return Progbar(count, unit_name="digit").update if sys.stdout.isatty() else None
+    return Progbar(count, unit_name="sample").update if sys.stdout.isatty() else None
 
 
-def draw_paths(
-    args: argparse.Namespace,
-    found: "Weights",
-    decoder: "keras.Model",
-    z: NDArray[np.float32],
-    about: str,
-) -> list[str]:
-    """Draws the paths that the flags ask for.
+def outputs_of_others(folder: str, written: Sequence[str], generator: "Generator") -> list[str]:
+    """Returns the names of earlier outputs in a folder that show other samples than this command.
 
     Args:
-        args: the flags.
-        found: the weights.
-        decoder: the decoder built from them.
-        z: the first samples, (n, latent_dim).
-        about: the seed and the data set, for titles.
-
-    Returns:
-        The names of the pictures.
+        folder: the folder.
+        written: the names of what this command has written.
+        generator: what it was generated with.
     """
     names = []
-    if args.interpolate:
-        names.append("interpolate.png")
-        draw_interpolation(os.path.join(args.output_dir, names[-1]), decoder, z, about)
-    if args.traverse:
-        names.append("traverse.png")
-        assert found.record.posterior is not None, "read_weights has checked that"
-        paths = analysis.generation.traversal(z[0], found.record.posterior)
-        draw_traversal(os.path.join(args.output_dir, names[-1]), decoder, paths, about)
-    if args.manifold:
-        names.append("manifold.png")
-        draw_manifold(os.path.join(args.output_dir, names[-1]), decoder)
+    for name in sorted(set(OPTIONAL_PICTURES).difference(written)):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and display.plots.source_of(path) != generator.source:
+            names.append(name)
+    path = os.path.join(folder, PNG_FOLDER)
+    about = display.png_folder.about(path)
+    if f"{PNG_FOLDER}/" not in written and about and about.get("source") != generator.source:
+        names.append(f"{PNG_FOLDER}/")
     return names
 
 
-def draw_interpolation(
-    path: str, decoder: "keras.Model", z: NDArray[np.float32], about: str
-) -> None:
-    """Draws a row for each of the first pairs of samples: spherical interpolation."""
-    digits = analysis.generation.decode(decoder, analysis.generation.interpolation(z[: 2 * PAIRS]))
-    rows = [
-        display.plots.Row(f"samples {2 * pair + 1} and {2 * pair + 2}", images)
-        for pair, images in enumerate(digits)
-    ]
-    shares = np.linspace(0, 1, analysis.generation.STEPS)
-    display.plots.draw(
-        path,
-        f"Spherical interpolation between {PAIRS} pairs of samples, {about}",
-        rows,
-        column_names=[f"{share:.1f}" for share in shares],
-        column_label="fraction of the way from the first sample to the second",
-    )
+class Generator:
+    """Generates all that the flags ask for, from one decoder and one sampler.
 
+    Args:
+        found: the weights.
+        args: the flags.
+        prior: what z is sampled from; None: N(0, I).
+        labels: the classes to generate in turn; empty: all.
 
-def draw_traversal(
-    path: str,
-    decoder: "keras.Model",
-    paths: "analysis.generation.Traversal",
-    about: str,
-) -> None:
-    """Draws a row for each latent dimension, varied over its range."""
-    first, step = paths.deviations[0], paths.deviations[1] - paths.deviations[0]
-    last_column = len(paths.deviations) - 1
-    rows = []
-    for unit, kld, start, images in zip(
-        paths.units,
-        paths.kld,
-        paths.start,
-        analysis.generation.decode(decoder, paths.z),
-        strict=True,
-    ):
-        column = float(np.clip((start - first) / step, 0, last_column))
-        is_outside = abs(start) > paths.deviations[-1]
-        text = f"start, at {start:+.1f}" if is_outside else "start"
-        mark = display.plots.Mark(column, text)
-        rows.append(display.plots.Row(f"z[{unit}], KL {kld:.2f} nats", images, mark=mark))
-    display.plots.draw(
-        path,
-        f"The first sample, varied in the {len(rows)} dimensions with the largest KL, {about}",
-        rows,
-        column_names=[f"{deviation:+.1f}" for deviation in paths.deviations],
-        column_label="distance from the mean of mu over training images, in standard deviations",
-    )
+    Attributes:
+        source: identifies the samples in the files that show them: other weights, another seed or
+            other flags give another source.
+    """
 
-
-def draw_manifold(path: str, decoder: "keras.Model") -> None:
-    """Draws digits on a grid over a two-dimensional z."""
-    z, values = analysis.generation.manifold()
-    names = [f"{value:+.1f}" for value in values]
-    rows = [
-        display.plots.Row(f"z[1] = {name}", images)
-        for name, images in zip(
-            reversed(names), analysis.generation.decode(decoder, z), strict=True
+    def __init__(
+        self,
+        found: "Weights",
+        args: argparse.Namespace,
+        prior: "Mixture | None",
+        labels: Sequence[int],
+    ) -> None:
+        self._args, self._record = args, found.record
+        self._decoder = storage.weights.build_decoder(found)
+        self._sampler = analysis.generation.Sampler(
+            latent_dim=found.record.architecture.latent_dim,
+            seed=args.seed,
+            temperature=args.temperature,
+            prior=prior,
+            labels=tuple(labels),
         )
-    ]
-    display.plots.draw(
-        path,
-        f"{len(rows)} x {len(names)} values of z, at equally spaced quantiles of N(0, 1)",
-        rows,
-        column_names=names,
-        column_label="z[0]",
-    )
+        self._samples = described(args, found, prior)
+        self._about = f"seed {args.seed}, weights trained on {found.record.dataset.name}"
+        record = found.record
+        self.source = (
+            f"run {record.run_id}, step {record.step}, seed {args.seed}, z from {self._samples}"
+        )
+
+    def write_samples(self) -> list[str]:
+        """Writes generated.npz, generated.png and the folder of PNG files; returns their names."""
+        args, generation = self._args, analysis.generation
+        names = ["generated.npz", "generated.png"]
+        with contextlib.ExitStack() as stack:
+            chunks = generation.generate(
+                self._decoder, self._sampler, args.num, progress_bar(args.num)
+            )
+            first = next(chunks)
+            images: Iterable[NDArray[np.uint8]] = itertools.chain([first], chunks)
+            if args.png:
+                names.append(f"{PNG_FOLDER}/")
+                images = self._also_as_files(images, stack.enter_context(self._png_folder()))
+            arrays = self._arrays(images)
+            files.write_whole(
+                os.path.join(args.output_dir, "generated.npz"),
+                lambda written: generation.write_npz(written, arrays),
+            )
+        title = f"{min(args.num, SHOWN)} samples from {self._samples}, {self._about}"
+        rows = display.plots.in_rows(first[:SHOWN], COLUMNS)
+        display.plots.draw(self._path("generated.png"), title, rows, source=self.source)
+        return names
+
+    def _path(self, name: str) -> str:
+        return os.path.join(self._args.output_dir, name)
+
+    def _arrays(self, images: Iterable[NDArray[np.uint8]]) -> "dict[str, Stream | NDArray]":
+        """Returns the content of generated.npz."""
+        count, stream = self._args.num, analysis.generation.Stream
+        arrays: dict[str, Stream | NDArray] = {"images": stream((count, SIDE, SIDE), images)}
+        if self._sampler.prior:
+            labels = analysis.generation.generated_labels(self._sampler, count)
+            arrays["labels"] = stream((count,), labels)
+        return arrays | {
+            "prior": np.array("fitted" if self._sampler.prior else "standard"),
+            "run_id": np.array(self._record.run_id),
+            "seed": np.array(self._args.seed),
+        }
+
+    def _png_folder(self) -> "contextlib.AbstractContextManager[PngFolder]":
+        """Returns what creates the folder of PNG files."""
+        prior, names = self._sampler.prior, []
+        # The only class may stand for images without labels.
+        if prior and len(prior.labels) > 1:
+            class_names = self._record.dataset.class_names
+            names = display.png_folder.names_for_files(class_names, int(prior.labels.max()) + 1)
+        about = {
+            "written_by": "eval_genresult.py --png",
+            "source": self.source,
+            "run_id": self._record.run_id,
+            "seed": self._args.seed,
+            "images": self._args.num,
+        }
+        path = self._path(PNG_FOLDER)
+        return display.png_folder.replaced(path, self._args.num, names, about)
+
+    def _also_as_files(
+        self, images: Iterable[NDArray[np.uint8]], folder: "PngFolder"
+    ) -> Iterator[NDArray[np.uint8]]:
+        """Yields images unchanged, and writes them to separate files on the way."""
+        labels: Iterator[NDArray[np.uint8] | None] = itertools.repeat(None)
+        if self._sampler.prior:
+            labels = analysis.generation.generated_labels(self._sampler, self._args.num)
+        for chunk in images:
+            folder.write(chunk, next(labels))
+            yield chunk
+
+    def draw_paths(self) -> list[str]:
+        """Draws the paths that the flags ask for; returns the names of the pictures."""
+        args, names = self._args, []
+        z = self._sampler.chunk(0).numpy()
+        if args.interpolate:
+            names.append("interpolate.png")
+            self._draw_interpolation(self._path(names[-1]), z)
+            if args.gif:
+                names.append("interpolate.gif")
+                self._animate_interpolation(self._path(names[-1]), z)
+        if args.traverse:
+            names.append("traverse.png")
+            self._draw_traversal(self._path(names[-1]), z[0])
+            if args.gif:
+                names.append("traverse.gif")
+                self._animate_traversal(self._path(names[-1]), z[0])
+        if args.manifold:
+            names.append("manifold.png")
+            self._draw_manifold(self._path(names[-1]))
+        return names
+
+    def _decode(self, z: NDArray[np.floating]) -> NDArray[np.uint8]:
+        return analysis.generation.decode(self._decoder, z)
+
+    def _draw_interpolation(self, path: str, z: NDArray[np.float32]) -> None:
+        """Draws a row for each of the first pairs of samples: spherical interpolation."""
+        digits = self._decode(analysis.generation.interpolation(z[: 2 * PAIRS]))
+        rows = [
+            display.plots.Row(f"samples {2 * pair + 1} and {2 * pair + 2}", images)
+            for pair, images in enumerate(digits)
+        ]
+        shares = np.linspace(0, 1, analysis.generation.STEPS)
+        display.plots.draw(
+            path,
+            f"Spherical interpolation between {PAIRS} pairs of samples, {self._about}",
+            rows,
+            column_names=[f"{share:.1f}" for share in shares],
+            column_label="fraction of the way from the first sample to the second",
+            source=self.source,
+        )
+
+    def _animate_interpolation(self, path: str, z: NDArray[np.float32]) -> None:
+        """Writes a GIF in which each of the first samples becomes the next, the last the first."""
+        images = self._decode(analysis.generation.closed_path(z[:STOPS], FRAMES_BETWEEN))
+        # Each image is one sample ahead of the image to its left.
+        starts = np.arange(STOPS) * FRAMES_BETWEEN
+        shown = (np.arange(len(images))[:, None] + starts) % len(images)
+        display.animation.write(path, images[shown], comment=self.source)
+
+    def _draw_traversal(self, path: str, start: NDArray[np.float32]) -> None:
+        """Draws a row for each latent dimension, varied over its range."""
+        assert self._record.posterior is not None, "read_weights has checked that"
+        paths = analysis.generation.traversal(start, self._record.posterior)
+        first, step = paths.deviations[0], paths.deviations[1] - paths.deviations[0]
+        last_column = len(paths.deviations) - 1
+        rows = []
+        for unit, kld, position, images in zip(
+            paths.units, paths.kld, paths.start, self._decode(paths.z), strict=True
+        ):
+            column = float(np.clip((position - first) / step, 0, last_column))
+            is_outside = abs(position) > paths.deviations[-1]
+            text = f"start, at {position:+.1f}" if is_outside else "start"
+            mark = display.plots.Mark(column, text)
+            rows.append(display.plots.Row(f"z[{unit}], KL {kld:.2f} nats", images, mark=mark))
+        display.plots.draw(
+            path,
+            f"The first sample, varied in the {len(rows)} dimensions with the largest KL, "
+            f"{self._about}",
+            rows,
+            column_names=[f"{deviation:+.1f}" for deviation in paths.deviations],
+            column_label="distance from the mean of mu over training images, in standard "
+            "deviations",
+            source=self.source,
+        )
+
+    def _animate_traversal(self, path: str, start: NDArray[np.float32]) -> None:
+        """Writes a GIF of the first sample, varied in each latent dimension, there and back."""
+        assert self._record.posterior is not None, "read_weights has checked that"
+        generation = analysis.generation
+        paths, deviations = generation.swinging(
+            start, self._record.posterior, FRAMES_THERE_AND_BACK
+        )
+        units = generation.traversal(start, self._record.posterior).units
+        farthest = generation.DEVIATIONS
+        slider = display.animation.Slider(
+            positions=((deviations + farthest) / (2 * farthest)).tolist(),
+            low=f"-{farthest}",
+            high=f"+{farthest} standard deviations",
+        )
+        display.animation.write(
+            path,
+            self._decode(paths).swapaxes(0, 1),
+            captions=[f"z[{unit}]" for unit in units],
+            slider=slider,
+            comment=self.source,
+        )
+
+    def _draw_manifold(self, path: str) -> None:
+        """Draws digits on a grid over a two-dimensional z."""
+        z, values = analysis.generation.manifold()
+        names = [f"{value:+.1f}" for value in values]
+        rows = [
+            display.plots.Row(f"z[1] = {name}", images)
+            for name, images in zip(reversed(names), self._decode(z), strict=True)
+        ]
+        display.plots.draw(
+            path,
+            f"{len(rows)} x {len(names)} values of z, at equally spaced quantiles of N(0, 1)",
+            rows,
+            column_names=names,
+            column_label="z[0]",
+            source=self.source,
+        )
 
 
 if __name__ == "__main__":

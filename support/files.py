@@ -107,6 +107,50 @@ def write_whole(
 
 
 @contextlib.contextmanager
+def replaced_folder(path: str, before_commit: Callable[[], None]) -> Iterator[str]:
+    """Yields an empty folder, which takes the place of `path` if the block ends without an error.
+
+    An earlier folder at `path` is deleted with all that it holds. A symbolic link is followed.
+    Unlike `write_whole`, this does not wait for each file to reach the disk, since there may be
+    many: after a power cut, some may be empty.
+
+    Args:
+        path: the folder to create or replace; the folder above it must exist.
+        before_commit: called just before the earlier folder is replaced; it raises an error if that
+            folder must not be deleted.
+    """
+    parent, name = os.path.split(os.path.realpath(path))
+    target = os.path.join(parent, name)
+    with _private_folder(parent) as private:
+        written, earlier = os.path.join(private, name), os.path.join(private, f"earlier-{name}")
+        os.mkdir(written)
+        yield written
+        before_commit()
+        try:
+            if os.path.isdir(target):
+                patiently(os.rename, target, earlier)
+            patiently(os.rename, written, target)
+        except BaseException:
+            if os.path.isdir(earlier) and not os.path.lexists(target):
+                os.rename(earlier, target)
+            raise
+        sync_folder(parent)
+
+
+def free_bytes(path: str) -> int | None:
+    """Returns how many bytes can be written to a folder, which need not exist; None: unknown."""
+    folder = os.path.abspath(path)
+    while not os.path.isdir(folder) and os.path.dirname(folder) != folder:
+        folder = os.path.dirname(folder)
+    try:
+        usage = shutil.disk_usage(folder)
+    except OSError:
+        return None
+    # Some network file systems say 0 of 0.
+    return usage.free if usage.total else None
+
+
+@contextlib.contextmanager
 def _private_folder(folder: str) -> Iterator[str]:
     """Creates a folder for unfinished files, with a lock that shows that its process is alive."""
     import filelock  # takes a fifth of a second, for which --help must not wait

@@ -9,12 +9,13 @@ import zipfile
 import numpy as np
 import pytest
 import tensorflow as tf
+from PIL import Image
 
 import eval_genresult
-from support import noise
+from support import files, noise
 from support.analysis import fitted_prior, metrics
 from support.datasets.labels import DIGIT_WORDS
-from support.display import plots
+from support.display import animation, plots
 from support.errors import UserError
 from support.storage import weights
 from tests import pixels
@@ -75,7 +76,10 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
     standard = generated(BETTER_WEIGHT, tmp_path, *many, "--prior", "standard")
     assert ": 300 samples from N(0, I).\n" in capsys.readouterr().out
     with np.load(tmp_path / "generated.npz") as archive:
-        assert archive["prior"] == "standard" and set(archive.files) == {"images", "prior"}
+        assert archive["prior"] == "standard"
+        assert archive.files == ["images", "prior", "run_id", "seed"]
+        assert archive["seed"] == 3
+        assert archive["run_id"] == weights.read_record(BETTER_WEIGHT).run_id
     assert (fitted != standard).any()
     asked = generated(BETTER_WEIGHT, tmp_path, *many, "--digit", "6", "0", "1")
     assert ": 300 samples from the fitted prior, digits 6 0 1.\n" in capsys.readouterr().out
@@ -94,6 +98,133 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
     # They are the means of the components, of which a class has at most ten.
     assert 1 < len(np.unique(cold, axis=0)) <= 10
     assert "digits 4, temperature 0.\n" in capsys.readouterr().out
+
+
+def test_png_files_are_the_images_with_their_labels(tmp_path, capsys):
+    images = generated(BETTER_WEIGHT, tmp_path, "--num", "12", "--png")
+    assert "Wrote generated.npz, generated.png, png/ to" in capsys.readouterr().out
+    with np.load(tmp_path / "generated.npz") as archive:
+        labels = archive["labels"]
+    assert len(set(labels)) > 3
+    names = [f"{number:06}_{label}.png" for number, label in enumerate(labels)]
+    assert sorted(os.listdir(tmp_path / "png")) == [*names, "about.json"]
+    for name, image in zip(names, images, strict=True):
+        # As bright on dark as in generated.npz.
+        with Image.open(tmp_path / "png" / name) as found:
+            np.testing.assert_array_equal(np.asarray(found), image)
+    # Without labels, and with nothing left of the command before.
+    generated(BETTER_WEIGHT, tmp_path, "--num", "2", "--png", "--prior", "standard")
+    assert sorted(os.listdir(tmp_path / "png")) == ["000000.png", "000001.png", "about.json"]
+    (tmp_path / "png" / "notes.txt").write_text("mine")
+    argv = ["--load_weight_dir", BETTER_WEIGHT, "--output_dir", str(tmp_path), "--png"]
+    assert eval_genresult.main(argv) == 2
+    assert "did not write (notes.txt)" in last_line(capsys.readouterr().err)
+
+
+def test_large_output_is_announced_and_refused_without_the_space(tmp_path, monkeypatch, capsys):
+    out = tmp_path / "none"
+    argv = ["--output_dir", str(out), "--num", "2147483647", "--digit", "3"]
+    free = [10**11]
+    monkeypatch.setattr(files, "free_bytes", lambda path: free[0])
+    assert eval_genresult.main(argv) == 2
+    assert last_line(capsys.readouterr().err) == (
+        "eval_genresult.py: error: --num 2147483647 takes about 1,685.8 GB, but only 100.0 GB are "
+        f"free in {out}: choose a smaller --num or another --output_dir"
+    )
+    # A PNG takes a block of the disk.
+    assert eval_genresult.main([*argv[:3], "30000000", "--png"]) == 2
+    assert "takes about 146.4 GB" in capsys.readouterr().err
+    assert not out.exists()
+    args = eval_genresult.parser().parse_args(["--num", "10000000"])
+    for free[0] in (8 * 10**9, None):
+        eval_genresult.require_space(args)
+        assert capsys.readouterr().out == "Writing about 7.8 GB to ./result ...\n"
+    args = eval_genresult.parser().parse_args(["--num", "1000000"])
+    eval_genresult.require_space(args)
+    assert capsys.readouterr().out == ""
+
+
+def test_page_without_other_flags_writes_the_page_alone(trained, tmp_path):
+    """Without TensorFlow, whose import takes seconds: a module of that name would fail."""
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('imported')")
+    argv = ["--load_weight_dir", trained, "--page", "explorer.html"]
+    environment = {"PYTHONPATH": str(tmp_path)}
+    run = run_script("eval_genresult.py", *argv, cwd=tmp_path, **environment)
+    assert run.returncode == 0 and run.stderr == "", run.stderr
+    assert run.stdout == "Wrote explorer.html: open it in a browser.\n"
+    assert sorted(os.listdir(tmp_path)) == ["explorer.html", "tensorflow.py"]
+
+
+def test_page_with_another_flag_also_generates(trained, tmp_path):
+    page = tmp_path / "explorer.html"
+    assert generated(trained, tmp_path, "--page", str(page), "--seed", "0").shape == (100, 28, 28)
+    assert page.is_file()
+
+
+def test_pictures_of_an_earlier_command_are_named(trained, copy, tmp_path, capsys):
+    def notice(folder, *argv):
+        capsys.readouterr()
+        generated(folder, tmp_path / "out", "--num", "2", *argv)
+        said = capsys.readouterr().out
+        return said.partition("Notice: ")[2].partition(" also holds ")[2].partition(" of an")[0]
+
+    assert notice(trained, "--interpolate", "--gif") == ""
+    assert notice(trained, "--traverse", "--png") == ""
+    # The samples of another seed, of other flags, of another run.
+    assert notice(trained, "--seed", "1") == "interpolate.gif, interpolate.png, traverse.png, png/"
+    assert notice(trained, "--png", "--temperature", "0.5") == (
+        "interpolate.gif, interpolate.png, traverse.png"
+    )
+    assert notice(trained) == "png/"
+    write_members(copy / "vae.keras", members_of(copy / "vae.keras"), run_id="f" * 32)
+    assert notice(copy, "--traverse") == "interpolate.gif, interpolate.png, png/"
+    # A file of that name that is no picture of ours is named, and stays.
+    (tmp_path / "out" / "manifold.png").write_text("mine")
+    assert "manifold.png" in notice(trained)
+    assert (tmp_path / "out" / "manifold.png").read_text() == "mine"
+
+
+def shown_in(path, frame, column):
+    """An image in a frame of a GIF, bright on dark, (784,)."""
+    with Image.open(path) as film:
+        film.seek(frame)
+        page = np.asarray(film.convert("L")).astype(float)
+    left = animation.EDGE + column * (56 + animation.EDGE)
+    return 255 - page[animation.EDGE :, left:][:56:2, :56:2].ravel()
+
+
+def test_a_gif_moves_from_each_sample_to_the_next_and_returns(tmp_path, capsys):
+    argv = ["--digit", *"0123456789", "--num", "10", "--interpolate", "--gif"]
+    samples = generated(BETTER_WEIGHT, tmp_path, *argv).reshape(10, 784).astype(float)
+    path = tmp_path / "interpolate.gif"
+    assert "interpolate.gif" in capsys.readouterr().out and path.stat().st_size < 500_000
+    with Image.open(path) as film:
+        assert film.n_frames == 100 and film.info["loop"] == 0
+    close = 255 / (animation.SHADES - 1)
+    for frame, column, sample in ((0, 0, 0), (0, 9, 9), (10, 0, 1), (10, 9, 0), (90, 1, 0)):
+        np.testing.assert_allclose(shown_in(path, frame, column), samples[sample], atol=close)
+    # It returns as smoothly as it began.
+    steps = [
+        np.abs(shown_in(path, a, 0) - shown_in(path, b, 0)).mean() for a, b in ((0, 1), (99, 0))
+    ]
+    assert max(steps) < 5
+
+
+def test_a_gif_of_a_traversal_goes_there_and_back(tmp_path):
+    generated(BETTER_WEIGHT, tmp_path, "--traverse", "--gif", "--num", "1", "--prior", "standard")
+    path = tmp_path / "traverse.gif"
+    assert path.stat().st_size < 500_000
+    vae, record = weights.load(BETTER_WEIGHT)
+    mean, deviation, kld = (np.array(column) for column in record.posterior)
+    units = np.argsort(-kld)[:10]
+    z = np.tile(first_z(128, 1)[0], (10, 1))
+    for frame, deviations in ((0, 0), (12, 3), (24, 0), (36, -3)):
+        for column in (0, 9):
+            moved = z[column].copy()
+            moved[units[column]] = mean[units[column]] + deviations * deviation[units[column]]
+            expected = decoded(vae, moved[None])[0].astype(float)
+            close = 255 / (animation.SHADES - 1)
+            np.testing.assert_allclose(shown_in(path, frame, column), expected, atol=close)
 
 
 def members_of(path):
@@ -258,6 +389,7 @@ def test_a_run_in_progress_has_neither_traversal_nor_page(copy, tmp_path, capsys
         (["--prior", "any"], "--prior"),
         (["--load_weight_dir", "nowhere"], "nowhere does not exist"),
         (["--num_samples", "5"], "did you mean --num?"),
+        (["--gif"], "--gif needs --interpolate or --traverse: add one of them"),
         (["--manifolds"], "did you mean --manifold?"),
     ],
 )

@@ -4,6 +4,8 @@ import errno
 import io
 import json
 import os
+import pathlib
+import shutil
 import time
 import warnings
 import zipfile
@@ -384,3 +386,60 @@ def test_members_are_listed_in_their_order():
     with zipfile.ZipFile(npz()) as archive:
         assert files.require_plain(archive) == ["x.npy", "y.npy"]
     assert json.loads(files.as_json({"a": 1})) == {"a": 1}
+
+
+def filled(path, *names):
+    path.mkdir()
+    for name in names:
+        (path / name).write_text(path.name)
+    return path
+
+
+def test_a_folder_takes_the_place_of_an_earlier_one_as_a_whole(tmp_path):
+    target = tmp_path / "it"
+    for names in (("a", "b"), ("c",)):
+        with files.replaced_folder(str(target), lambda: None) as private:
+            assert os.listdir(private) == []
+            for name in names:
+                pathlib.Path(private, name).touch()
+        assert sorted(os.listdir(target)) == list(names)
+    assert os.listdir(tmp_path) == ["it"]
+    # A link keeps leading to the folder that is replaced.
+    (tmp_path / "link").symlink_to(target)
+    with files.replaced_folder(str(tmp_path / "link"), lambda: None) as private:
+        pathlib.Path(private, "d").touch()
+    assert (tmp_path / "link").is_symlink() and os.listdir(target) == ["d"]
+
+
+def test_a_folder_that_is_not_replaced_stays_as_it_was(tmp_path, monkeypatch):
+    target = filled(tmp_path / "it", "a")
+
+    def refuse():
+        raise UserError("not ours")
+
+    with pytest.raises(UserError), files.replaced_folder(str(target), refuse):
+        pass
+    with pytest.raises(ZeroDivisionError), files.replaced_folder(str(target), lambda: None):
+        raise ZeroDivisionError
+    # The second of the two moves fails.
+    move, moves = os.rename, []
+
+    def rename(source, destination):
+        moves.append(source)
+        if len(moves) == 2:
+            raise KeyboardInterrupt
+        move(source, destination)
+
+    monkeypatch.setattr(os, "rename", rename)
+    with pytest.raises(KeyboardInterrupt), files.replaced_folder(str(target), lambda: None):
+        pass
+    assert len(moves) == 3
+    assert os.listdir(tmp_path) == ["it"] and (target / "a").read_text() == "it"
+
+
+def test_free_space_is_known_for_folders_that_do_not_exist_yet(tmp_path, monkeypatch):
+    free = files.free_bytes(str(tmp_path / "a" / "b"))
+    assert free == pytest.approx(shutil.disk_usage(tmp_path).free, abs=1e9)
+    nothing = type(shutil.disk_usage("/"))(0, 0, 0)
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: nothing)
+    assert files.free_bytes(str(tmp_path)) is None

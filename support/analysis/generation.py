@@ -191,6 +191,24 @@ def interpolation(z: NDArray[np.floating]) -> NDArray[np.floating]:
     return np.stack([[slerp(a, b, share) for share in shares] for a, b in pairs])
 
 
+def closed_path(z: NDArray[np.floating], steps: int) -> NDArray[np.floating]:
+    """Returns a path through all z that ends where it began: the first, the second, ..., the first.
+
+    It slows down near each z, so that a film of it rests there.
+
+    Args:
+        z: (n, latent_dim).
+        steps: the number of steps from one z to the next.
+
+    Returns:
+        (n * steps, latent_dim); the first z is not repeated at the end.
+    """
+    shares = np.arange(steps) / steps
+    eased = shares**2 * (3 - 2 * shares)
+    pairs = zip(z, np.roll(z, -1, axis=0), strict=True)
+    return np.stack([slerp(a, b, share) for a, b in pairs for share in eased])
+
+
 def slerp(
     first: NDArray[np.floating], second: NDArray[np.floating], share: float
 ) -> NDArray[np.floating]:
@@ -226,18 +244,51 @@ class Traversal(NamedTuple):
     z: NDArray[np.float32]
 
 
+def swinging(
+    start: NDArray[np.float32], posterior: records.Posterior, frames: int
+) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+    """Returns the paths of `traversal` there and back, for a film.
+
+    Args:
+        start: z, (latent_dim,).
+        posterior: gives the range of each dimension.
+        frames: the length of each path.
+
+    Returns:
+        The paths (n, frames, latent_dim), which begin and end at the mean of mu, and their
+        positions in standard deviations from it, (frames,).
+    """
+    deviations = DEVIATIONS * np.sin(2 * np.pi * np.arange(frames) / frames)
+    return _along_units(start, posterior, deviations), deviations
+
+
 def traversal(start: NDArray[np.float32], posterior: records.Posterior) -> Traversal:
     """Returns paths from the z `start`, (latent_dim,); `posterior` gives their ranges."""
     mean, deviation, kld = (np.array(column) for column in posterior)
-    units = np.argsort(-kld, kind="stable")[:MOST_UNITS]
+    units = _most_informative(posterior)
     deviations = np.linspace(-DEVIATIONS, DEVIATIONS, STEPS)
-    z = np.tile(start, (len(units), STEPS, 1))
-    for row, unit in enumerate(units):
-        z[row, :, unit] = mean[unit] + deviations * deviation[unit]
+    z = _along_units(start, posterior, deviations)
     # A dimension without any deviation must not cause a division by zero.
     safe_deviation = np.maximum(deviation[units], 1e-30)
     passes_start = (start[units] - mean[units]) / safe_deviation
     return Traversal(units, kld[units], deviations, passes_start, z)
+
+
+def _most_informative(posterior: records.Posterior) -> NDArray[np.int64]:
+    """Returns the latent dimensions with the largest KL, in descending order."""
+    return np.argsort(-np.array(posterior.KLD), kind="stable")[:MOST_UNITS]
+
+
+def _along_units(
+    start: NDArray[np.float32], posterior: records.Posterior, deviations: NDArray[np.float64]
+) -> NDArray[np.float32]:
+    """Returns z with one dimension at a time at other values, (n, len(deviations), latent_dim)."""
+    units = _most_informative(posterior)
+    mean, deviation = np.array(posterior.mu_mean), np.array(posterior.mu_std)
+    z = np.tile(start, (len(units), len(deviations), 1))
+    for row, unit in enumerate(units):
+        z[row, :, unit] = mean[unit] + deviations * deviation[unit]
+    return z
 
 
 def manifold() -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -59,7 +59,7 @@ CLASS_COLOURS = (
 
 
 class Mark(NamedTuple):
-    """A small triangle below a row, with a text.
+    """A small triangle below a row, with a text below it.
 
     Attributes:
         column: its position: 0 is the middle of the first image; it may be between two columns.
@@ -159,6 +159,7 @@ def draw(
     column_names: Sequence[str] = (),
     column_label: str = "",
     scale: int = SCALE,
+    source: str = "",
 ) -> None:
     """Draws rows of images.
 
@@ -169,6 +170,7 @@ def draw(
         column_names: the text below each column.
         column_label: what the column names mean.
         scale: pixels of the picture for each pixel of a 28x28 image.
+        source: see `figure`.
     """
     page = _Page(rows, scale)
     height, width = page.pixels.shape
@@ -185,7 +187,7 @@ def draw(
     if column_label:
         bottom += LINE
     total_height = top + height + bottom
-    with figure(path, (total_width / DPI, total_height / DPI)) as canvas:
+    with figure(path, (total_width / DPI, total_height / DPI), source=source) as canvas:
         place = left / total_width, bottom / total_height, width / total_width
         axes = canvas.add_axes((*place, height / total_height))
         page.show(axes)
@@ -205,7 +207,10 @@ def show(axes: "Axes", rows: Sequence[Row], scale: int = SCALE) -> None:
 
 @contextlib.contextmanager
 def figure(
-    path: str, inches: tuple[float, float], layout: Literal["constrained"] | None = None
+    path: str,
+    inches: tuple[float, float],
+    layout: Literal["constrained"] | None = None,
+    source: str = "",
 ) -> "Iterator[Figure]":
     """Yields a figure to draw on, and writes it if the block ends without an error.
 
@@ -213,13 +218,30 @@ def figure(
         path: the PNG to write.
         inches: its width and height.
         layout: constrained: Matplotlib arranges the axes; None: nothing is moved.
+        source: where its content comes from, which the file keeps as text for `source_of`.
     """
     with _own_style():
         from matplotlib.figure import Figure
 
         canvas = Figure(figsize=inches, layout=layout)
         yield canvas
-        files.write_whole(path, lambda written: canvas.savefig(written, format="png"))
+        texts = {"Source": source} if source else {}
+        files.write_whole(
+            path, lambda written: canvas.savefig(written, format="png", metadata=texts)
+        )
+
+
+def source_of(path: str) -> str:
+    """Returns the source that a PNG or GIF of this project keeps; empty if it has none."""
+    from PIL import Image
+
+    try:
+        with Image.open(path, formats=("PNG", "GIF")) as picture:
+            found = picture.info.get("Source") or picture.info.get("comment", b"")
+    except Exception:
+        # Pillow raises many types of errors for files that are not pictures.
+        return ""
+    return found.decode(errors="replace") if isinstance(found, bytes) else str(found)
 
 
 @contextlib.contextmanager
@@ -297,9 +319,8 @@ class _Page:
 
     def _show_mark(self, axes: "Axes", mark: Mark, top: float) -> None:
         x = self.middle(mark.column)
-        axes.plot([x], [top + LINE / 3], marker="^", color=ACCENT, markersize=6, clip_on=False)
-        # On the wider side.
-        if x < self.pixels.shape[1] / 2:
-            axes.text(x + EDGE / 2, top, mark.text, ha="left", va="top")
-        else:
-            axes.text(x - EDGE / 2, top, mark.text, ha="right", va="top")
+        axes.plot([x], [top + EDGE / 4], marker="^", color=ACCENT, markersize=6, clip_on=False)
+        # Centred below the triangle, but not beyond the images.
+        half = _text_widths([(mark.text, TEXT_SIZE)])[0] / 2
+        middle = np.clip(x, half, max(half, self.pixels.shape[1] - half))
+        axes.text(middle, top + EDGE / 2, mark.text, ha="center", va="top")

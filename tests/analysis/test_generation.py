@@ -69,6 +69,26 @@ def test_spherical_interpolation_keeps_the_length_and_both_ends():
     np.testing.assert_allclose(paths[1, 3], generation.slerp(z[2], z[3], 0.3))
 
 
+def test_a_closed_path_visits_every_z_and_returns_to_its_start():
+    z = RANDOM.normal(size=(3, 5))
+    path = generation.closed_path(z, 8)
+    assert path.shape == (24, 5)
+    np.testing.assert_allclose(path[::8], z)
+    # Halfway in time is halfway in space; the last steps lead back to the first z, ever slower.
+    np.testing.assert_allclose(path[20], generation.slerp(z[2], z[0], 0.5))
+    lengths = np.linalg.norm(np.diff(path[16:], axis=0), axis=1)
+    assert lengths.argmax() in (3, 4) and np.linalg.norm(path[23] - z[0]) < lengths.max() / 2
+
+
+def test_a_swing_goes_from_the_mean_to_both_ends():
+    posterior = records.Posterior(mu_mean=(0.5, -1.0), mu_std=(2.0, 0.5), KLD=(0.3, 2.0))
+    z, deviations = generation.swinging(np.array([9.0, 9.0], np.float32), posterior, 12)
+    np.testing.assert_allclose(deviations[[0, 1, 3, 6, 9]], [0, 1.5, 3, 0, -3], atol=1e-9)
+    np.testing.assert_allclose(z[0, :, 1], -1 + 0.5 * deviations, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(z[1, :, 0], 0.5 + 2 * deviations, rtol=1e-5, atol=1e-6)
+    assert (z[0, :, 0] == 9).all() and (z[1, :, 1] == 9).all()
+
+
 def test_a_traversal_moves_one_dimension_over_its_range():
     posterior = records.Posterior(
         mu_mean=(0.5, -1.0, 0.0), mu_std=(2.0, 0.5, 0.0), KLD=(0.3, 2.0, 0.0)
