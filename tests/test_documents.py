@@ -6,8 +6,12 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+import tensorflow as tf
 
+from support.analysis import fitted_prior
+from support.storage import weights
 from tests.helpers import ROOT
 
 
@@ -51,9 +55,40 @@ def test_code_that_uses_this_repository_runs(block):
 @pytest.mark.parametrize("block", range(len(ELSEWHERE)))
 def test_code_that_takes_the_weights_runs_without_this_repository(tmp_path, block, backend):
     (tmp_path / "better_weight").mkdir()
-    shutil.copy(os.path.join(ROOT, "better_weight", "vae.keras"), tmp_path / "better_weight")
+    for name in ("vae.keras", "mnist_test_100.npz"):
+        shutil.copy(os.path.join(ROOT, "better_weight", name), tmp_path / "better_weight")
     printed = run_block(ELSEWHERE[block], tmp_path, KERAS_BACKEND=backend)
     assert "(10, 128)" in printed and "(10, 784)" in printed
+
+
+def test_code_that_takes_the_weights_reconstructs_and_samples_as_this_repository_does(monkeypatch):
+    """The same code for more samples; z has the moments of the fitted prior."""
+    (code,) = ELSEWHERE
+    monkeypatch.chdir(ROOT)
+    more = code.replace("size=10", "size=4000").replace("(10, 128)", "(4000, 128)")
+    assert more.count("4000") == 3
+    result = {}
+    exec(more, result)
+    vae, _ = weights.load("better_weight")
+    prior = weights.read("better_weight").prior
+    mu, log_var = vae.encode(result["images"].reshape(10, 784) / np.float32(255))
+    np.testing.assert_allclose(result["q"]["mu"], mu, atol=1e-4)
+    np.testing.assert_allclose(result["q"]["log_var"], log_var, atol=1e-4)
+    expected = tf.sigmoid(vae.decode(mu))
+    np.testing.assert_allclose(result["reconstructions"], expected, atol=1e-4)
+    z, labels = result["z"], prior.labels[result["component"]]
+    np.testing.assert_allclose(result["digits"], tf.sigmoid(vae.decode(z)), atol=1e-4)
+    predicted = fitted_prior.Mixture(prior).predicted_label(z)
+    assert np.mean(predicted == labels) > 0.95
+    mean = prior.weights @ prior.means
+    centred = prior.means - mean
+    covariance = np.einsum("m,mij->ij", prior.weights, prior.covariances)
+    covariance += np.einsum("m,mi,mj->ij", prior.weights, centred, centred)
+    of_active = z[:, prior.active]
+    np.testing.assert_allclose(of_active.mean(axis=0), mean, atol=0.1)
+    np.testing.assert_allclose(np.cov(of_active.T), covariance, atol=0.15)
+    others = np.delete(z, prior.active, axis=1)
+    np.testing.assert_allclose(others.std(axis=0), 1, atol=0.06)
 
 
 def test_ci_gives_the_readmes_test_command():
