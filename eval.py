@@ -6,6 +6,7 @@
     python eval.py --report                        # also draw the latent space
     python eval.py --images my7.png scans/         # also your own images
     python eval.py --images my7.png my3.png --interpolate
+    python eval.py --save_latents latents.npz      # also mu and metrics of each image
 
 Writes metrics.json, reconstructions.png and extremes.png to --output_dir. Also
 writes report.png with --report, own.png with --images, and
@@ -37,6 +38,7 @@ from support.errors import UserError
 from support.text import visible
 
 if TYPE_CHECKING:
+    from support.analysis.latents import Table
     from support.analysis.metrics import Figures
     from support.analysis.own_images import OwnImage
     from support.datasets.photos import Digit
@@ -112,19 +114,55 @@ def parser() -> cli.Parser:
         action="store_true",
         help="also draw a spherical interpolation from each digit in --images to the next one",
     )
+    add_image_flags(parser)
     cli.add_data_flags(parser, "the data set that the weights were trained on")
     cli.add_output_flag(parser)
     return parser
 
 
+def add_image_flags(parser: cli.Parser) -> None:
+    """Adds the flags that write the results of each image."""
+    group = parser.add_argument_group("results of each image")
+    group.add_argument(
+        "--save_latents",
+        type=cli.path,
+        metavar="FILE.npz",
+        help="also write mu, log_var, labels and metrics, with a row for each image (default: "
+        "none)",
+    )
+    group.add_argument(
+        "--save_scores",
+        type=cli.path,
+        metavar="FILE.csv",
+        help="also write metrics and anomaly scores, with a row for each image: the percentile is "
+        "the percentage of validation images whose loss_total (-ELBO) is lower (default: none)",
+    )
+    group.add_argument(
+        "--threshold",
+        type=cli.number(0, 100),
+        metavar="PERCENT",
+        help="mark images whose percentile is above this, in the column `above` of --save_scores "
+        "(default: none are marked)",
+    )
+    group.add_argument(
+        "--split",
+        choices=("test", "train", "validation", "all"),
+        default="test",
+        help="the images in it; those of --images are always added",
+    )
+
+
 @cli.script(parser)
 def main(args: argparse.Namespace) -> None:
     """Weights -> metrics on the whole test set -> table, metrics.json and pictures."""
+    require_image_files(args)
     weights_path = cli.weights_path(args)
     found = storage.weights.read(weights_path)
     own_digits = read_own_digits(args)
     test_set = load_test_set(found.record, args)
     files.writable_folder(args.output_dir)
+    for path in image_files(args):
+        files.writable_folder(os.path.dirname(os.path.abspath(path)))
 
     startup.import_tensorflow()
     model = TrainedModel(found, args.seed, args.batch)
@@ -154,6 +192,8 @@ def main(args: argparse.Namespace) -> None:
             draw_report(args.output_dir, model, test_set, figures, args)
     print(f"Wrote {', '.join(names)} to {visible(args.output_dir)}.")
     name_other_pictures(args.output_dir, names)
+    if image_files(args):
+        save_image_results(model, test_set, figures, own, args)
 
 
 def name_other_pictures(folder: str, written: Sequence[str]) -> None:
@@ -233,10 +273,20 @@ def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSe
     )
     test_set = TestSet(dataset, images, record.dataset)
     if test_set.is_partial:
-        if args.report:
-            reason = f"which is not available: {dataset.fallback_reason}"
-            raise UserError(f"--report needs all of MNIST, {reason}")
+        for flag, is_given in (
+            ("--report", args.report),
+            (f"--split {args.split}", args.split != "test"),
+            ("--save_scores", args.save_scores),
+        ):
+            if is_given:
+                reason = f"which is not available: {dataset.fallback_reason}"
+                raise UserError(f"{flag} needs all of MNIST, {reason}")
         print(f"MNIST is not available: {dataset.fallback_reason}.")
+    if args.save_scores and dataset.sha256 != record.dataset.sha256:
+        raise UserError(
+            "--save_scores compares with validation images of the data that these weights were "
+            f"trained on ({record.dataset.name}): leave out --dataset {args.dataset}"
+        )
     return test_set
 
 
@@ -286,7 +336,6 @@ class TrainedModel:
         vae: the model.
         prior: the fitted prior; None if there is none.
         seed: seed of the noise.
-        evaluate: function of images, uint8 (n, 784), that returns their metrics.
     """
 
     def __init__(self, found: "Weights", seed: int, batch: int) -> None:
@@ -295,12 +344,19 @@ class TrainedModel:
         self.prior = None
         if found.prior is not None:
             self.prior = analysis.fitted_prior.Mixture(found.prior)
-        self.evaluate = analysis.metrics.Evaluator(self.vae, seed, batch, self.prior)
+        self._evaluator = analysis.metrics.Evaluator(self.vae, seed, batch, self.prior)
 
     @property
     def classifies(self) -> bool:
         """Whether the fitted prior has several classes."""
         return self.prior is not None and len(self.prior.labels) > 1
+
+    def evaluate(self, images: NDArray[np.uint8]) -> "Figures":
+        """Returns the metrics of images, uint8 (n, 784), and their classes if there are any."""
+        figures = self._evaluator(images)
+        if self.classifies:
+            return figures
+        return figures._replace(predicted_label=None, probability=None)
 
     def evaluation_images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns images, uint8 (n, 784), as the model is evaluated on them."""
@@ -316,7 +372,7 @@ def evaluate(model: TrainedModel, test_set: TestSet, args: argparse.Namespace) -
     figures = model.evaluate(test_set.images)
     values = figures.values
     predicted = figures.predicted_label
-    if model.classifies and predicted is not None and test_set.labels is not None:
+    if predicted is not None and test_set.labels is not None:
         values["prior_accuracy"] = (predicted == test_set.labels).astype(float)
     if args.nll_samples:
         binary = noise.bernoulli_sample(test_set.images, args.seed)
@@ -515,6 +571,96 @@ def draw_own_images(
         paths = model.decode(analysis.generation.interpolation(np.stack(pairs)))
         display.own_images.draw_interpolation(os.path.join(folder, names[-1]), own, paths)
     return names
+
+
+# Results of each image ------------------------------------------------------------------------
+
+
+def image_files(args: argparse.Namespace) -> list[str]:
+    """Returns the files that the flags of this group ask for."""
+    return [path for path in (args.save_latents, args.save_scores) if path]
+
+
+def require_image_files(args: argparse.Namespace) -> None:
+    """Raises a `UserError` if a flag of this group lacks another, or its file would be lost."""
+    if "split" in args.given and not image_files(args):
+        raise UserError(
+            "--split says whose results to save: add --save_latents or --save_scores, or leave it "
+            "out"
+        )
+    if args.threshold is not None and not args.save_scores:
+        raise UserError("--threshold marks rows of --save_scores: add it, or leave it out")
+    if args.save_latents:
+        with cli.error_context("--save_latents: "):
+            analysis.latents.require_replaceable(args.save_latents)
+    if args.save_scores:
+        with cli.error_context("--save_scores: "):
+            analysis.scores.require_replaceable(args.save_scores)
+
+
+def save_image_results(
+    model: TrainedModel,
+    test_set: TestSet,
+    figures: "Figures",
+    own: "Sequence[OwnImage]",
+    args: argparse.Namespace,
+) -> None:
+    """Writes the files that the flags of this group ask for.
+
+    Args:
+        model: the model.
+        test_set: the data set.
+        figures: the metrics of the test images.
+        own: the user's own images.
+        args: the parsed flags.
+    """
+    table = image_table(model, test_set, figures, own, args.split)
+    class_names = test_set.dataset.class_names
+    if args.save_latents:
+        analysis.latents.write(args.save_latents, table, class_names)
+        print(f"Wrote {visible(args.save_latents)}: {len(table):,} images.")
+    if args.save_scores:
+        validation = split_table(model, test_set, figures, "validation")
+        elbo = table.metrics["loss_total"]
+        percentile = analysis.scores.percentiles(elbo, validation.metrics["loss_total"])
+        above = None
+        if args.threshold is not None:
+            above = percentile > args.threshold
+            print("\n".join(analysis.scores.describe(table, above, args.threshold)))
+        analysis.scores.write(args.save_scores, table, percentile, class_names, above)
+        print(f"Wrote {visible(args.save_scores)}: {len(table):,} images.")
+
+
+def image_table(
+    model: TrainedModel,
+    test_set: TestSet,
+    figures: "Figures",
+    own: "Sequence[OwnImage]",
+    split: str,
+) -> "Table":
+    """Returns a row for each image of `--split`, in order, and then for each of the user's own.
+
+    Args:
+        model: the model.
+        test_set: the data set.
+        figures: the metrics of the test images.
+        own: the user's own images.
+        split: the value of `--split`.
+    """
+    names = analysis.latents.SPLITS if split == "all" else (split,)
+    tables = [split_table(model, test_set, figures, name) for name in names]
+    if own:
+        tables.append(analysis.latents.of_own_images(own))
+    return analysis.latents.joined(tables)
+
+
+def split_table(model: TrainedModel, test_set: TestSet, figures: "Figures", name: str) -> "Table":
+    """Returns a row for each image of one part of the data set; the arguments are as above."""
+    part = getattr(test_set.dataset, name)
+    if name == "test":
+        return analysis.latents.of_split(name, part, test_set.images, figures)
+    images = model.evaluation_images(part.images)
+    return analysis.latents.of_split(name, part, images, model.evaluate(images))
 
 
 if __name__ == "__main__":

@@ -1,10 +1,12 @@
 """eval.py as a user runs it: metrics, flags, messages, and what the pictures show."""
 
 import contextlib
+import csv
 import io
 import json
 import os
 import re
+import textwrap
 import zipfile
 
 import numpy as np
@@ -506,3 +508,137 @@ def test_a_folder_that_cannot_be_written(trained, tmp_path, capsys):
     assert eval_script.main(["--load_weight_dir", str(trained), "--output_dir", place]) == 2
     assert f"{place} cannot be written" in last_line(capsys.readouterr().err)
     assert (tmp_path / "file").read_text() == "mine"
+
+
+@pytest.fixture(scope="module")
+def of_each_image(trained, own, tmp_path_factory):
+    """A folder with latents.npz and scores.csv of all digits and two pictures; the printed text."""
+    folder = tmp_path_factory.mktemp("each")
+    printed = io.StringIO()
+    argv = ["--load_weight_dir", str(trained), "--output_dir", str(folder), "--split", "all"]
+    argv += ["--images", str(own / "seven.png"), str(own / "no digit.png"), "--threshold", "95"]
+    argv += ["--save_latents", str(folder / "new" / "latents.npz")]
+    argv += ["--save_scores", str(folder / "scores.csv")]
+    with contextlib.redirect_stdout(printed):
+        assert eval_script.main(argv) == 0
+    return folder, printed.getvalue()
+
+
+def test_latents_are_those_of_every_image_in_order(of_each_image, trained):
+    folder, printed = of_each_image
+    digits = data.load("digits")
+    splits = {"train": digits.train, "validation": digits.validation, "test": digits.test}
+    vae, _ = weights.load(str(trained))
+    with np.load(folder / "new" / "latents.npz") as table:
+        start = 0
+        for name, split in splits.items():
+            rows = slice(start, start + len(split.images))
+            start = rows.stop
+            assert set(table["split"][rows]) == {name}
+            np.testing.assert_array_equal(table["index"][rows], range(len(split.images)))
+            np.testing.assert_array_equal(table["labels"][rows], split.labels)
+            mu, log_var = vae.encode(data.to_float(split.images))
+            np.testing.assert_allclose(table["mu"][rows], mu, rtol=1e-4, atol=1e-5)
+            np.testing.assert_allclose(table["log_var"][rows], log_var, rtol=1e-4, atol=1e-5)
+            decoded = tf.sigmoid(vae.decode(mu)).numpy()
+            error = np.sqrt(np.mean((decoded - split.images / 255) ** 2, axis=1))
+            np.testing.assert_allclose(table["RMSE_mean"][rows], error, rtol=1e-3)
+        assert table["split"][start:].tolist() == ["images"] * 2
+        assert table["labels"][start:].tolist() == [-1, -1]
+        assert [os.path.basename(path) for path in table["file"][start:]] == [
+            "seven.png",
+            "no digit.png",
+        ]
+        own_images = metrics_of(folder)["own_images"]
+        expected = [image["loss_total"] for image in own_images]
+        np.testing.assert_array_equal(table["loss_total"][start:], np.float32(expected))
+        assert table["predicted"][start:].tolist() == [
+            image["predicted_label"] for image in own_images
+        ]
+        test = table["split"] == "test"
+        assert table["loss_total"][test].mean() == pytest.approx(
+            metrics_of(folder)["loss_total"], rel=1e-6
+        )
+        assert "class_names" not in table
+    assert f"latents.npz: {start + 2:,} images.\n" in printed
+
+
+def test_metrics_and_pictures_stay_those_of_the_test_images(of_each_image, small):
+    found, expected = metrics_of(of_each_image[0]), metrics_of(small[0])
+    for name in ("loss_total", "loss_total_fitted", "RMSE", "standard_errors", "images"):
+        if name == "standard_errors":
+            assert found[name].items() <= expected[name].items()
+        else:
+            assert found[name] == expected[name]
+    for name in ("reconstructions.png", "extremes.png"):
+        assert (of_each_image[0] / name).read_bytes() == (small[0] / name).read_bytes()
+
+
+def test_scores_are_percentiles_among_the_validation_images(of_each_image):
+    folder, printed = of_each_image
+    with open(folder / "scores.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    elbo = np.array([float(row["loss_total"]) for row in rows])
+    split = np.array([row["split"] for row in rows])
+    validation = elbo[split == "validation"]
+    percentile = np.array([float(row["percentile"]) for row in rows])
+    expected = [100 * np.mean(validation < value) for value in elbo]
+    np.testing.assert_allclose(percentile, expected, atol=1e-6)
+    above = np.array([row["above"] == "1" for row in rows])
+    np.testing.assert_array_equal(above, percentile > 95)
+    assert 0 < above[split == "test"].sum() < 60
+    count = above[split == "test"].sum()
+    assert f"test        {count} of 300 ({count / 3:.2f} %)\n" in printed
+    # What is no digit lies above.
+    assert rows[-1]["percentile"] == "100.0" and rows[-1]["above"] == "1"
+    assert re.search(r"^images      [12] of 2 .*no digit\.png$", printed, re.MULTILINE)
+
+
+def test_the_documented_use_of_latents_runs(of_each_image, monkeypatch, capsys):
+    """The lines of scikit-learn in support/README.md."""
+    with open(os.path.join(ROOT, "support", "README.md"), encoding="utf-8") as file:
+        code = re.search(r"((?:    .*\n)*    .*latents\.npz\"(?:.*\n)(?:    .*\n)*)", file.read())[
+            1
+        ]
+    monkeypatch.chdir(of_each_image[0] / "new")
+    exec(textwrap.dedent(code), {})
+    # A linear classifier of four latent dimensions after two epochs; chance is 0.1.
+    assert float(capsys.readouterr().out) > 0.2
+
+
+@pytest.mark.parametrize(
+    "argv, says",
+    [
+        (["--split", "all"], "--split says whose results to save: add --save_latents"),
+        (["--threshold", "99"], "--threshold marks rows of --save_scores"),
+        (["--threshold", "101", "--save_scores", "a.csv"], "expected a number from 0 to 100"),
+        (["--save_latents", "a.txt"], "--save_latents: expected the name of a file that ends in"),
+        (["--save_scores", "mine.csv"], "mine.csv exists and does not hold scores"),
+        (["--save_latents", "mine.npz"], "mine.npz is not a regular file"),
+        (["--save_scores", "a.csv"], "--save_scores needs all of MNIST"),
+        (["--save_latents", "a.npz", "--split", "train"], "--split train needs all of MNIST"),
+        (["--save_scores", "a.csv", "--dataset", "digits"], "leave out --dataset digits"),
+    ],
+)
+def test_results_of_each_image_are_refused_before_anything_happens(
+    offline, tmp_path, monkeypatch, capsys, argv, says
+):
+    (tmp_path / "mine.csv").write_text("mine")
+    (tmp_path / "mine.npz").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert eval_script.main(argv) == 2
+    said = capsys.readouterr().err
+    assert says in said and said.count("\n") == 1
+    assert sorted(os.listdir(tmp_path)) == ["mine.csv", "mine.npz"]
+    assert (tmp_path / "mine.csv").read_text() == "mine"
+
+
+def test_latents_of_the_images_in_the_repository(offline, tmp_path, test_100, expected):
+    argv = ["--output_dir", str(tmp_path), "--save_latents", str(tmp_path / "it.npz")]
+    assert eval_script.main(argv) == 0
+    with np.load(tmp_path / "it.npz") as table:
+        np.testing.assert_allclose(table["mu"], expected.mu, rtol=1e-4, atol=1e-5)
+        np.testing.assert_array_equal(table["labels"], test_100.labels)
+        probabilities = expected.probabilities()
+        np.testing.assert_array_equal(table["predicted"], probabilities.argmax(axis=1))
+        np.testing.assert_allclose(table["probability"], probabilities.max(axis=1), rtol=1e-3)

@@ -29,7 +29,7 @@ class Figures(NamedTuple):
     Attributes:
         values: float (n,) by the names in `model.TERMS`, and `RMSE_mean` (z = mu); with a fitted
             prior also `loss_total_fitted`, the -ELBO under that prior.
-        mu: mean of q(z | x), float32 (n, latent_dim).
+        mu, log_var: mean and logarithm of the variance of q(z | x), float32 (n, latent_dim).
         predicted_label: the most probable class under the fitted prior, uint8 (n,); None if there
             is no prior.
         probability: p(predicted_label | z = mu) under that prior, float32 (n,); None likewise.
@@ -37,6 +37,7 @@ class Figures(NamedTuple):
 
     values: dict[str, NDArray[np.floating]]
     mu: NDArray[np.float32]
+    log_var: NDArray[np.float32]
     predicted_label: NDArray[np.uint8] | None = None
     probability: NDArray[np.float32] | None = None
 
@@ -83,9 +84,9 @@ class Evaluator:
             part = slice(first, first + self._batch)
             parts.append(self._compiled(tf.constant(images[part]), drawn[part]))
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-        mu = found.pop("mu")
+        mu, log_var = found.pop("mu"), found.pop("log_var")
         predicted, probability = found.pop("predicted_label", None), found.pop("probability", None)
-        return Figures(found, mu, predicted, probability)
+        return Figures(found, mu, log_var, predicted, probability)
 
     def _figures(self, images: tf.Tensor, drawn: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the metrics of some images, uint8 (n, 784), with noise (n, latent_dim)."""
@@ -97,7 +98,7 @@ class Evaluator:
             found["loss_total_fitted"] = found["loss_total"] - self._prior.log_ratio(z)
             found["predicted_label"], found["probability"] = self._prior.classify(mu)
         found["RMSE_mean"] = model.rmse(model.loss_l2(x, self._vae.decode(mu)))
-        found["mu"] = mu
+        found["mu"], found["log_var"] = mu, log_var
         return found
 
 

@@ -20,6 +20,7 @@ class OwnImage(NamedTuple):
     Attributes:
         digit: where it comes from, and how it was preprocessed.
         seen: its pixels as the model sees them, uint8 (784,).
+        figures: all its metrics, as those of one image.
         mu: mean of q(z | x), float32 (latent_dim,).
         loss_total: its -ELBO, nats.
         RMSE_mean: the RMSE of its reconstruction from z = mu.
@@ -32,6 +33,7 @@ class OwnImage(NamedTuple):
 
     digit: "Digit"
     seen: NDArray[np.uint8]
+    figures: "Figures"
     mu: NDArray[np.float32]
     loss_total: float
     RMSE_mean: float
@@ -100,6 +102,7 @@ def compare(
     return OwnImage(
         digit=digit,
         seen=seen,
+        figures=figures,
         mu=figures.mu[0],
         loss_total=float(elbo),
         RMSE_mean=float(figures.values["RMSE_mean"][0]),

@@ -104,7 +104,7 @@ def test_figures_under_the_fitted_prior(vae, mixture):
 
 
 def test_means_and_standard_errors_by_hand():
-    figures = metrics.Figures({"a": np.array([1.0, 2.0, 6.0], np.float32)}, np.zeros((3, 1)))
+    figures = metrics.Figures({"a": np.array([1.0, 2.0, 6.0], np.float32)}, *np.zeros((2, 3, 1)))
     assert figures.means() == {"a": 3.0}
     # The deviations are -2, -1 and 3, so the variance is 14 / 2, over three images.
     assert figures.standard_errors() == {"a": pytest.approx((7 / 3) ** 0.5)}
@@ -115,14 +115,15 @@ def test_a_standard_error_is_the_deviation_of_the_mean():
     drawn = np.random.default_rng(0).normal(5, 2, (4000, 50))
     means = drawn.mean(axis=1)
     errors = [
-        metrics.Figures({"a": row}, np.zeros((50, 1))).standard_errors()["a"] for row in drawn[:400]
+        metrics.Figures({"a": row}, *np.zeros((2, 50, 1))).standard_errors()["a"]
+        for row in drawn[:400]
     ]
     assert np.mean(errors) == pytest.approx(means.std(), rel=0.05)
 
 
 def test_means_are_taken_in_float64():
     values = np.full(3_000_000, 100.1, np.float32)
-    found = metrics.Figures({"a": values}, np.zeros((1, 1))).means()["a"]
+    found = metrics.Figures({"a": values}, *np.zeros((2, 1, 1))).means()["a"]
     assert found == pytest.approx(float(np.float32(100.1)), rel=1e-9)
 
 

@@ -37,6 +37,7 @@ def test_a_class_comes_with_its_probability(label, probability, class_names, say
     figures = Figures(
         values={"loss_total": np.array([75.0]), "RMSE_mean": np.array([0.25])},
         mu=np.array([[1.0, 2.0]], np.float32),
+        log_var=np.zeros((1, 2), np.float32),
         predicted_label=np.array([label], np.uint8),
         probability=np.array([probability], np.float32),
     )

@@ -14,7 +14,13 @@ def image(name, **values):
     crop = np.full((112, 112), RANDOM.integers(256), np.uint8)
     seen = RANDOM.integers(0, 256, 784, np.uint8)
     digit = Digit(f"folder/{name}", name, crop, seen)
-    figures = {"mu": np.zeros(2), "loss_total": 75.25, "RMSE_mean": 0.125, "share_higher": 0.5}
+    figures = {
+        "figures": None,
+        "mu": np.zeros(2),
+        "loss_total": 75.25,
+        "RMSE_mean": 0.125,
+        "share_higher": 0.5,
+    }
     classified = {"is_none_of_these": False, "predicted_label": 3, "probability": 0.75}
     return OwnImage(digit, seen, **figures, **(classified | {"class_name": "3"} | values))
 
