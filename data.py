@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from support import datasets, noise
+from support import cli, datasets, noise
 from support.datasets.types import PIXELS, SIDE, Contents, Dataset, Split
 from support.errors import UserError
 
@@ -46,6 +47,7 @@ def load(
     data_dir: str = "",
     limit: int | None = None,
     transpose: bool | None = None,
+    classes: Sequence[str] = (),
 ) -> Dataset:
     """Loads a data set.
 
@@ -55,12 +57,15 @@ def load(
             otherwise digits, with a `fallback_reason`.
         data_dir: the path of a file, folder or archive; empty: the data set is downloaded, or read
             from the cache.
-        limit: keep only the first `limit` training images; None: all.
+        limit: keep only the first `limit` training images (of `classes`); None: all.
         transpose: whether to exchange the rows and columns of the images; None: only if the names
             of the files say that the images are EMNIST's.
+        classes: keep only the training and validation images of these classes, which are numbers
+            or names as a user types them; empty: all.
 
     Raises:
-        UserError: the data set cannot be read or is not available, or `data_dir` holds another one.
+        UserError: the data set cannot be read or is not available, or `data_dir` holds another one;
+            or it lacks one of `classes`.
     """
     fallback_reason = ""
     if dataset == "digits":
@@ -85,6 +90,8 @@ def load(
                 raise
             fallback_reason = str(error)
             loaded = _digits()
+    if classes:
+        loaded = _of_classes(loaded, classes)
     train = _chosen(loaded.train, slice(limit))
     return loaded._replace(train=train, fallback_reason=fallback_reason)
 
@@ -237,6 +244,28 @@ def _apart(part: Split, share: int) -> tuple[Split, Split]:
 def _chosen(part: Split, index: slice | NDArray) -> Split:
     labels = None if part.labels is None else part.labels[index]
     return Split(part.images[index], labels)
+
+
+def _of_classes(loaded: Dataset, classes: Sequence[str]) -> Dataset:
+    """Returns a data set with the training and validation images of some classes only."""
+    train, validation = loaded.train, loaded.validation
+    if train.labels is None or validation.labels is None:
+        raise UserError("the images have no labels, which --digits needs: leave out --digits")
+    with cli.error_context("the data "):
+        wanted = sorted(set(datasets.labels.labels_of(classes, loaded.class_names)))
+    existing = np.unique(train.labels).tolist()
+    missing = [label for label in wanted if label not in existing]
+    if missing:
+        raise UserError(
+            f"the data has no training images of class {missing[0]}, which --digits asks for: "
+            f"choose from {cli.as_typed(existing):.400}"
+        )
+    if wanted == existing:
+        return loaded
+    train = _chosen(train, np.isin(train.labels, wanted))
+    validation = _chosen(validation, np.isin(validation.labels, wanted))
+    _require_enough(train, validation, loaded.test)
+    return loaded._replace(train=train, validation=validation, classes=tuple(wanted))
 
 
 def _by_class(part: Split) -> bool:

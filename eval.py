@@ -272,6 +272,11 @@ def load_test_set(record: records.RunRecord, args: argparse.Namespace) -> TestSe
         dataset.test.images, record.trained_on_binary_images, args.seed
     )
     test_set = TestSet(dataset, images, record.dataset)
+    if record.dataset.classes:
+        print(
+            "Notice: these weights were trained only on images of "
+            f"{record.dataset.classes_as_typed:.400}, and are evaluated on all."
+        )
     if test_set.is_partial:
         for flag, is_given in (
             ("--report", args.report),
@@ -406,25 +411,30 @@ def summarize(
 ) -> dict[str, Any]:
     """Returns the content of metrics.json."""
     record = model.record
-    return figures.means() | {
-        "standard_errors": figures.standard_errors(),
-        "nll_samples": args.nll_samples,
-        "binarize": record.training["binarize"],
-        "active_units": len(analysis.fitted_prior.active_units(figures.mu)),
-        "latent_dim": model.vae.latent_dim,
-        "images": len(test_set.images),
-        "evaluated_on": test_set.description,
-        "dataset": test_set.dataset.name,
-        "dataset_sha256": test_set.dataset.sha256,
-        "trained_on": record.dataset.name,
-        "comparable": not test_set.not_comparable_reason,
-        "prior": "standard" if model.prior is None else "fitted",
-        "finished": record.finished,
-        "seed": args.seed,
-        "run_id": record.run_id,
-        "step": record.step,
-        "epochs_done": record.epochs_done,
-    }
+    classes = {"trained_on_classes": list(record.dataset.classes)} if record.dataset.classes else {}
+    return (
+        figures.means()
+        | classes
+        | {
+            "standard_errors": figures.standard_errors(),
+            "nll_samples": args.nll_samples,
+            "binarize": record.training["binarize"],
+            "active_units": len(analysis.fitted_prior.active_units(figures.mu)),
+            "latent_dim": model.vae.latent_dim,
+            "images": len(test_set.images),
+            "evaluated_on": test_set.description,
+            "dataset": test_set.dataset.name,
+            "dataset_sha256": test_set.dataset.sha256,
+            "trained_on": record.dataset.name,
+            "comparable": not test_set.not_comparable_reason,
+            "prior": "standard" if model.prior is None else "fitted",
+            "finished": record.finished,
+            "seed": args.seed,
+            "run_id": record.run_id,
+            "step": record.step,
+            "epochs_done": record.epochs_done,
+        }
+    )
 
 
 def print_table(metrics: dict[str, Any], figures: "Figures", test_set: TestSet) -> None:
@@ -620,15 +630,24 @@ def save_image_results(
         analysis.latents.write(args.save_latents, table, class_names)
         print(f"Wrote {visible(args.save_latents)}: {len(table):,} images.")
     if args.save_scores:
-        validation = split_table(model, test_set, figures, "validation")
-        elbo = table.metrics["loss_total"]
-        percentile = analysis.scores.percentiles(elbo, validation.metrics["loss_total"])
+        reference = validation_elbo(model, test_set)
+        percentile = analysis.scores.percentiles(table.metrics["loss_total"], reference)
         above = None
         if args.threshold is not None:
             above = percentile > args.threshold
             print("\n".join(analysis.scores.describe(table, above, args.threshold)))
         analysis.scores.write(args.save_scores, table, percentile, class_names, above)
         print(f"Wrote {visible(args.save_scores)}: {len(table):,} images.")
+
+
+def validation_elbo(model: TrainedModel, test_set: TestSet) -> NDArray[np.floating]:
+    """Returns -ELBO of the validation images, only of those classes that were trained on."""
+    images, labels = test_set.dataset.validation
+    elbo = model.evaluate(model.evaluation_images(images)).values["loss_total"]
+    classes = model.record.dataset.classes
+    if classes and labels is not None:
+        return elbo[np.isin(labels, classes)]
+    return elbo
 
 
 def image_table(

@@ -47,7 +47,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support import analysis, cli, display, files, startup, storage
-from support.datasets.labels import DIGIT_WORDS, MOST_CLASSES
+from support.datasets.labels import DIGIT_WORDS, labels_of
 from support.datasets.types import PIXELS, SIDE
 from support.errors import UserError
 from support.text import visible
@@ -238,27 +238,6 @@ def write_page(path: str, found: "Weights") -> None:
     with cli.error_context("--page: "):
         display.explorer.write(path, found)
     print(f"Wrote {visible(path)}: open it in a browser.")
-
-
-def labels_of(classes: list[str], class_names: tuple[str, ...]) -> list[int]:
-    """Returns the labels of classes.
-
-    Args:
-        classes: the values of `--digit`: numbers, or names in `class_names`.
-        class_names: the names of the classes; empty: they are numbers.
-
-    Raises:
-        UserError: there is no such class.
-    """
-    labels = {name.casefold(): label for label, name in enumerate(class_names)}
-    if not class_names or class_names == DIGIT_WORDS:
-        labels |= {str(number): number for number in range(MOST_CLASSES)}
-    unknown = [name for name in classes if name.casefold() not in labels]
-    if unknown:
-        known = cli.as_typed(class_names) if class_names else "whole numbers from 0 to 255"
-        advice = cli.separation_hint(unknown[0]) or f": choose from {known:.400}"
-        raise UserError(f"has no class {unknown[0]!r:.40}{advice}")
-    return [labels[name.casefold()] for name in classes]
 
 
 def chosen_prior(found: "Weights", name: str | None, digits: list[int]) -> "Mixture | None":

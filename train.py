@@ -63,10 +63,18 @@ def parser() -> cli.Parser:
     cli.add_seed_flag(flags)
     group = cli.add_data_flags(flags, "MNIST if available, otherwise scikit-learn's digits")
     group.add_argument(
+        "--digits",
+        "--digit",
+        nargs="+",
+        metavar="D",
+        help="train and validate only on images of these digits, or of classes by their names "
+        "(default: all)",
+    )
+    group.add_argument(
         "--limit",
         type=cli.integer(1),
         metavar="N",
-        help="use only the first N training images (default: all)",
+        help="use only the first N training images, of --digits if they are given (default: all)",
     )
     add_architecture_flags(flags)
     add_length_flags(flags)
@@ -653,7 +661,7 @@ def load_data(args: argparse.Namespace) -> data.Dataset:
     """Loads the data set that the flags select."""
     path = cli.data_dir(args, args.dataset)
     with cli.error_context("--data_dir: " if path else f"--dataset {args.dataset}: "):
-        return data.load(args.dataset, path, args.limit, args.transpose)
+        return data.load(args.dataset, path, args.limit, args.transpose, args.digits or ())
 
 
 def open_folder(

@@ -10,7 +10,7 @@ that files of earlier versions lack have defaults.
 import dataclasses
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 # The version of the format of weights files; increased when older readers would misread them.
@@ -58,6 +58,17 @@ class Architecture(NamedTuple):
         return self._asdict() | {"hidden_units": list(self.hidden_units)}
 
 
+def classes_as_typed(classes: Sequence[int], class_names: Sequence[str]) -> str:
+    """Returns labels as `train.py --digits` takes them, by name if they have names.
+
+    Args:
+        classes: the labels; empty: all, for which the text is `all`.
+        class_names: the names of the labels; empty for digits.
+    """
+    names = dict(enumerate(class_names))
+    return " ".join(names.get(label, str(label)) for label in classes) or "all"
+
+
 class DatasetRecord(NamedTuple):
     """Which data a run was trained on.
 
@@ -65,11 +76,18 @@ class DatasetRecord(NamedTuple):
         name: as in `data.Dataset`.
         sha256: the hash of its arrays, as in `data.Dataset`.
         class_names: the names of the labels; empty if they are the digits 0 to 9.
+        classes: the labels that were trained and validated on, ascending; empty: all.
     """
 
     name: str
     sha256: str
     class_names: tuple[str, ...] = ()
+    classes: tuple[int, ...] = ()
+
+    @property
+    def classes_as_typed(self) -> str:
+        """The classes that were trained on, as `train.py --digits` takes them, or `all`."""
+        return classes_as_typed(self.classes, self.class_names)
 
     @classmethod
     def from_json(cls, content: Any) -> "DatasetRecord":
@@ -83,13 +101,21 @@ class DatasetRecord(NamedTuple):
         class_names = content.get("class_names", [])
         if not isinstance(class_names, list) or len(class_names) > 256:
             raise ValueError("expected class_names to be a list of at most 256")
-        return cls(name, sha256, tuple(_text(one, "class_names") for one in class_names))
+        names = tuple(_text(one, "class_names") for one in class_names)
+        classes = content.get("classes", [])
+        if not isinstance(classes, list) or not all(_is_integer(one, 0, 255) for one in classes):
+            raise ValueError("expected classes to be a list of whole numbers from 0 to 255")
+        if classes != sorted(set(classes)):
+            raise ValueError("expected classes in ascending order")
+        return cls(name, sha256, names, tuple(classes))
 
     def to_json(self) -> dict[str, Any]:
-        """Returns the JSON object; without class_names if there are none."""
+        """Returns the JSON object; without class_names and classes if there are none."""
         content: dict[str, Any] = {"name": self.name, "sha256": self.sha256}
         if self.class_names:
             content["class_names"] = list(self.class_names)
+        if self.classes:
+            content["classes"] = list(self.classes)
         return content
 
 

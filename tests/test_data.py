@@ -45,6 +45,48 @@ def test_the_hash_is_that_of_all_arrays_with_their_shapes(tmp_path):
     assert data.load("auto", npz(tmp_path / "b.npz", **other)).sha256 != loaded.sha256
 
 
+def test_some_classes_are_kept_for_training_and_validation(tmp_path):
+    content = arrays()
+    path = npz(tmp_path / "a.npz", **content)
+    every, some = data.load("auto", path), data.load("auto", path, classes=["3", "0", "3"])
+    assert some.classes == (0, 3) and every.classes == () and some.sha256 == every.sha256
+    for part in ("train", "validation"):
+        whole, kept = getattr(every, part), getattr(some, part)
+        rows = [row for row, label in enumerate(whole.labels) if label in (0, 3)]
+        assert 0 < len(rows) < len(whole.labels)
+        np.testing.assert_array_equal(kept.images, whole.images[rows])
+        np.testing.assert_array_equal(kept.labels, whole.labels[rows])
+    np.testing.assert_array_equal(some.test.images, every.test.images)
+    # The limit counts images of these classes.
+    limited = data.load("auto", path, limit=5, classes=["0", "3"])
+    np.testing.assert_array_equal(limited.train.images, some.train.images[:5])
+    # All classes by name are the same data set as without names.
+    everything = data.load("auto", path, classes=[str(label) for label in range(10)])
+    assert everything.classes == () and len(everything.train.images) == 110
+
+
+def test_classes_that_do_not_exist_are_refused(tmp_path):
+    content = arrays()
+    path = npz(tmp_path / "a.npz", **content)
+    with pytest.raises(UserError, match=r"no training images of class 12, .*: choose from 0 1 2"):
+        data.load("auto", path, classes=["1", "12"])
+    with pytest.raises(UserError, match=r"the data has no class 'x': choose from whole numbers"):
+        data.load("auto", path, classes=["x"])
+    names = np.array(["cat", "dog"])
+    named = {key: names[value % 2] if key[0] == "y" else value for key, value in content.items()}
+    path = npz(tmp_path / "b.npz", **named)
+    assert data.load("auto", path, classes=["Dog"]).classes == (1,)
+    with pytest.raises(UserError, match=r"the data has no class '1': choose from cat dog"):
+        data.load("auto", path, classes=["1"])
+    unlabelled = {key: value for key, value in content.items() if key[0] == "x"}
+    with pytest.raises(UserError, match="have no labels, which --digits needs: leave out"):
+        data.load("auto", npz(tmp_path / "c.npz", **unlabelled), classes=["1"])
+    few = {key: value[:33] for key, value in content.items()}
+    few["y_train"] = np.array([0] * 8 + [1] * 25, np.uint8)
+    with pytest.raises(UserError, match="8 training and"):
+        data.load("auto", npz(tmp_path / "d.npz", **few), classes=["0"])
+
+
 def test_an_own_validation_part_is_kept(tmp_path):
     content = arrays()
     more = arrays(train=30, seed=1)

@@ -23,7 +23,7 @@ from support.analysis import likelihood
 from support.display import own_images, plots
 from support.storage import weights, weights_file
 from tests import pixels
-from tests.helpers import OFFLINE, ROOT, last_line, run_script
+from tests.helpers import OFFLINE, ROOT, last_line, run_script, train
 
 STEP = plots.SCALE * (28 + plots.GAP)
 BETTER_WEIGHT = os.path.join(ROOT, "better_weight")
@@ -642,3 +642,27 @@ def test_latents_of_the_images_in_the_repository(offline, tmp_path, test_100, ex
         probabilities = expected.probabilities()
         np.testing.assert_array_equal(table["predicted"], probabilities.argmax(axis=1))
         np.testing.assert_allclose(table["probability"], probabilities.max(axis=1), rtol=1e-3)
+
+
+def test_weights_of_some_digits_are_compared_with_validation_images_of_these(tmp_path, capsys):
+    assert train(tmp_path, "--epoch", "2", "--digits", "0", "6", "--limit", "200") == 0
+    capsys.readouterr()
+    argv = ["--load_weight_dir", str(tmp_path / "weights"), "--output_dir", str(tmp_path)]
+    argv += ["--split", "all", "--save_scores", str(tmp_path / "it.csv")]
+    assert eval_script.main(argv) == 0
+    line = "Notice: these weights were trained only on images of 0 6, and are evaluated on all.\n"
+    printed = capsys.readouterr().out
+    assert line in printed and "300 test images of digits" in printed
+    assert metrics_of(tmp_path)["trained_on_classes"] == [0, 6]
+    with open(tmp_path / "it.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 1797 and {row["predicted"] for row in rows} <= {"0", "6"}
+    validation = [
+        float(row["loss_total"])
+        for row in rows
+        if row["split"] == "validation" and row["label"] in ("0", "6")
+    ]
+    assert 0 < len(validation) < len(data.load("digits").validation.images) / 3
+    for row in rows[::50]:
+        expected = 100 * np.mean(np.array(validation) < float(row["loss_total"]))
+        assert float(row["percentile"]) == pytest.approx(expected, abs=1e-6)

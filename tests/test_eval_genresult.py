@@ -14,9 +14,7 @@ from PIL import Image
 import eval_genresult
 from support import files, noise
 from support.analysis import fitted_prior, metrics
-from support.datasets.labels import DIGIT_WORDS
 from support.display import animation, plots
-from support.errors import UserError
 from support.storage import weights
 from tests import pixels
 from tests.helpers import OFFLINE, ROOT, last_line, run_script
@@ -274,17 +272,6 @@ def test_without_a_fitted_prior_the_script_says_why(trained, copy, tmp_path, cap
     assert not (tmp_path / "none").exists()
     assert eval_genresult.main([*argv, str(copy)]) == 0
     assert "samples from N(0, I)" in capsys.readouterr().out
-
-
-def test_classes_are_chosen_by_their_names():
-    names = ("eight", "five", "letter A")
-    assert eval_genresult.labels_of(["Five", "letter a", "eight"], names) == [1, 2, 0]
-    # A number is not taken for a place in a list that nobody sees.
-    with pytest.raises(UserError, match=r"has no class '1': choose from eight five letter A"):
-        eval_genresult.labels_of(["1"], names)
-    assert eval_genresult.labels_of(["2", "Nine"], DIGIT_WORDS) == [2, 9]
-    assert eval_genresult.labels_of(["0", "255"], ()) == [0, 255]
-    assert eval_genresult.labels_of([], names) == []
 
 
 def first_z(latent_dim, count):

@@ -20,7 +20,7 @@ from tests.helpers import ROOT
 
 RECORD = RunRecord(
     run_id="0123abcd",
-    dataset=DatasetRecord("custom", "beef", ("cat", "dog")),
+    dataset=DatasetRecord("custom", "beef", ("cat", "dog"), (1, 7)),
     architecture=Architecture((32, 16), 2, "relu"),
     training={
         "seed": 3,
@@ -58,7 +58,7 @@ def test_a_record_of_a_new_run_survives_its_file():
     )
     content = as_stored(new)
     assert RunRecord.from_json(content) == new
-    assert "class_names" not in content["dataset"] and content["posterior"] is None
+    assert set(content["dataset"]) == {"name", "sha256"} and content["posterior"] is None
     # As written by versions without these keys.
     for key in ("source", "posterior", "prior", "kept_epoch"):
         del content[key]
@@ -141,6 +141,7 @@ INNER = {
     ("dataset", "name"): "name",
     ("dataset", "sha256"): "sha256",
     ("dataset", "class_names"): "class_names",
+    ("dataset", "classes"): "classes",
     ("architecture", "hidden_units"): "hidden_units",
     ("architecture", "latent_dim"): "latent_dim|widths|lists",
     ("architecture", "activation"): "activation",
@@ -156,6 +157,7 @@ INNER = {
 INNER_VALID = {
     "hidden_units": ("a list",),
     "class_names": ("missing", "an empty list"),
+    "classes": ("missing", "an empty list", "a list"),
     "gain": ("missing", "null", "a number"),
     # Nothing that is empty is a reason.
     "why": (
@@ -199,6 +201,11 @@ def test_a_wrong_value_inside_is_refused_by_the_name_of_its_key(key, inner, wron
         lambda content: content["architecture"].update(activation="lambda"),
         lambda content: content["dataset"].update(class_names=["x"] * 257),
         lambda content: content["dataset"].update(class_names=["\a"]),
+        lambda content: content["dataset"].update(classes=[256]),
+        lambda content: content["dataset"].update(classes=[-1]),
+        lambda content: content["dataset"].update(classes=[True]),
+        lambda content: content["dataset"].update(classes=[2, 1]),
+        lambda content: content["dataset"].update(classes=[1, 1]),
         lambda content: content["dataset"].update(name="../mnist"),
         lambda content: content["training"].update({"x" * 200: 1}),
         lambda content: content["training"].update({"nested": [1]}),
@@ -229,6 +236,7 @@ def test_values_just_out_of_range_are_refused(change):
         lambda content: content["architecture"].update(hidden_units=[1]),
         lambda content: content.update(step=10**9, epochs_done=0),
         lambda content: content["dataset"].update(class_names=["x" * 199] * 256),
+        lambda content: content["dataset"].update(classes=list(range(256))),
         lambda content: content["posterior"].update(KLD=[-9e29, 9e29]),
     ],
 )
@@ -274,3 +282,9 @@ def test_the_record_of_every_committed_file_is_read(folder):
     assert len(record.posterior.KLD) == record.architecture.latent_dim
     assert (found.prior is None) == bool(record.prior is None or record.prior.reason)
     assert records.RunRecord.from_json(as_stored(record)) == record
+
+
+def test_classes_are_shown_as_they_are_typed():
+    assert RECORD.dataset.classes_as_typed == "dog 7"
+    assert DatasetRecord("mnist", "0", classes=(0, 10)).classes_as_typed == "0 10"
+    assert DatasetRecord("mnist", "0").classes_as_typed == "all"

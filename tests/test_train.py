@@ -36,6 +36,7 @@ from tests.helpers import (
     last_line,
     points,
     run_script,
+    same_bits,
     same_run,
     train,
 )
@@ -665,6 +666,53 @@ def test_what_follows_from_the_length_of_a_run_may_differ_in_a_longer_one(
     # A run that is not finished can only be finished as it is.
     record = dataclasses.replace(record, posterior=None)
     assert script.longer_run_hint(args, second.identity(DIGITS, ()), "w", "l") == ""
+
+
+def test_a_run_on_some_digits_continues_and_is_not_taken_for_another(trained, tmp_path, capsys):
+    """It sees only their images, resumes to the same bits, and is recognized by its digits."""
+    some = ["--epoch", "2", "--digits", "8", "1", "5"]
+    assert train(tmp_path / "whole", *some) == 0
+    assert "only those of 1 5 8 (--digits)." in capsys.readouterr().out
+    with interrupted(8, 4):
+        assert train(tmp_path / "parts", *some) == 143
+    assert train(tmp_path / "parts", *some) == 0
+    same_run(tmp_path / "whole", tmp_path / "parts")
+    found = weights.read(str(tmp_path / "whole" / "weights"))
+    assert found.record.dataset.classes == (1, 5, 8)
+    assert set(found.prior.labels.tolist()) <= {1, 5, 8}
+    # In another order they are the same run; others, and all, are another one.
+    capsys.readouterr()
+    assert train(tmp_path / "whole", "--epoch", "2", "--digit", "1", "5", "8", "8") == 0
+    assert "nothing to do" in capsys.readouterr().out
+    for argv, says in ((["--digits", "1", "5"], "1 5"), ([], "all")):
+        assert train(tmp_path / "whole", "--epoch", "2", "--limit", "200", *argv) == 2
+        line = last_line(capsys.readouterr().err)
+        assert f"its digits is 1 5 8, but this run has {says}" in line
+    assert train(trained.parent, "--epoch", "2", *some[2:]) == 2
+    assert "its digits is all, but this run has 1 5 8" in last_line(capsys.readouterr().err)
+
+
+def test_a_run_on_some_digits_is_one_on_a_data_set_that_has_no_others(tmp_path):
+    """The same bits as from a file with only their images."""
+    digits = data.load("digits")
+    kept = [np.isin(split.labels, (2, 4)) for split in digits[2:5]]
+    parts = {}
+    for name, split, rows in zip(("train", "val", "test"), digits[2:5], kept, strict=True):
+        parts |= {f"x_{name}": split.images[rows], f"y_{name}": split.labels[rows]}
+    np.savez(tmp_path / "few.npz", **parts)
+    argv = ["--epoch", "1", "--limit", "120"]
+    assert train(tmp_path / "a", *argv, "--digits", "2", "4") == 0
+    own = ["--dataset", "custom", "--data_dir", str(tmp_path / "few.npz")]
+    assert script.main([*SMALL[2:], *own, *folders(tmp_path / "b"), *argv]) == 0
+    same_bits(tmp_path / "a" / "weights", tmp_path / "b" / "weights")
+
+
+def test_digits_that_do_not_exist_cost_one_line(tmp_path, capsys):
+    assert train(tmp_path, "--digits", "3", "11") == 2
+    said = capsys.readouterr().err
+    assert "has no training images of class 11, which --digits asks for: choose from 0" in said
+    assert said.startswith("train.py: error: ") and said.count("\n") == 1
+    assert not list(tmp_path.iterdir())
 
 
 def test_overwrite_removes_only_our_files(copy, trained, capsys):

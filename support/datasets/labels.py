@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from support import cli
 from support.errors import UserError
 from support.text import printable
 
@@ -130,6 +132,27 @@ def _mapped(parts: dict[str, NDArray], number: dict) -> dict[str, NDArray[np.uin
         part: np.array([number[label] for label in array.tolist()], np.uint8)
         for part, array in parts.items()
     }
+
+
+def labels_of(classes: Sequence[str], class_names: Sequence[str]) -> list[int]:
+    """Returns the labels of classes.
+
+    Args:
+        classes: numbers, or names in `class_names`, as a user types them.
+        class_names: the names of the classes; empty: they are numbers.
+
+    Raises:
+        UserError: there is no such class.
+    """
+    labels = {name.casefold(): label for label, name in enumerate(class_names)}
+    if not class_names or tuple(class_names) == DIGIT_WORDS:
+        labels |= {str(number): number for number in range(MOST_CLASSES)}
+    unknown = [name for name in classes if name.casefold() not in labels]
+    if unknown:
+        known = cli.as_typed(class_names) if class_names else "whole numbers from 0 to 255"
+        advice = cli.separation_hint(unknown[0]) or f": choose from {known:.400}"
+        raise UserError(f"has no class {unknown[0]!r:.40}{advice}")
+    return [labels[name.casefold()] for name in classes]
 
 
 def natural(name: str) -> list[tuple[int, int, str]]:

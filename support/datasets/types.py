@@ -37,6 +37,8 @@ class Dataset(NamedTuple):
         validation: what choices are based on.
         test: what metrics are reported on.
         class_names: the name of each label if the labels were renumbered; else empty.
+        classes: the labels of the training and validation images, ascending, if only some were
+            asked for; else empty. The test images are those of all classes.
         description: lines that say what was found in the user's files; empty for other data sets
             and for MNIST.
         notices: lines about what is probably wrong with the data, and about what was done to it;
@@ -51,6 +53,7 @@ class Dataset(NamedTuple):
     validation: Split
     test: Split
     class_names: tuple[str, ...] = ()
+    classes: tuple[int, ...] = ()
     description: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
     training_notices: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from support import records
 from support.datasets.types import Dataset
 
 if TYPE_CHECKING:
@@ -38,6 +39,9 @@ def announce(dataset: Dataset) -> None:
         )
     ]
     print(f"Data set {dataset.name}: {', '.join(sizes)} images.")
+    if dataset.classes:
+        classes = records.classes_as_typed(dataset.classes, dataset.class_names)
+        print(f"Training and validation images are only those of {classes:.400} (--digits).")
 
 
 class Progress:

@@ -42,7 +42,11 @@ class Identity(NamedTuple):
 
     def settings(self) -> dict[str, Any]:
         """Returns all settings, by their names in messages."""
-        dataset = {"dataset": self.dataset.name, DATA_HASH: self.dataset.sha256}
+        dataset = {
+            "dataset": self.dataset.name,
+            DATA_HASH: self.dataset.sha256,
+            "digits": self.dataset.classes_as_typed,
+        }
         return dataset | dict(self.architecture) | dict(self.training)
 
 

@@ -102,4 +102,4 @@ class Config:
 
 def dataset_record(dataset: Dataset) -> records.DatasetRecord:
     """Returns the entry of a data set in `run.json`."""
-    return records.DatasetRecord(dataset.name, dataset.sha256, dataset.class_names)
+    return records.DatasetRecord(dataset.name, dataset.sha256, dataset.class_names, dataset.classes)

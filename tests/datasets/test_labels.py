@@ -55,3 +55,14 @@ def test_one_for_each_image():
     assert several.tolist() == [5, 6, 7] and "2 columns" in notice
     with pytest.raises(UserError, match=r"shape \(4,\) for 5 images"):
         labels.one_each(np.arange(4), 5, "mine")
+
+
+def test_classes_are_chosen_by_their_names():
+    names = ("eight", "five", "letter A")
+    assert labels.labels_of(["Five", "letter a", "eight"], names) == [1, 2, 0]
+    # A number is not taken for a place in a list that nobody sees.
+    with pytest.raises(UserError, match=r"has no class '1': choose from eight five letter A"):
+        labels.labels_of(["1"], names)
+    assert labels.labels_of(["2", "Nine"], labels.DIGIT_WORDS) == [2, 9]
+    assert labels.labels_of(["0", "255"], ()) == [0, 255]
+    assert labels.labels_of([], names) == []

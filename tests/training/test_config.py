@@ -57,6 +57,9 @@ def test_a_run_is_identified_by_its_data_its_network_and_its_settings():
     network = {"hidden_units": (6, 5), "latent_dim": 2, "activation": "tanh"}
     expected = Identity(record, network, CONFIG.settings())
     assert CONFIG.identity(DATASET, given=()) == expected
+    some = DATASET._replace(classes=(0, 2))
+    assert CONFIG.identity(some, given=()).settings()["digits"] == "cat 2"
+    assert CONFIG.identity(DATASET, given=()).settings()["digits"] == "all"
 
 
 def test_of_the_network_of_given_weights_only_what_was_typed_must_agree():
