@@ -2,14 +2,16 @@
 
     explorer.write("explorer.html", storage.weights.read("better_weight"))
 
-The page works offline and without a server. Its sources are page.html, page.css and page.js in this
-folder; it contains the weights as half-precision floats in base64. Nothing here needs TensorFlow.
+The page works offline and without a server. Its sources are page.html, page.css, pictures.js and
+page.js in this folder; it contains the weights as half-precision floats in base64. Nothing here
+needs TensorFlow.
 """
 
 import base64
 import json
 import os
 import pathlib
+import re
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,13 +53,24 @@ def write(path: str, found: "Weights") -> None:
             it exists and is not a web page.
     """
     _require_page_or_nothing(path)
-    content = json.dumps(model_of(found))
-    page = SOURCES.joinpath("page.html").read_text(encoding="utf-8")
-    for name in ("page.css", "page.js"):
-        source = SOURCES.joinpath(name).read_text(encoding="utf-8")
-        page = page.replace(f"/* {name} */", source)
+    # Names of classes come from the user's files, and must not end the script element.
+    content = json.dumps(model_of(found)).replace("<", "\\u003c")
+    page = source_of("page.html")
+    for name in ("page.css", "pictures.js", "page.js"):
+        page = page.replace(f"/* {name} */", source_of(name))
     with files.disk_errors(path):
         files.write_text(path, page.replace('"the model"', content))
+
+
+def source_of(name: str) -> str:
+    """Returns a source of the page, without the imports and exports of its two JavaScript modules.
+
+    A page without a server cannot import modules, so that it holds both in one script.
+    """
+    source = SOURCES.joinpath(name).read_text(encoding="utf-8")
+    if name.endswith(".js"):
+        source = re.sub(r"^(import [^;]*;\n|export )", "", source, flags=re.MULTILINE)
+    return source
 
 
 def _require_page_or_nothing(path: str) -> None:
@@ -73,10 +86,10 @@ def _require_page_or_nothing(path: str) -> None:
 def model_of(found: "Weights") -> dict[str, Any]:
     """Returns what page.js reads, as a JSON object.
 
-    Its keys: `about`, two sentences; `class_names`, empty for digits; `activation`; `latent_dim`;
-    `encoder` and `decoder`, the sizes of their layers; `weights` of both; `posterior`, moments over
-    the training images; `sliders`, their number; `prior`, the fitted prior or null; `plane`, the
-    map or null.
+    Its keys: `about`, two or three sentences; `class_names`, empty for digits; `activation`;
+    `latent_dim`; `active`, how many latent dimensions are active; `encoder` and `decoder`, the
+    sizes of their layers; `weights` of both; `posterior`, moments over the training images;
+    `sliders`, their number; `prior`, the fitted prior or null; `plane`, the map or null.
 
     Raises:
         UserError: the weights do not fit into half-precision floats.
@@ -92,6 +105,7 @@ def model_of(found: "Weights") -> dict[str, Any]:
         "class_names": list(record.dataset.class_names),
         "activation": activation,
         "latent_dim": latent_dim,
+        "active": active,
         "encoder": [PIXELS, *hidden_units, 2 * latent_dim],
         "decoder": [latent_dim, *reversed(hidden_units), PIXELS],
         "weights": halves(*found.encoder, *found.decoder),
@@ -111,14 +125,14 @@ def active_units(posterior: records.Posterior) -> int:
 
 
 def about(record: records.RunRecord, active: int) -> str:
-    """Returns two sentences on where the weights come from."""
+    """Returns two or three sentences on where the weights come from."""
     name = DATASET_NAMES.get(record.dataset.name, record.dataset.name)
     epochs = "1 epoch" if record.epochs_done == 1 else f"{record.epochs_done:,} epochs"
-    start = ", starting from the weights of an earlier run" if record.warm_start else ""
-    return (
-        f"This model was trained for {epochs} on {name}{start}. It uses {active} of the "
-        f"{record.architecture.latent_dim} dimensions of z."
-    )
+    start = ", on top of an earlier run" if record.warm_start else ""
+    uses = f"It uses {active} of the {record.architecture.latent_dim} dimensions of z."
+    if not active:
+        uses += " So all its images look alike, whatever z is (posterior collapse)."
+    return f"This model was trained for {epochs} on {name}{start}. {uses}"
 
 
 def prior_of(prior: fitted_prior.PriorArrays | None) -> dict[str, Any] | None:
@@ -168,7 +182,7 @@ def plane(prior: fitted_prior.PriorArrays | None, latent_dim: int) -> dict[str, 
     edge = 1.1 * np.abs(points).max() + 0.1
     text = (
         "The components of the fitted prior, labelled by class, in the plane in which their means "
-        "vary most. Click or drag to choose a point; the ring marks the current digit."
+        "vary most. Click or drag to choose a point; the ring marks the current image."
     )
     return {
         "units": prior.active.tolist(),
@@ -188,7 +202,7 @@ def _whole_plane(prior: fitted_prior.PriorArrays | None) -> dict[str, Any]:
         points = prior.means
     text = (
         f"The latent space from -{PLANE_EDGE:g} to {PLANE_EDGE:g} in each dimension. Click or drag "
-        "to choose a point; the ring marks the current digit."
+        "to choose a point; the ring marks the current image."
     )
     return {
         "units": [0, 1],
