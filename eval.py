@@ -25,6 +25,7 @@ import support.installation  # noqa: F401
 # isort: split
 import argparse
 import itertools
+import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -145,6 +146,12 @@ def add_image_flags(parser: cli.Parser) -> None:
         "(default: none are marked)",
     )
     group.add_argument(
+        "--projector",
+        action="store_true",
+        help="also write to --output_dir what TensorBoard's Embedding Projector shows: mu of each "
+        "image, as a point that is drawn as the image",
+    )
+    group.add_argument(
         "--split",
         choices=("test", "train", "validation", "all"),
         default="test",
@@ -192,7 +199,7 @@ def main(args: argparse.Namespace) -> None:
             draw_report(args.output_dir, model, test_set, figures, args)
     print(f"Wrote {', '.join(names)} to {visible(args.output_dir)}.")
     name_other_pictures(args.output_dir, names)
-    if image_files(args):
+    if image_files(args) or args.projector:
         save_image_results(model, test_set, figures, own, args)
 
 
@@ -593,10 +600,10 @@ def image_files(args: argparse.Namespace) -> list[str]:
 
 def require_image_files(args: argparse.Namespace) -> None:
     """Raises a `UserError` if a flag of this group lacks another, or its file would be lost."""
-    if "split" in args.given and not image_files(args):
+    if "split" in args.given and not image_files(args) and not args.projector:
         raise UserError(
-            "--split says whose results to save: add --save_latents or --save_scores, or leave it "
-            "out"
+            "--split says whose results to save: add --save_latents, --save_scores or --projector, "
+            "or leave it out"
         )
     if args.threshold is not None and not args.save_scores:
         raise UserError("--threshold marks rows of --save_scores: add it, or leave it out")
@@ -638,6 +645,25 @@ def save_image_results(
             print("\n".join(analysis.scores.describe(table, above, args.threshold)))
         analysis.scores.write(args.save_scores, table, percentile, class_names, above)
         print(f"Wrote {visible(args.save_scores)}: {len(table):,} images.")
+    if args.projector:
+        write_projector(args.output_dir, table, class_names, model.record.dataset.class_names)
+
+
+def write_projector(
+    folder: str, table: "Table", class_names: tuple[str, ...], predicted_names: tuple[str, ...]
+) -> None:
+    """Writes the files of TensorBoard's projector, and prints how to open it."""
+    with storage.locks.output_folder(folder), files.disk_errors(folder):
+        count = display.projector.write(folder, table, class_names, predicted_names)
+    if count < len(table):
+        print(
+            f"Notice: the projector shows only the first {count:,} of {len(table):,} images, which "
+            "is as many as fit into a picture that browsers can draw."
+        )
+    names = ", ".join(display.projector.NAMES)
+    print(
+        f"Wrote {names} to {visible(folder)}: tensorboard --logdir {visible(shlex.quote(folder))}"
+    )
 
 
 def validation_elbo(model: TrainedModel, test_set: TestSet) -> NDArray[np.floating]:

@@ -518,7 +518,7 @@ def of_each_image(trained, own, tmp_path_factory):
     argv = ["--load_weight_dir", str(trained), "--output_dir", str(folder), "--split", "all"]
     argv += ["--images", str(own / "seven.png"), str(own / "no digit.png"), "--threshold", "95"]
     argv += ["--save_latents", str(folder / "new" / "latents.npz")]
-    argv += ["--save_scores", str(folder / "scores.csv")]
+    argv += ["--save_scores", str(folder / "scores.csv"), "--projector"]
     with contextlib.redirect_stdout(printed):
         assert eval_script.main(argv) == 0
     return folder, printed.getvalue()
@@ -604,6 +604,16 @@ def test_the_documented_use_of_latents_runs(of_each_image, monkeypatch, capsys):
     exec(textwrap.dedent(code), {})
     # A linear classifier of four latent dimensions after two epochs; chance is 0.1.
     assert float(capsys.readouterr().out) > 0.2
+
+
+def test_the_projector_holds_the_same_images(of_each_image):
+    folder, printed = of_each_image
+    assert f"projector_sprite.png to {folder}: tensorboard --logdir {folder}\n" in printed
+    with np.load(folder / "new" / "latents.npz") as table:
+        mu = np.fromfile(folder / "projector_mu.bytes", "<f4").reshape(-1, 4)
+        np.testing.assert_array_equal(mu, table["mu"])
+    lines = (folder / "projector_metadata.tsv").read_text().splitlines()
+    assert len(lines) == 1 + len(mu) and lines[-1].startswith("your image\t")
 
 
 @pytest.mark.parametrize(
