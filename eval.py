@@ -45,20 +45,6 @@ if TYPE_CHECKING:
     from support.datasets.photos import Digit
     from support.storage.validation import Weights
 
-# Every metric that the table may show, with its unit.
-UNITS = {
-    "loss_total": "nats, -ELBO",
-    "loss_total_fitted": "nats, -ELBO under the fitted prior",
-    "loss_bce": "nats",
-    "loss_KLD": "nats",
-    "loss_l2": "Euclidean norm of the error",
-    "RMSE": "pixel intensities in [0, 1], z sampled",
-    "RMSE_mean": "pixel intensities in [0, 1], z = mu",
-    "nll": "nats, of binarized images",
-    "nll_fitted": "nats, the same under the fitted prior",
-    "prior_accuracy": "fraction classified correctly by the fitted prior",
-    "probe_accuracy": "fraction classified correctly by a linear classifier of mu",
-}
 # Names of the classifiers in report.png, by metric.
 CLASSIFIERS = {"probe_accuracy": "a linear classifier", "prior_accuracy": "the fitted prior"}
 MNIST_TEST_IMAGES = 10_000
@@ -455,12 +441,7 @@ def print_table(metrics: dict[str, Any], figures: "Figures", test_set: TestSet) 
         print("THIS IS NOT MNIST: these results cannot be compared with results on MNIST.")
     if not metrics["finished"]:
         print(f"The run is not finished: these are the weights of step {metrics['step']:,}.")
-    print(f"{'':<18}{'mean':>10}  {'std. error':>10}  unit")
-    means, errors = figures.means(), figures.standard_errors()
-    for name, unit in UNITS.items():
-        if name in means:
-            print(f"{name:<18}{means[name]:>10.4f}  {errors[name]:>10.4f}  {unit}")
-    print(f"{'active units':<18}{metrics['active_units']:>10}  of {metrics['latent_dim']}")
+    display.metrics_table.print_metrics(figures, metrics["active_units"])
     if metrics["nll_samples"]:
         grey = "" if binarized else "; these weights were trained on GREYSCALE images"
         samples = f"{metrics['nll_samples']:,} importance samples"

@@ -654,7 +654,34 @@ def fit_prior_and_finish(
             f"There is no fitted prior: {prior_record.reason}. So digits will be sampled from "
             "N(0, I), not by class (--digit), and no image can be classified."
         )
-    return run.finish(analysis.metrics.posterior(*encoded), prior, prior_record)
+    figures = validation_figures(config, dataset, vae, prior)
+    active_units = len(analysis.fitted_prior.active_units(figures.mu))
+    result = figures.means() | {"active_units": active_units}
+    record = run.finish(analysis.metrics.posterior(*encoded), prior, prior_record, result)
+    if run.workers.chief:
+        print(
+            f"{len(figures.mu):,} VALIDATION images of {dataset.name}, weights of epoch "
+            f"{record.kept_epoch}, seed {config.seed}"
+        )
+        display.metrics_table.print_metrics(figures, active_units)
+    return record
+
+
+def validation_figures(
+    config: training.config.Config,
+    dataset: data.Dataset,
+    vae: model.VAE,
+    prior_arrays: analysis.fitted_prior.PriorArrays | None,
+) -> analysis.metrics.Figures:
+    """Returns the metrics that eval.py computes for test images, of each validation image."""
+    prior = None if prior_arrays is None else analysis.fitted_prior.Mixture(prior_arrays)
+    images = config.evaluation_images(dataset.validation.images)
+    figures = analysis.metrics.Evaluator(vae, config.seed, prior=prior)(images)
+    labels, predicted = dataset.validation.labels, figures.predicted_label
+    classifies = prior is not None and len(prior.labels) > 1
+    if classifies and labels is not None and predicted is not None:
+        figures.values["prior_accuracy"] = (predicted == labels).astype(float)
+    return figures
 
 
 def load_data(args: argparse.Namespace) -> data.Dataset:
@@ -774,11 +801,13 @@ def unused(folder: str) -> str:
 def next_commands(args: argparse.Namespace, folder: storage.run_folder.RunFolder) -> str:
     """Returns the commands to evaluate and view a finished run, ready to be typed."""
     weights = f"--load_weight_dir {as_argument(folder.path)}"
-    data_flag = f" --data_dir {as_argument(args.data_dir)}" if args.data_dir else ""
+    data_flags = f" --data_dir {as_argument(args.data_dir)}" if args.data_dir else ""
+    if args.transpose is not None:
+        data_flags += " --transpose" if args.transpose else " --no-transpose"
     return "\n".join(
         (
-            f"Next: python eval.py {weights}{data_flag}",
-            f"      python eval_genresult.py {weights}",
+            f"Next: {cli.script_command('eval.py')} {weights}{data_flags}",
+            f"      {cli.script_command('eval_genresult.py')} {weights}",
             f"      tensorboard --logdir {as_argument(folder.log_dir)}",
         )
     )
@@ -808,13 +837,15 @@ def main(args: argparse.Namespace) -> None:
     config = dataclasses.replace(config, architecture=folder.architecture or config.architecture)
     if chief:
         print(f"{folder.action}: {places(folder)}.")
-        print(config.describe())
-        print("Importing TensorFlow and compiling the training step ...", flush=True)
+        print("Importing TensorFlow ...", flush=True)
     with folder, training.workers.join(args.strategy, cluster, args.cluster_timeout) as workers:
         run = training.run.Run(config, dataset, folder, workers, args.log_every, args.save_every)
         with run:
             if chief:
                 print(startup.describe_devices())
+                print(display.progress.sizes(dataset))
+                print("\n".join(config.describe(args.given)))
+                print("Compiling the training step ...", flush=True)
             vae = train(config, dataset, run)
             record = fit_prior_and_finish(config, dataset, vae, run)
     if chief:

@@ -332,6 +332,16 @@ def script_command(script: str) -> str:
     return f"python {script}"
 
 
+def shown_path(path: str) -> str:
+    """Returns the shorter one of a path's absolute form and of that from the working directory."""
+    absolute = os.path.abspath(path)
+    try:
+        return min(os.path.relpath(absolute), absolute, key=len)
+    except ValueError:
+        # On Windows, if it is on another drive.
+        return absolute
+
+
 def as_typed(value: Any) -> str:
     """Returns a flag's value as a user types it."""
     if isinstance(value, list | tuple):

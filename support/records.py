@@ -8,6 +8,7 @@ that files of earlier versions lack have defaults.
 """
 
 import dataclasses
+import itertools
 import math
 import re
 from collections.abc import Callable, Mapping, Sequence
@@ -52,6 +53,17 @@ class Architecture(NamedTuple):
         if activation not in ACTIVATIONS:
             raise ValueError(f"expected activation to be one of {', '.join(ACTIVATIONS)}")
         return cls(tuple(hidden_units), latent_dim, activation)
+
+    def weight_count(self, pixels: int) -> int:
+        """Returns how many weights, biases included, encoder and decoder have together.
+
+        Args:
+            pixels: the number of pixels of an image.
+        """
+        encoder = [pixels, *self.hidden_units, 2 * self.latent_dim]
+        decoder = [self.latent_dim, *reversed(self.hidden_units), pixels]
+        layers = [*itertools.pairwise(encoder), *itertools.pairwise(decoder)]
+        return sum((inputs + 1) * outputs for inputs, outputs in layers)
 
     def to_json(self) -> dict[str, Any]:
         """Returns the JSON object."""
@@ -218,6 +230,8 @@ class RunRecord:
         prior: in finished weights, the outcome of fitting the prior.
         kept_epoch: in finished weights, the epoch that they come from, counted from 1; None in
             files of earlier versions, which always kept the last epoch.
+        log_dir: in saves of an unfinished run, the folder of its event files, seen from the
+            weights folder; empty: not known.
     """
 
     run_id: str
@@ -231,6 +245,7 @@ class RunRecord:
     posterior: Posterior | None = None
     prior: PriorRecord | None = None
     kept_epoch: int | None = None
+    log_dir: str = ""
 
     @property
     def finished(self) -> bool:
@@ -269,11 +284,12 @@ class RunRecord:
             posterior=with_key("posterior", lambda value: Posterior.from_json(value, latent_dim)),
             prior=with_key("prior", PriorRecord.from_json),
             kept_epoch=with_key("kept_epoch", _optional_count),
+            log_dir=with_key("log_dir", lambda value: _text(value or "", "log_dir")),
         )
 
     def to_json(self) -> dict[str, Any]:
         """Returns the content of `run.json` except `members`, which the file's writer adds."""
-        return {
+        content = {
             "format": FORMAT,
             "run_id": self.run_id,
             "dataset": self.dataset.to_json(),
@@ -287,6 +303,7 @@ class RunRecord:
             "prior": self.prior.to_json() if self.prior else None,
             "kept_epoch": self.kept_epoch,
         }
+        return content | {"log_dir": self.log_dir} if self.log_dir else content
 
 
 def _reader(content: Mapping[str, Any]) -> Callable[[str, Callable[[Any], Any]], Any]:

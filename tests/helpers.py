@@ -124,14 +124,17 @@ def same_bits(one, other):
 def points(folder):
     """Every scalar in an event folder as {name: [(step, value), ...]}, from TensorBoard's loader.
 
-    Each must have its tag in `TAGS`.
+    Each must have its tag in `TAGS`, except those of the end of a run, `result/...`.
     """
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     accumulator = EventAccumulator(str(folder), size_guidance={"scalars": 0})
     accumulator.Reload()
-    names = {tag.rpartition("/")[-1]: tag for tag in accumulator.Tags()["scalars"]}
-    assert names == {name: TAGS[name] for name in names}
+    tags = accumulator.Tags()["scalars"]
+    results = {tag: tag for tag in tags if tag.startswith("result/")}
+    curves = {tag.rpartition("/")[-1]: tag for tag in tags if tag not in results}
+    assert curves == {name: TAGS[name] for name in curves}
+    names = curves | results
     return {
         name: [(event.step, event.value) for event in accumulator.Scalars(tag)]
         for name, tag in names.items()

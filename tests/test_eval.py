@@ -21,6 +21,7 @@ import eval as eval_script
 from support import noise
 from support.analysis import likelihood
 from support.display import own_images, plots
+from support.display.metrics_table import UNITS
 from support.storage import weights, weights_file
 from tests import pixels
 from tests.helpers import OFFLINE, ROOT, last_line, run_script, train
@@ -161,7 +162,7 @@ def test_the_table_has_means_and_standard_errors(small):
     assert printed.startswith("300 test images of digits, seed 0\nTHIS IS NOT MNIST: ")
     metrics = metrics_of(folder)
     rows = dict(re.findall(r"^(\w+) +([\d.]+ +[\d.]+)  ", printed, re.MULTILINE))
-    assert set(rows) == set(eval_script.UNITS) - {"probe_accuracy"}
+    assert set(rows) == set(UNITS) - {"probe_accuracy"}
     for name, row in rows.items():
         mean, error = map(float, row.split())
         assert mean == pytest.approx(metrics[name], abs=1e-4)
@@ -203,7 +204,7 @@ def test_figures_do_not_depend_on_the_batch(trained, small, tmp_path):
     assert eval_script.main([*argv, "--nll_samples", "20", "--batch_size", "7"]) == 0
     one, other = metrics_of(small[0]), metrics_of(tmp_path)
     for errors in (one.pop("standard_errors"), other.pop("standard_errors")):
-        assert set(errors) == set(one) & set(eval_script.UNITS)
+        assert set(errors) == set(one) & set(UNITS)
     for name, value in one.items():
         assert other[name] == (pytest.approx(value, rel=1e-5) if type(value) is float else value)
     assert one["comparable"] and one["images"] == 300 and one["dataset"] == "digits"

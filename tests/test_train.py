@@ -288,8 +288,10 @@ def whole(tmp_path_factory):
 
 def test_a_run_writes_curves_and_one_file(whole):
     trained, validated = points(whole / "log" / "train"), points(whole / "log" / "val")
-    assert set(trained) == TERMS | {"learning_rate"} and set(validated) == TERMS | {"active_units"}
-    assert {*trained, *validated} == set(TAGS)
+    results = {name for name in validated if name.startswith("result/")}
+    assert set(trained) == TERMS | {"learning_rate"}
+    assert set(validated) - results == TERMS | {"active_units"}
+    assert {*trained, *validated} - results == set(TAGS)
     assert [step for step, _ in trained["loss_bce"]] == list(range(5, 3 * STEPS + 1, 5))
     assert [step for step, _ in validated["RMSE"]] == [STEPS, 2 * STEPS, 3 * STEPS]
     assert trained["loss_total"][-1][1] < trained["loss_total"][0][1]
@@ -395,6 +397,29 @@ def test_validation_is_on_the_validation_images_with_the_weights_of_the_epoch(wh
     for name, value in (expected | {"objective": bce + kld}).items():
         assert last[name] == pytest.approx(value, rel=1e-4), name
     assert last["active_units"] == np.sum(mu.var(axis=0) > 0.01)
+
+
+def test_a_run_ends_with_what_eval_would_say_of_its_validation_images(tmp_path, capsys):
+    """Recomputed from the finished weights, by the functions of eval.py."""
+    assert train(tmp_path, "--epoch", "3", "--seed", "2") == 0
+    said = capsys.readouterr().out
+    found = weights.read(str(tmp_path / "weights"))
+    trained = eval_script.TrainedModel(found, seed=2, batch=7)
+    figures = trained.evaluate(DIGITS.validation.images)
+    correct = figures.predicted_label == DIGITS.validation.labels
+    figures.values["prior_accuracy"] = correct.astype(float)
+    assert trained.classifies and "200 VALIDATION images of digits, weights of epoch 3, " in said
+    means, errors = figures.means(), figures.standard_errors()
+    rows = {words[0]: words for line in said.splitlines() if (words := line.split())}
+    results = points(tmp_path / "log" / "val")
+    for name in (*model.TERMS, "RMSE_mean", "loss_total_fitted", "prior_accuracy"):
+        assert float(rows[name][1]) == pytest.approx(means[name], abs=2e-4)
+        assert float(rows[name][2]) == pytest.approx(errors[name], abs=2e-4)
+        ((step, value),) = results[f"result/{name}"]
+        assert step == 3 * STEPS + 1 and value == pytest.approx(means[name], rel=1e-5)
+    active = int((figures.mu.var(axis=0) > 0.01).sum())
+    assert f"active units {active} of 4" in " ".join(said.split())
+    assert results["result/active_units"] == [(3 * STEPS + 1, active)]
 
 
 def test_the_record_and_the_prior_of_a_finished_run_fit_its_weights(whole):
@@ -840,9 +865,17 @@ def test_the_whole_way_on_the_digits_of_scikit_learn(tmp_path):
     assert expected <= {path.name for path in (tmp_path / "result").iterdir()}
 
 
-def test_a_path_that_needs_quotes_is_quoted_in_the_next_commands():
+@pytest.mark.parametrize("flag", ["--transpose", "--no-transpose"])
+def test_images_that_were_turned_are_turned_in_the_next_command(flag, monkeypatch):
+    folder = RunFolder("w", "log", CONFIG.identity(DIGITS, given=()))
+    command = script.next_commands(parsed("--data_dir", "d", flag), folder).splitlines()[0]
+    assert command.endswith(f"eval.py --load_weight_dir w --data_dir d {flag}")
+
+
+def test_a_path_that_needs_quotes_is_quoted_in_the_next_commands(monkeypatch):
     args = parsed("--data_dir", "my data", "--save_weight_dir", "w")
     folder = RunFolder("my weights", "log", CONFIG.identity(DIGITS, given=()))
+    monkeypatch.chdir(ROOT)
     commands = script.next_commands(args, folder).splitlines()
     assert commands[0] == "Next: python eval.py --load_weight_dir 'my weights' --data_dir 'my data'"
     assert commands[1].strip() == "python eval_genresult.py --load_weight_dir 'my weights'"

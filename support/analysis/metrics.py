@@ -117,11 +117,17 @@ def encode(vae: model.VAE, images: NDArray[np.uint8], batch: int = 1000) -> fitt
     return fitted_prior.Encoded(mu, log_var)
 
 
+def kld_by_dimension(encoded: fitted_prior.Encoded) -> NDArray[np.float64]:
+    """Returns the mean KL divergence of each latent dimension from N(0, 1), nats, (latent_dim,)."""
+    kld = np.asarray(model.kld_per_unit(encoded.mu, encoded.log_var), np.float64)
+    return kld.mean(axis=0)
+
+
 def posterior(mu: NDArray[np.float32], log_var: NDArray[np.float32]) -> records.Posterior:
     """Returns the moments of q(z | x) over images, from what `encode` returns for them."""
-    kld = np.asarray(model.kld_per_unit(mu, log_var), np.float64)
+    kld = kld_by_dimension(fitted_prior.Encoded(mu, log_var))
     wide = np.asarray(mu, np.float64)
-    columns = wide.mean(axis=0), wide.std(axis=0), kld.mean(axis=0)
+    columns = wide.mean(axis=0), wide.std(axis=0), kld
     return records.Posterior(*(tuple(column.tolist()) for column in columns))
 
 

@@ -1,5 +1,6 @@
 from . import animation as animation
 from . import explorer as explorer
+from . import metrics_table as metrics_table
 from . import own_images as own_images
 from . import plots as plots
 from . import png_folder as png_folder

@@ -17,7 +17,7 @@ WIDTH = 78
 
 
 def announce(dataset: Dataset) -> None:
-    """Prints which data set a run uses; a fallback is announced so that it cannot be missed."""
+    """Prints what is to be known of a data set; a fallback is said so that it cannot be missed."""
     if dataset.fallback_reason:
         bar = "!" * WIDTH
         print(bar)
@@ -30,7 +30,11 @@ def announce(dataset: Dataset) -> None:
         print(line)
     for notice in (*dataset.notices, *dataset.training_notices):
         print(f"Notice: {notice}")
-    sizes = [
+
+
+def sizes(dataset: Dataset) -> str:
+    """Returns what a data set is called, how many images it has, and of which classes."""
+    counts = [
         f"{len(split.images):,} {name}"
         for name, split in (
             ("train", dataset.train),
@@ -38,10 +42,11 @@ def announce(dataset: Dataset) -> None:
             ("test", dataset.test),
         )
     ]
-    print(f"Data set {dataset.name}: {', '.join(sizes)} images.")
+    sentence = f"Data set {dataset.name}: {', '.join(counts)} images."
     if dataset.classes:
         classes = records.classes_as_typed(dataset.classes, dataset.class_names)
-        print(f"Training and validation images are only those of {classes:.400} (--digits).")
+        sentence += f" Training and validation images are only those of {classes:.400} (--digits)."
+    return sentence
 
 
 class Progress:
@@ -104,21 +109,29 @@ class Progress:
         )
         self._bar.start()
 
-    def end_epoch(self, trained: Mapping[str, float], validated: Mapping[str, float]) -> None:
+    def end_epoch(
+        self,
+        trained: Mapping[str, float],
+        validated: Mapping[str, float],
+        distorted: float = 0.0,
+    ) -> None:
         """Prints the line of an epoch.
 
         Args:
             trained: means over the epoch's steps, by name.
             validated: means over the validation images, by name.
+            distorted: the fraction of training images that were distorted, unlike those of
+                validation.
         """
         if self._bar:
             self._bar.stop()
         if self._shown:
             images = self._batch_size * (self._done - self._epoch_first_step)
             speed = images / max(self._now - self._epoch_started, 1e-9)
+            note = f" ({100 * distorted:.0f} % distorted)" if distorted else ""
             print(
                 f"Epoch {self._done // self._steps_per_epoch}/{self._epochs}: "
-                f"loss_total {trained['loss_total']:.2f} train, "
+                f"loss_total {trained['loss_total']:.2f} train{note}, "
                 f"{validated['loss_total']:.2f} validation; {speed:,.0f} images/s",
                 flush=True,
             )

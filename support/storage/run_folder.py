@@ -8,6 +8,7 @@ the same configuration continues; a finished one is left alone; another configur
 """
 
 import os
+import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -149,8 +150,33 @@ class RunFolder:
             self._require_in_place(self.record)
             require_same(self.record, self._identity, self.path)
         if self.writes and not self.finished:
+            if self.record is not None:
+                self._require_its_log_dir(self.record)
             run_id = self.record.run_id if self.record else None
             summaries.require_free(self.log_dir, run_id, self.overwrite)
+
+    @property
+    def log_dir_from_weights(self) -> str:
+        """The path of the log folder, seen from the weights folder, as a save records it."""
+        weights_path, log_path = os.path.realpath(self.path), os.path.realpath(self.log_dir)
+        try:
+            found = os.path.relpath(log_path, weights_path)
+        except ValueError:
+            # On Windows, if they are on different drives.
+            found = log_path
+        return found if found.isprintable() and len(found) < records.LONGEST_REASON else ""
+
+    def _require_its_log_dir(self, record: records.RunRecord) -> None:
+        """Raises a `UserError` if the event files so far are in another log folder."""
+        if not record.log_dir or summaries.owner(self.log_dir) == record.run_id:
+            return
+        earlier = os.path.join(os.path.realpath(self.path), record.log_dir)
+        if summaries.owner(earlier) == record.run_id:
+            shown = shlex.quote(cli.shown_path(earlier))
+            raise UserError(
+                f"the curves of the run in {self.path} are in {shown}, and cannot be continued in "
+                f"{self.log_dir}: use --log_dir {shown}"
+            )
 
     @property
     def architecture(self) -> records.Architecture | None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support import noise, records
-from support.datasets.types import Dataset
+from support.datasets.types import PIXELS, Dataset
 from support.storage.run_folder import Identity
 
 
@@ -60,16 +60,36 @@ class Config:
         """Returns the number of steps in `epochs` epochs, which may be a fraction."""
         return round(epochs * self.steps_per_epoch)
 
-    def describe(self) -> str:
-        """Returns a sentence about the length of the run and its main settings."""
+    def describe(self, given: Collection[str]) -> list[str]:
+        """Returns a few sentences about the network, the objective and the recipe.
+
+        Args:
+            given: names of the flags that the user typed. Settings that are not among them and
+                follow from others are marked with a star, which the last sentence explains.
+        """
+        hidden_units, latent_dim, activation = self.architecture
+        widths = [PIXELS, *hidden_units, latent_dim, *reversed(hidden_units), PIXELS]
+        network = f"Network {'-'.join(map(str, widths))}, {activation}: "
+
+        def star(name: str) -> str:
+            return "" if name in given else "*"
+
+        images = ", on Bernoulli samples of the images" if self.trains_on_binary_images else ""
+        samples = "1 sample" if self.elbo_samples == 1 else f"{self.elbo_samples} samples"
         distortion = "no elastic distortion"
         if self.elastic:
-            distortion = f"elastic distortion of {self.elastic:g} pixels"
-        return (
-            f"{self.total_steps:,} steps ({self.epochs} x {self.steps_per_epoch}) of batch "
-            f"{self.batch_size}, learning rate {self.learning_rate:.3g}, {distortion}, keeping the "
-            f"{self.keep} weights."
-        )
+            distortion = f"elastic distortion of up to {self.elastic:g} pixels"
+        kept = "the weights of the best epoch" if self.keep == "best" else "the last weights"
+        return [
+            f"{network}{self.architecture.weight_count(PIXELS):,} weights.",
+            f"Objective: loss_{self.recon_loss} + beta * loss_KLD with beta "
+            f"{self.beta:g}{star('beta')}, {samples} of z per image{images}.",
+            f"Recipe: {self.total_steps:,} steps ({self.epochs}{star('epochs')} epochs of "
+            f"{self.steps_per_epoch:,}), batch {self.batch_size}{star('batch_size')}, "
+            f"learning rate {self.learning_rate:.3g}{star('learning_rate')}, "
+            f"{distortion}{star('elastic')}, keeping {kept}{star('keep')}.",
+            "* chosen for this data set, length and objective; a flag overrides it (--help).",
+        ]
 
     @property
     def trains_on_binary_images(self) -> bool:

@@ -265,10 +265,28 @@ class Run:
         epoch_index = self.epoch - 1
         if self.step == self._config.total_steps or epoch_index % PICTURE_EPOCHS == 0:
             self._summaries.pictures(self.step, self._pictures())
+            self._write_latent_space()
         assert self._progress is not None
-        self._progress.end_epoch(self._means.end_epoch(self._config.steps_per_epoch), validated)
+        trained = self._means.end_epoch(self._config.steps_per_epoch)
+        self._progress.end_epoch(trained, validated, self._distorted_share())
         self._warn_of_collapse(validated)
         self._save_if_due()
+
+    def _write_latent_space(self) -> None:
+        """Writes histograms of q(z | x) of the validation images, and the KL of each dimension."""
+        images = self._config.evaluation_images(self._dataset.validation.images)
+        encoded = metrics.encode(self._vae, images)
+        self._summaries.histograms(self.step, {"mu": encoded.mu, "log_var": encoded.log_var})
+        self._summaries.kld_by_rank(self.step, metrics.kld_by_dimension(encoded))
+
+    def _distorted_share(self) -> float:
+        """Returns the fraction of training images that were distorted in the epoch that ends."""
+        config = self._config
+        if not config.elastic:
+            return 0.0
+        # It falls linearly with the learning rate: in the middle of an epoch it is the mean.
+        middle = self.step - config.steps_per_epoch // 2 - 1
+        return float(self._learning_rate(middle)) / config.learning_rate
 
     def _warn_of_collapse(self, validated: Mapping[str, float]) -> None:
         """Says once that no latent dimension is active, when that is no longer to be expected."""
@@ -333,7 +351,10 @@ class Run:
 
     def _record_at(self, step: int) -> records.RunRecord:
         return dataclasses.replace(
-            self._record, step=step, epochs_done=step // self._config.steps_per_epoch
+            self._record,
+            step=step,
+            epochs_done=step // self._config.steps_per_epoch,
+            log_dir=self._folder.log_dir_from_weights,
         )
 
     def _not_finite(self, step: int) -> NotFiniteError:
@@ -374,6 +395,7 @@ class Run:
         posterior: records.Posterior,
         prior: fitted_prior.PriorArrays | None,
         prior_record: records.PriorRecord,
+        result: Mapping[str, float],
     ) -> records.RunRecord:
         """Writes the finished weights, then removes the earlier saves of the run.
 
@@ -381,6 +403,7 @@ class Run:
             posterior: moments of q(z | x) over the training images.
             prior: the fitted prior; None: there is none.
             prior_record: the outcome of fitting it.
+            result: the metrics of the model on the validation images, by name.
 
         Returns:
             The record of the finished run.
@@ -390,6 +413,11 @@ class Run:
         """
         if not posterior.finite:
             raise self._not_finite(self.step)
+        if self._progress is None:
+            # No step was left to do: the event files of this part are not open yet.
+            self._summaries.start(self.step, self._record)
+        self._summaries.result(self.step, result)
+        self._summaries.flush()
         record = dataclasses.replace(
             self._record,
             posterior=posterior,
@@ -397,6 +425,7 @@ class Run:
             # Perhaps other ones than those that began the run.
             versions=versions(),
             kept_epoch=self._best.epoch if self._best else self.epoch,
+            log_dir="",
         )
         if self._folder.writes:
             self._folder.saves.write_finished(self._vae, record, prior)

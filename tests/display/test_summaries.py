@@ -1,5 +1,6 @@
 """support/display/summaries.py: tags, owners of folders, means between points, and event files."""
 
+import dataclasses
 import json
 import os
 import time
@@ -192,7 +193,9 @@ def test_a_new_run_shows_its_configuration_as_a_table(log):
     accumulator.Reload()
     (event,) = accumulator.Tensors("configuration")
     lines = event.tensor_proto.string_val[0].decode().splitlines()
-    assert lines[:2] == ["| setting | value |", "| --- | --- |"]
+    assert "this curve may rise while the model improves" in lines[0]
+    table = lines.index("| setting | value |")
+    assert table == 4 and lines[5] == "| --- | --- |"
     for line in (
         '| name | "digits" |',
         "| latent_dim | 2 |",
@@ -202,6 +205,115 @@ def test_a_new_run_shows_its_configuration_as_a_table(log):
         '| python | "3.12.1" |',
     ):
         assert line in lines
+
+
+def metadata_in(folder):
+    """The metadata that TensorBoard keeps of each tag: those of its first value."""
+    accumulator = EventAccumulator(str(folder))
+    accumulator.Reload()
+    return {tag: accumulator.SummaryMetadata(tag) for tag in accumulator.summary_metadata}
+
+
+def test_a_chart_says_what_its_values_are_once_in_each_file(log):
+    with Summaries(str(log)) as writer:
+        writer.start(0, RECORD)
+        for step in (5, 10):
+            writer.scalars("train", step, {"loss_total": 1.0, "learning_rate": 0.5})
+            writer.scalars("val", step, {"loss_total": 1.0})
+    train, val = metadata_in(log / "train"), metadata_in(log / "val")
+    assert "may rise while the model improves" in train["-ELBO/loss_total"].summary_description
+    assert "They are never distorted." in val["-ELBO/loss_total"].summary_description
+    assert "proportional to it" in train["others/learning_rate"].summary_description
+    (path,) = (log / "val").iterdir()
+    assert path.read_bytes().count(b"They are never distorted.") == 1
+
+
+def session(log):
+    """What the HParams tab reads of a run: its settings, and whether it has ended."""
+    from tensorboard.plugins.hparams import metadata
+
+    found = metadata_in(log / "val")
+    contents = {tag: value.plugin_data for tag, value in found.items() if "_hparams_" in tag}
+    assert all(content.plugin_name == "hparams" for content in contents.values())
+    start = metadata.parse_session_start_info_plugin_data(
+        contents[metadata.SESSION_START_INFO_TAG].content
+    )
+    end = contents.get(metadata.SESSION_END_INFO_TAG)
+    return start, end and metadata.parse_session_end_info_plugin_data(end.content)
+
+
+def test_a_run_is_a_trial_with_its_settings_in_the_hparams_tab(log):
+    record = dataclasses.replace(RECORD, training=dict(RECORD.training) | {"warm_start": True})
+    with Summaries(str(log)) as writer:
+        writer.start(0, record)
+    start, end = session(log)
+    assert end is None
+    assert {name: value.WhichOneof("kind") for name, value in start.hparams.items()} == {
+        "dataset": "string_value",
+        "hidden_units": "string_value",
+        "latent_dim": "number_value",
+        "activation": "string_value",
+        "seed": "number_value",
+        "learning_rate": "number_value",
+        "limit": "string_value",
+        "binarize": "string_value",
+        "warm_start": "bool_value",
+    }
+    assert start.hparams["hidden_units"].string_value == "6 5"
+    assert start.hparams["learning_rate"].number_value == 0.003
+    assert start.hparams["limit"].string_value == "none"
+    assert start.hparams["warm_start"].bool_value is True
+
+
+def test_a_run_that_ends_twice_has_one_result(log):
+    """As if it was killed after its result was written and before its weights were."""
+    write(log, 0, [(5, 1.0)])
+    for value in (3.0, 3.5):
+        with Summaries(str(log)) as writer:
+            writer.start(5, RECORD)
+            writer.result(5, {"loss_total": value, "active_units": 2})
+    found = points(log / "val")
+    assert found == {
+        "RMSE": [(5, 2.0)],
+        "result/loss_total": [(6, 3.5)],
+        "result/active_units": [(6, 2.0)],
+    }
+    assert session(log)[1].status == 1  # success
+
+
+def histogram(log, name):
+    accumulator = EventAccumulator(str(log / "val"))
+    accumulator.Reload()
+    (event,) = accumulator.Histograms(f"others/{name}")
+    return event.step, event.histogram_value
+
+
+def test_a_histogram_counts_all_values(log):
+    values = np.random.default_rng(0).normal(size=(50, 3)).astype(np.float32)
+    with Summaries(str(log)) as writer:
+        writer.start(0, RECORD)
+        writer.histograms(7, {"mu": values, "log_var": np.zeros((2, 2))})
+    step, found = histogram(log, "mu")
+    assert step == 7 and found.num == sum(found.bucket) == 150
+    assert found.min == pytest.approx(values.min()) and found.max == pytest.approx(values.max())
+    edge = found.bucket_limit[9]
+    assert sum(found.bucket[:10]) == np.sum(values < edge)
+    assert histogram(log, "log_var")[1].num == 4
+
+
+@pytest.mark.parametrize("dimensions", [2, 30, 128])
+def test_the_kl_of_the_dimensions_is_shown_in_bars_of_their_rank(log, dimensions):
+    kld = np.random.default_rng(1).uniform(1, 9, dimensions)
+    with Summaries(str(log)) as writer:
+        writer.start(0, RECORD)
+        writer.kld_by_rank(7, kld)
+    _, found = histogram(log, "KLD_by_rank")
+    assert found.min == 0 and list(found.bucket_limit) == list(range(1, 31))
+    expected = np.zeros(30)
+    expected[: min(dimensions, 30)] = sorted(kld, reverse=True)[:30]
+    np.testing.assert_allclose(found.bucket, expected, atol=1e-5)
+    # An empty bar at an end would be dropped, and the others drawn wider.
+    assert min(found.bucket) > 0
 
 
 def test_pictures_are_dark_ink_on_white_in_rows(log):
@@ -257,6 +369,9 @@ def test_a_worker_that_is_not_the_chief_writes_nothing(tmp_path):
         writer.start(0, RECORD)
         writer.scalars("train", 5, {"loss_total": 1.0})
         writer.pictures(5, {"reconstructions": np.zeros((1, 1, 784), np.uint8)})
+        writer.histograms(5, {"mu": np.zeros(3)})
+        writer.kld_by_rank(5, np.zeros(3))
+        writer.result(5, {"loss_total": 1.0})
         writer.flush()
     assert not list(tmp_path.iterdir())
 

@@ -9,6 +9,7 @@ import pytest
 
 import data
 import eval as eval_script
+from support.display.metrics_table import UNITS
 from tests.helpers import ROOT
 from tests.slow.fuzz import IDX_FILES
 
@@ -50,7 +51,7 @@ def test_pretrained_weights_give_the_figures_of_their_model_card(mnist_dir, tmp_
     card = dict(reversed(rows))
     fitted = {"loss_total_fitted", "nll_fitted", "prior_accuracy"}
     without = set() if metrics["prior"] == "fitted" else fitted
-    assert set(card) == {*eval_script.UNITS, "active_units"} - without
+    assert set(card) == {*UNITS, "active_units"} - without
     for name, figure in card.items():
         if name in metrics:
             assert metrics[name] == pytest.approx(float(figure), rel=1e-3, abs=1e-5), name

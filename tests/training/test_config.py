@@ -2,8 +2,10 @@
 
 import dataclasses
 
+import numpy as np
 import pytest
 
+import model
 from support.datasets.types import Dataset
 from support.records import Architecture, DatasetRecord
 from support.storage.run_folder import Identity
@@ -68,9 +70,25 @@ def test_of_the_network_of_given_weights_only_what_was_typed_must_agree():
     assert warm.identity(DATASET, given={"latent_dim"}).architecture == {"latent_dim": 2}
 
 
-def test_the_length_and_the_recipe_are_said_in_one_sentence():
-    assert CONFIG.describe() == (
-        "48 steps (4 x 12) of batch 20, learning rate 0.004, elastic distortion of 0.8 pixels, "
-        "keeping the last weights."
+def test_what_follows_from_the_flags_is_said_and_what_was_not_typed_has_a_star():
+    assert CONFIG.describe(given={"epochs", "learning_rate"}) == [
+        "Network 784-6-5-2-5-6-784, tanh: 10,308 weights.",
+        "Objective: loss_bce + beta * loss_KLD with beta 1*, 2 samples of z per image.",
+        "Recipe: 48 steps (4 epochs of 12), batch 20*, learning rate 0.004, elastic distortion of "
+        "up to 0.8 pixels*, keeping the last weights*.",
+        "* chosen for this data set, length and objective; a flag overrides it (--help).",
+    ]
+    other = dataclasses.replace(
+        CONFIG, elastic=0.0, keep="best", recon_loss="l2", beta=0.05, binarize="dynamic"
     )
-    assert ", no elastic distortion, " in dataclasses.replace(CONFIG, elastic=0.0).describe()
+    text = " ".join(dataclasses.replace(other, elbo_samples=1).describe(given={"beta", "elastic"}))
+    assert "loss_l2 + beta * loss_KLD with beta 0.05, 1 sample of z per image, on Bern" in text
+    assert ", no elastic distortion, keeping the weights of the best epoch*." in text
+    assert "(4* epochs of 12)" in text and "learning rate 0.004*" in text
+
+
+@pytest.mark.parametrize("hidden_units, latent_dim", [((6, 5), 2), ((9,), 1), ((4, 8, 3), 7)])
+def test_the_number_of_weights_is_that_of_the_model(hidden_units, latent_dim):
+    vae = model.VAE(hidden_units, latent_dim)
+    expected = sum(int(np.prod(variable.shape)) for variable in vae.trainable_variables)
+    assert Architecture(hidden_units, latent_dim, "silu").weight_count(784) == expected

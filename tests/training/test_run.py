@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import os
 import platform
+import shutil
 import signal
 import time
 
@@ -81,7 +82,7 @@ def saved(folder):
 
 def finish(run):
     moments = records.Posterior((0.0, 0.0), (1.0, 1.0), (0.5, 0.5))
-    run.finish(moments, None, records.PriorRecord(None, "too few images"))
+    run.finish(moments, None, records.PriorRecord(None, "too few images"), {"loss_total": 6.5})
 
 
 def test_a_new_run_is_saved_at_once(folder):
@@ -197,7 +198,8 @@ def test_a_run_continues_with_its_weights_its_optimizer_and_its_means(folder, ca
         assert "Continuing at step 7, after 0.5833 of 2 epochs." in capsys.readouterr().out
         later.epoch(value=21.0)
         # The mean of the first epoch: 3 times 1, 4 times 11, 5 times 21.
-        assert "loss_total 12.67 train, 7.00 validation" in capsys.readouterr().out
+        said = capsys.readouterr().out
+        assert "loss_total 12.67 train (" in said and "), 7.00 validation" in said
     curve = points(folder / "log" / "train")["loss_bce"]
     assert curve == [(5, pytest.approx((3 + 22) / 5)), (10, pytest.approx((22 + 63) / 5))]
 
@@ -249,7 +251,7 @@ def test_a_posterior_that_no_reader_would_accept_is_never_finished(folder):
         play.epoch()
         moments = records.Posterior((0.0, 0.0), (1.0, 1.0), (0.5, float("inf")))
         with pytest.raises(NotFiniteError, match=r"at step 24 \(the save of step 24 is kept in"):
-            play.run.finish(moments, None, records.PriorRecord(None, "x"))
+            play.run.finish(moments, None, records.PriorRecord(None, "x"), {})
     assert saved(folder) == [0, 24] and not (folder / "w" / "vae.keras").exists()
 
 
@@ -344,6 +346,70 @@ def test_patience_ends_a_run_early_and_saves_its_last_step(folder, capsys):
         assert later.run.ended_early  # known at once, as after a kill
 
 
+def test_a_finished_run_leaves_its_result_for_the_table_of_runs(folder):
+    """Also if it was killed before its weights were written, and only finishes."""
+    with played(folder) as play:
+        play.epoch()
+        play.epoch()
+    with played(folder) as later:
+        finish(later.run)
+    found = points(folder / "log" / "val")
+    assert found["loss_total"] == [(12, 7.0), (24, 7.0)]
+    assert found["result/loss_total"] == [(25, 6.5)]
+    assert weights.read_record(str(folder / "w")).log_dir == ""
+
+
+def test_the_line_of_an_epoch_says_how_many_images_were_distorted(folder, capsys):
+    """The mean of the learning rate over an epoch, as a fraction of its peak."""
+    config = dataclasses.replace(CONFIG, elastic=0.8)
+    rate = LearningRate(0.004, "linear", 3, 24)
+    with played(folder, config) as play:
+        play.epoch()
+        play.epoch()
+    shares = [float(rate(step)) / 0.004 for step in range(24)]
+    said = capsys.readouterr().out
+    for epoch in (1, 2):
+        mean = np.mean(shares[12 * (epoch - 1) : 12 * epoch])
+        line = next(line for line in said.splitlines() if f"Epoch {epoch}/2" in line)
+        shown = int(line.partition("train (")[2].partition(" %")[0])
+        assert abs(shown - 100 * mean) < 10
+    with played(folder / "plain", dataclasses.replace(CONFIG, elastic=0.0)) as play:
+        play.epoch()
+    assert "distorted" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("log", ["log", "moved", "other", "copied"])
+def test_a_run_continues_its_curves_in_their_folder_and_in_no_other(folder, log, capsys):
+    with played(folder) as play, pytest.raises(Interrupted):
+        play.steps(7)
+        os.kill(os.getpid(), signal.SIGTERM)
+        play.steps(4)
+    assert weights.read_record(str(folder / "w")).log_dir == os.path.join("..", "log")
+    if log == "moved":
+        (folder / "log").rename(folder / log)
+    if log == "copied":
+        shutil.copytree(folder / "log", folder / log)
+    before = files_in(folder)
+    identity = CONFIG.identity(DATASET, given=())
+    if log == "other":
+        says = f"^the curves of the run in {folder / 'w'} are in {folder / 'log'}, and cannot be "
+        says += f"continued in {folder / log}: use --log_dir {folder / 'log'}$"
+        with pytest.raises(UserError, match=says):
+            RunFolder(str(folder / "w"), str(folder / log), identity)
+        assert files_in(folder) == before
+        # A new run may use any folder.
+        RunFolder(str(folder / "w"), str(folder / log), identity, overwrite=True)
+        shutil.rmtree(folder / "log")
+    place = RunFolder(str(folder / "w"), str(folder / log), identity)
+    with place, run_module.Run(CONFIG, DATASET, place, Workers(), 5, 0.0) as run:
+        later = Play(run, CONFIG)
+        later.epoch()
+    assert ("holds no event files of the first 11" in capsys.readouterr().out) == (log == "other")
+    steps = [step for step, _ in points(folder / log / "train").get("loss_bce", [])]
+    assert steps == ([] if log == "other" else [5, 10])
+    assert weights.read_record(str(folder / "w")).log_dir == os.path.join("..", log)
+
+
 def test_pictures_come_with_the_first_epoch_every_fifth_and_the_last(folder):
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -351,10 +417,14 @@ def test_pictures_come_with_the_first_epoch_every_fifth_and_the_last(folder):
     with played(folder, config) as play:
         for _ in range(8):
             play.epoch()
-    accumulator = EventAccumulator(str(folder / "log" / "val"), size_guidance={"images": 0})
+    everything = {"images": 0, "histograms": 0}
+    accumulator = EventAccumulator(str(folder / "log" / "val"), size_guidance=everything)
     accumulator.Reload()
     for name in ("reconstructions", "prior_samples"):
         steps = [event.step for event in accumulator.Images(f"others/{name}")]
+        assert steps == [12 * epoch for epoch in (1, 6, 8)]
+    for name in ("mu", "log_var", "KLD_by_rank"):
+        steps = [event.step for event in accumulator.Histograms(f"others/{name}")]
         assert steps == [12 * epoch for epoch in (1, 6, 8)]
 
 
