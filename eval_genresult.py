@@ -353,8 +353,9 @@ class Generator:
             labels=tuple(labels),
         )
         self._samples = described(args, found, prior)
-        self._about = f"seed {args.seed}, weights trained on {found.record.dataset.name}"
         record = found.record
+        data = "your own images" if record.dataset.name == "custom" else record.dataset.name
+        self._about = f"seed {args.seed}, weights trained on {data}"
         self.source = (
             f"run {record.run_id}, step {record.step}, seed {args.seed}, z from {self._samples}"
         )

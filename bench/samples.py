@@ -101,11 +101,11 @@ def main(args: argparse.Namespace) -> None:
             row = f"{folder}: {name}"
             figures[row] = judged(classifier, images, real)
             if folder == args.folders[0]:
-                shown[chart_title(f"z from {name}", figures[row])] = images[:SHOWN]
+                shown[f"z sampled from: {name}"] = images[:SHOWN]
         if prior:
             by_class = generated(vae, prior, args, labels=tuple(range(CLASSES)))
             tables[folder] = confusion(classifier, by_class)
-    shown[chart_title(REAL, figures[REAL])] = dataset.test.images[:SHOWN]
+    shown[REAL] = dataset.test.images[:SHOWN]
     print_figures(figures)
     print_confusions(tables)
     with files.disk_errors(args.output_dir):
@@ -280,12 +280,6 @@ def frechet_distance(first: tuple[NDArray, NDArray], second: tuple[NDArray, NDAr
     # Apart from rounding, the eigenvalues of C1 C2 are real and not negative; so are their roots.
     roots = np.sqrt(np.maximum(linalg.eigvals(c1 @ c2).real, 0))
     return float(np.sum((m1 - m2) ** 2) + np.trace(c1) + np.trace(c2) - 2 * roots.sum())
-
-
-def chart_title(name: str, figures: Mapping[str, Any]) -> str:
-    """Returns the title of a square of digits in samples.png."""
-    distance, unsure = figures["frechet_distance"], 100 * figures["unsure"]
-    return f"{name}: Frechet {distance:.2f}, ambiguous {unsure:.2f} %"
 
 
 def print_figures(figures: Mapping[str, Mapping[str, Any]]) -> None:

@@ -21,13 +21,20 @@ if TYPE_CHECKING:
 
     from support.analysis.fitted_prior import Component
 
-# Images that t-SNE maps: enough to fill the picture, and done within about 10 seconds.
+# Images that t-SNE maps: enough to fill the picture.
 MAPPED = 2500
+# With these, t-SNE takes a third of the time that it takes with scikit-learn's defaults (1,000 and
+# 0.5), and as many neighbours remain neighbours (trustworthiness 0.939 instead of 0.940).
+TSNE_ITERATIONS, TSNE_ANGLE = 400, 1.0
 # At each end of the ranking by -ELBO: images per row, and rows.
 RANKED_COLUMNS, RANKED_ROWS = 9, 2
 # Inactive dimensions that are shown in addition to the active ones.
 INACTIVE_SHOWN = 3
 DIGITS = 10
+# The smallest and the largest area of a point of the map, in square points.
+MARKER_AREAS = 20, 100
+# Images per bar of a histogram, on average, and the numbers of bars.
+IMAGES_PER_BAR, LEAST_BARS, MOST_BARS = 5, 10, 80
 
 
 class LatentMap(NamedTuple):
@@ -135,19 +142,33 @@ def latent_map(
         points = np.hstack([mu, np.zeros_like(mu)])
         return LatentMap(points, f"mu of all {len(mu):,} images", ("mu[0]", ""))
     if method == "tsne" and len(active) > 2:
-        return _tsne(mu[:MAPPED, active], seed)
+        which = f"{len(mu):,}"
+        if len(mu) > MAPPED:
+            which = f"the first {MAPPED:,}"
+        title = f"t-SNE of mu, {which} images: similar images are close together"
+        return LatentMap(_tsne(mu[:MAPPED, active], seed), title)
     return _pca(mu)
 
 
-def _tsne(mu: NDArray[np.floating], seed: int) -> LatentMap:
-    """Returns the map of mu (n, active units) that keeps neighbours together."""
+def _tsne(mu: NDArray[np.floating], seed: int) -> NDArray[np.floating]:
+    """Returns positions (n, 2) that keep neighbours in mu (n, active units) together."""
     from sklearn.manifold import TSNE
 
-    print(f"Computing t-SNE of {len(mu):,} images (--map pca is faster) ...", flush=True)
-    perplexity = min(30, (len(mu) - 1) / 3)
-    tsne = TSNE(2, init="pca", perplexity=perplexity, random_state=seed, n_jobs=2)
-    title = f"t-SNE of mu, the first {len(mu):,} images: similar images are close together"
-    return LatentMap(tsne.fit_transform(mu), title)
+    print(
+        f"Computing the map, t-SNE of {len(mu):,} images; on a busy machine this takes a minute "
+        "(--map pca: a second) ...",
+        flush=True,
+    )
+    tsne = TSNE(
+        2,
+        init="pca",
+        perplexity=min(30, (len(mu) - 1) / 3),
+        max_iter=TSNE_ITERATIONS,
+        angle=TSNE_ANGLE,
+        random_state=seed,
+        n_jobs=2,
+    )
+    return tsne.fit_transform(mu)
 
 
 def _pca(mu: NDArray[np.floating]) -> LatentMap:
@@ -189,12 +210,14 @@ def draw_map(axes: "Axes", report: Report) -> None:
     outline = [patheffects.withStroke(linewidth=3, foreground="white")]
     labels = np.full(len(points), DIGITS) if report.labels is None else report.labels
     labels = labels[: len(points)]
+    # Few points are drawn larger.
+    size = np.clip(50_000 / len(points), *MARKER_AREAS)
     for label in np.unique(labels).tolist():
         of_class = points[labels == label]
         # A digit is its own marker, so that classes differ without colour, too.
         marker = f"${label}$" if label < DIGITS and not report.class_names else "."
         x, y = of_class.T
-        axes.scatter(x, y, s=20, marker=marker, color=_colour(label), linewidths=0)
+        axes.scatter(x, y, s=size, marker=marker, color=_colour(label), linewidths=0)
         if report.labels is not None and label < max(DIGITS, len(report.class_names)):
             middle_x, middle_y = np.median(of_class, axis=0).tolist()
             name = axes.text(
@@ -203,11 +226,14 @@ def draw_map(axes: "Axes", report: Report) -> None:
             name.set(path_effects=outline, ha="center", va="center", weight="bold")
     for component in latent.components:
         _draw_ellipse(axes, component)
-    axes.set_aspect("equal", adjustable="datalim")
     axes.set_title(latent.title)
     axes.set(xlabel=latent.axis_labels[0], ylabel=latent.axis_labels[1])
-    if not any(latent.axis_labels):
+    if any(latent.axis_labels):
+        axes.set_aspect("equal", adjustable="datalim")
+    else:
+        # Only neighbourhoods have a meaning, so the map may fill its place.
         axes.set(xticks=[], yticks=[], frame_on=False)
+        axes.margins(0.01)
 
 
 def _colour(label: int) -> str:
@@ -250,13 +276,21 @@ def draw_accuracies(axes: "Axes", report: Report) -> None:
     assert report.labels is not None, "nothing is correct without labels"
     classes = np.unique(report.labels)
     names = [report.name(label) for label in classes.tolist()]
-    markers = (("o", plots.INK), ("s", plots.ACCENT))
-    for (classifier, correct), (marker, colour) in zip(
+    # The second marker surrounds the first where both classifiers are as good.
+    markers = (("o", plots.INK, "full"), ("s", plots.ACCENT, "none"))
+    for (classifier, correct), (marker, colour, fill) in zip(
         report.correct.items(), markers, strict=False
     ):
         shares = [100 * correct[report.labels == label].mean() for label in classes]
         legend = f"{classifier}: {100 * correct.mean():.1f} % of all images"
-        axes.plot(names, shares, marker, color=colour, label=legend)
+        axes.plot(
+            *(names, shares, marker),
+            color=colour,
+            fillstyle=fill,
+            markersize=6 if fill == "full" else 10,
+            markeredgewidth=1.5,
+            label=legend,
+        )
     if max(map(len, names)) > 2:
         axes.tick_params("x", rotation=30)
     axes.set(xlabel="class", ylabel="classified correctly, %")
@@ -269,7 +303,8 @@ def draw_accuracies(axes: "Axes", report: Report) -> None:
 
 def draw_histogram(axes: "Axes", values: NDArray[np.floating], name: str) -> None:
     """Draws the distribution of a metric over the images."""
-    axes.hist(values, bins=80, color=plots.INK)
+    bars = np.clip(len(values) // IMAGES_PER_BAR, LEAST_BARS, MOST_BARS)
+    axes.hist(values, bins=int(bars), color=plots.INK)
     axes.set(xlabel=name, ylabel="images")
     quantity, _, unit = name.partition(", ")
     mean = f"{values.mean():.1f} {unit}" if unit else f"{values.mean():.3f}"

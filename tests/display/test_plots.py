@@ -79,6 +79,32 @@ def test_a_mark_stands_between_columns(tmp_path, column):
     ((row, middle),) = pixels.triangles(tmp_path / "it.png")
     assert middle == pytest.approx(left + 28 + column * STEP, abs=2)
     assert top + 56 < row < below[0]
+    # The text is below the triangle, and centred there.
+    text = picture[int(row) + 8 : below[0] - 2] < 100
+    columns = np.flatnonzero(text.any(axis=0))
+    assert (columns[0] + columns[-1]) / 2 == pytest.approx(middle, abs=3)
+
+
+def test_a_long_text_at_an_edge_stays_below_the_images(tmp_path):
+    mark = plots.Mark(9, "start, at +12.3")
+    plots.draw(str(tmp_path / "it.png"), "marks", [plots.Row("one", DIGITS[:10], mark=mark)])
+    picture = pixels.grey(tmp_path / "it.png")
+    _, left = pixels.place(picture, DIGITS[0])
+    ((row, middle),) = pixels.triangles(tmp_path / "it.png")
+    assert middle == pytest.approx(left + 28 + 9 * STEP, abs=2)
+    columns = np.flatnonzero((picture[int(row) + 8 :] < 100).any(axis=0))
+    assert columns[-1] <= left + 10 * STEP and columns[-1] - columns[0] > 60
+
+
+def test_a_picture_keeps_its_source(tmp_path):
+    rows = plots.in_rows(DIGITS, 10)
+    plots.draw(str(tmp_path / "it.png"), "title", rows, source="run 1, seed é")
+    plots.draw(str(tmp_path / "plain.png"), "title", rows)
+    assert plots.source_of(str(tmp_path / "it.png")) == "run 1, seed é"
+    assert plots.source_of(str(tmp_path / "plain.png")) == ""
+    (tmp_path / "it.png").write_bytes(b"\x89PNG\r\n\x1a\nbroken")
+    assert plots.source_of(str(tmp_path / "it.png")) == ""
+    assert plots.source_of(str(tmp_path / "missing.png")) == ""
 
 
 def test_images_of_other_sizes_are_shown_as_large(tmp_path):

@@ -122,6 +122,33 @@ def test_the_histogram_counts_every_image(axes):
     assert axes.get_title() == "Distribution of -ELBO over images, mean 109.5 nats"
 
 
+def test_few_images_have_few_bars_and_large_points(axes):
+    report.draw_histogram(axes, REPORT.elbo[:60], "-ELBO, nats")
+    assert len(axes.patches) == 12 and sum(bar.get_height() for bar in axes.patches) == 60
+    few, many = Figure().add_subplot(), Figure().add_subplot()
+    report.draw_map(few, REPORT)
+    crowd = np.tile(POINTS, (21, 1))
+    latent_map = report.LatentMap(crowd, "many")
+    labels = np.tile(LABELS, 21)
+    report.draw_map(many, dataclasses.replace(REPORT, latent_map=latent_map, labels=labels))
+    assert few.collections[0].get_sizes()[0] == 100 and many.collections[0].get_sizes()[0] == 20
+    # A map without axes fills its place; otherwise both directions have the same scale.
+    assert few.get_aspect() == "auto"
+    axes = Figure().add_subplot()
+    latent_map = report.LatentMap(POINTS, "a plane", ("x", "y"))
+    report.draw_map(axes, dataclasses.replace(REPORT, latent_map=latent_map))
+    assert axes.get_aspect() == 1
+
+
+def test_markers_of_two_classifiers_that_agree_are_both_seen(axes):
+    both = {name: np.ones(120) for name in REPORT.correct}
+    report.draw_accuracies(axes, dataclasses.replace(REPORT, correct=both))
+    first, second = axes.lines
+    np.testing.assert_allclose(first.get_ydata(), second.get_ydata())
+    assert first.get_fillstyle() == "full" and second.get_fillstyle() == "none"
+    assert second.get_markersize() > 1.5 * first.get_markersize()
+
+
 def test_the_ranking_has_the_lowest_elbo_first(axes):
     report.draw_ranking(axes, REPORT)
     page = np.asarray(axes.images[0].get_array())
@@ -140,13 +167,14 @@ def test_the_ranking_has_the_lowest_elbo_first(axes):
 
 def test_t_sne_and_pca_keep_classes_apart(capsys):
     mu = np.hstack([POINTS, RANDOM.normal(size=(120, 3))])
-    for method, says in (("tsne", "Computing t-SNE of 120 images"), ("pca", "")):
+    for method, says in (("tsne", "t-SNE of 120 images"), ("pca", "")):
         latent_map = report.latent_map(mu, np.arange(5), method, seed=0)
         assert says in capsys.readouterr().out
         centres = np.array([latent_map.points[label == LABELS].mean(axis=0) for label in range(4)])
         distances = np.linalg.norm(latent_map.points[:, None] - centres, axis=-1)
         assert np.mean(distances.argmin(axis=1) == LABELS) > 0.95
         assert any(latent_map.axis_labels) == (method == "pca")
+        assert "120 images" in latent_map.title and "first" not in latent_map.title
     # Two of 5 dimensions have nearly all of the variance, and the first component captures it.
     assert latent_map.axis_labels[0].startswith("first principal component, 9")
     one = report.latent_map(mu[:, :1], np.arange(1), "tsne", seed=0)
@@ -158,3 +186,10 @@ def test_a_linear_classifier_predicts_the_labels():
     assert np.mean(predicted == LABELS[1::2]) > 0.95
     with pytest.raises(UserError, match="at least two classes, but there is only one: leave out"):
         report.classify_linearly(POINTS[:30], LABELS[:30], POINTS)
+
+
+def test_t_sne_maps_the_first_images_of_many(monkeypatch):
+    monkeypatch.setattr(report, "MAPPED", 40)
+    latent_map = report.latent_map(np.hstack([POINTS, POINTS]), np.arange(4), "tsne", seed=0)
+    assert latent_map.points.shape == (40, 2)
+    assert latent_map.title.startswith("t-SNE of mu, the first 40 images")
