@@ -260,7 +260,7 @@ def test_a_report_says_what_the_figures_say(trained, tmp_path, capsys, monkeypat
     argv = ["--load_weight_dir", str(trained), "--output_dir", str(tmp_path), "--report"]
     assert eval_script.main([*argv, "--map", "pca"]) == 0
     (report,), metrics = given, metrics_of(tmp_path)
-    assert "Computing t-SNE" not in capsys.readouterr().out
+    assert "Computing the map" not in capsys.readouterr().out
     assert report.description == "300 test images of digits"
     test = data.load("digits").test
     np.testing.assert_array_equal(report.images, test.images)
