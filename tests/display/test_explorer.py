@@ -432,7 +432,7 @@ def test_pictures_are_preprocessed_and_classified(opened, tmp_path):
     test = data.mnist_test_100("a test").test
     images = test.images[[0, 2, 3, 4]].reshape(-1, 28, 28)
     kinds = ["clean scan", "half shadow", "gradient", "dark mode", "blackboard", "vignette"]
-    kinds += ["white on transparent", "noise, blur, JPEG", "thin ballpoint"]
+    kinds += ["white on transparent", "noise, blur, JPEG", "dark table"]
     for index, kind in enumerate(kinds):
         image, label = images[index % 4], test.labels[[0, 2, 3, 4]][index % 4]
         path = photo(tmp_path / f"{index}.png", image, kind, seed=index % 4)
@@ -446,7 +446,8 @@ def test_pictures_are_preprocessed_and_classified(opened, tmp_path):
             np.corrcoef(np.roll(image, (row, column), (0, 1)).ravel(), seen.ravel())[0, 1]
             for row, column in itertools.product((-1, 0, 1), repeat=2)
         ]
-        assert max(likeness) > 0.85, kind
+        # The sheet on the table is turned, and the digit with it.
+        assert max(likeness) > (0.7 if kind == "dark table" else 0.85), kind
     # An image of MNIST itself is taken as it is, and so is its negative.
     for pixels in (images[0], 255 - images[0]):
         Image.fromarray(pixels).save(tmp_path / "mnist.png")
@@ -516,10 +517,10 @@ def test_none_of_these_is_what_is_no_digit(opened):
     assert abs(expected["logDensity"] - densities.mean() - constant) < 0.5
     assert abs(expected["deviation"] / densities.std() - 1) < 0.15
     # Digits, and the same images rotated, as letters are, and noise.
-    images = data.mnist_test_100("a test").test.images.reshape(-1, 28, 28) / 255
+    images = data.mnist_test_100("a test").test.images[:50].reshape(-1, 28, 28) / 255
     code = "all => all.map(x => explorer.whyNone(explorer.figures(Float32Array.from(x))))"
     none = [bool(why) for why in page.evaluate(code, images.reshape(-1, 784).tolist())]
-    assert np.mean(none) <= 0.05
+    assert np.mean(none) < 0.05
     turned = np.rot90(images, axes=(1, 2)).reshape(-1, 784)
     none = [bool(why) for why in page.evaluate(code, turned.tolist())]
     assert np.mean(none) > 0.6

@@ -21,6 +21,12 @@ const DUST = 0.01;
 const CHARACTER = 0.2;
 // How far from the largest piece another piece of the same character may be, as a share of its size.
 const GAP = 0.15;
+// A shape is a sheet of paper on a table if its smaller side is above the first share of the
+// picture's, its mean thickness above the second share of its own smaller side, and if it fills more
+// than the third share of its smallest rectangle: a thick 0 fills less.
+const SHEET_SIZE = 0.25;
+const SHEET_THICKNESS = 0.25;
+const SHEET_FILLS = 0.85;
 // In pixels of 28x28: thinner strokes than the first are made as thick as the second.
 const THINNEST = 1.6;
 const THICKENED = 2.2;
@@ -132,6 +138,9 @@ function smoothed({ values, width, height }) {
   return { values: result, width, height };
 }
 
+/** The nearest of `length` places. */
+const inside = (place, length) => Math.min(Math.max(place, 0), length - 1);
+
 /** Whether small things in a picture are lighter than their surroundings, whatever its shadows. */
 function isLightOnDark(grey) {
   const { values, width, height } = shrunk(grey);
@@ -140,9 +149,9 @@ function isLightOnDark(grey) {
   values.forEach((value, at) => {
     const [row, column] = [Math.floor(at / width), at % width];
     const around = [];
-    for (let y = Math.max(0, row - reach); y <= Math.min(height - 1, row + reach); y++) {
-      for (let x = Math.max(0, column - reach); x <= Math.min(width - 1, column + reach); x++) {
-        around.push(values[y * width + x]);
+    for (let y = row - reach; y <= row + reach; y++) {
+      for (let x = column - reach; x <= column + reach; x++) {
+        around.push(values[inside(y, height) * width + inside(x, width)]);
       }
     }
     skew += (value - median(around)) ** 3;
@@ -172,10 +181,9 @@ function shrunk(grey) {
     fills dark areas that are narrower than its square. Shadows go on beyond the border. */
 function paperLevel(page, radius) {
   const [width, height] = [page.width + 2 * radius, page.height + 2 * radius];
-  const inside = (place, length) => Math.min(Math.max(place - radius, 0), length - 1);
   const values = Float32Array.from({ length: width * height }, (_, at) => {
-    const row = inside(Math.floor(at / width), page.height);
-    return page.values[row * page.width + inside(at % width, page.width)];
+    const row = inside(Math.floor(at / width) - radius, page.height);
+    return page.values[row * page.width + inside((at % width) - radius, page.width)];
   });
   const closed = extreme(extreme({ values, width, height }, radius, 1), radius, -1).values;
   return page.values.map((_, at) => {
@@ -204,8 +212,8 @@ function pieces(mask, width) {
   const height = mask.length / width;
   const seen = new Uint8Array(mask.length);
   const found = [];
-  mask.forEach((inside, start) => {
-    if (!inside || seen[start]) return;
+  mask.forEach((inked, start) => {
+    if (!inked || seen[start]) return;
     const pixels = [start];
     seen[start] = 1;
     const piece = { pixels, top: height, bottom: -1, left: width, right: -1 };
@@ -262,7 +270,12 @@ function largestCharacter(all) {
 /** The ink of the largest character in a picture, 0 paper to 1 ink, and how many other characters
     there are; null if the page is blank. */
 export function inkOf(picture) {
-  const grey = smoothed(picture);
+  const found = inkOfPage(smoothed(picture));
+  if (!found?.sheet) return found;
+  return inkOfPage(found.sheet) ?? found;
+}
+
+function inkOfPage(grey) {
   const { width } = grey;
   const { values, noise } = darkness(grey);
   const darkest = values.reduce((a, b) => Math.max(a, b), 0);
@@ -279,7 +292,76 @@ export function inkOf(picture) {
   // The soft edge of a stroke belongs to it.
   const around = extreme({ ...grey, values: strokes }, 2, 1).values;
   const ink = values.map((value, at) => (around[at] ? Math.min(1, value / level) : 0));
-  return { values: thickened(ink, strokes, width), width, others: others.length };
+  const box = boxOf(strokes, width, 0.5);
+  const thickness = thicknessOf(strokes, width);
+  const smaller = Math.min(box.height, box.width);
+  const isLarge = smaller > SHEET_SIZE * Math.min(width, grey.height);
+  const isThick = thickness > SHEET_THICKNESS * smaller;
+  return {
+    values: thickened(ink, strokes, width),
+    width,
+    others: others.length,
+    sheet: isLarge && isThick ? sheetOf(grey, character[0]) : null,
+  };
+}
+
+/** Cuts a sheet out of a picture; what is outside the sheet gets the sheet's brightness. Null if
+    the piece is not rectangular. */
+function sheetOf(grey, piece) {
+  const box = {
+    ...piece,
+    height: piece.bottom - piece.top + 1,
+    width: piece.right - piece.left + 1,
+  };
+  const rows = Array.from({ length: box.height }, () => [Infinity, -1]);
+  for (const at of piece.pixels) {
+    const span = rows[Math.floor(at / grey.width) - box.top];
+    span[0] = Math.min(span[0], at % grey.width);
+    span[1] = Math.max(span[1], at % grey.width);
+  }
+  if (rectangularity(rows) < SHEET_FILLS) return null;
+  const paper = median(Float32Array.from(piece.pixels, (at) => grey.values[at]));
+  // Paper and table blend at the sheet's edge.
+  const edge = 4;
+  const values = new Float32Array(box.width * box.height).fill(paper);
+  for (let y = edge; y < box.height - edge; y++) {
+    const first = Math.max(rows[y][0], rows[y - edge][0], rows[y + edge][0]) + edge;
+    const last = Math.min(rows[y][1], rows[y - edge][1], rows[y + edge][1]) - edge;
+    for (let x = first; x <= last; x++) {
+      values[y * box.width + x - box.left] = grey.values[(box.top + y) * grey.width + x];
+    }
+  }
+  return { values, width: box.width, height: box.height };
+}
+
+/** The share of its smallest rectangle that a shape fills, given its first and last column in each
+    row. */
+function rectangularity(rows) {
+  const area = rows.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+  let smallest = Infinity;
+  for (let degrees = 0; degrees < 90; degrees += 3) {
+    const [cos, sin] = [Math.cos, Math.sin].map((of) => of((degrees * Math.PI) / 180));
+    const corners = rows.flatMap(([first, last], y) => [first, last].map((x) => [x, y]));
+    const length = (along) => {
+      const places = corners.map(along);
+      return Math.max(...places) - Math.min(...places) + 1;
+    };
+    const [across, down] = [([x, y]) => cos * x + sin * y, ([x, y]) => cos * y - sin * x];
+    smallest = Math.min(smallest, length(across) * length(down));
+  }
+  return area / smallest;
+}
+
+/** The mean width of strokes: a strip of length l and width w has the area l * w and about 2 l
+    pixels at its edge. */
+function thicknessOf(strokes, width) {
+  let [area, edge] = [0, 0];
+  strokes.forEach((inked, at) => {
+    if (!inked) return;
+    area++;
+    if (!(strokes[at - 1] && strokes[at + 1] && strokes[at - width] && strokes[at + width])) edge++;
+  });
+  return (2 * area) / edge;
 }
 
 /** Makes strokes of a thin pen as thick as thin strokes in MNIST; others stay as they are. */
@@ -287,20 +369,13 @@ function thickened(ink, strokes, width) {
   const height = ink.length / width;
   const box = boxOf(strokes, width, 0.5);
   const pixel = Math.max(box.height, box.width) / 20;
-  let [area, edge] = [0, 0];
-  strokes.forEach((inside, at) => {
-    if (!inside) return;
-    area++;
-    if (!(strokes[at - 1] && strokes[at + 1] && strokes[at - width] && strokes[at + width])) edge++;
-  });
-  // A strip of length l and width w has the area l * w and about 2 l pixels at its edge.
-  const thickness = (2 * area) / edge;
+  const thickness = thicknessOf(strokes, width);
   if (thickness >= THINNEST * pixel) return ink;
   const radius = (THICKENED * pixel - thickness) / 2;
   const result = Float32Array.from(ink);
   const reach = Math.ceil(radius);
-  strokes.forEach((inside, at) => {
-    if (!inside) return;
+  strokes.forEach((inked, at) => {
+    if (!inked) return;
     const [row, column] = [Math.floor(at / width), at % width];
     for (let y = Math.max(0, row - reach); y <= Math.min(height - 1, row + reach); y++) {
       for (let x = Math.max(0, column - reach); x <= Math.min(width - 1, column + reach); x++) {
