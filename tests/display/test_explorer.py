@@ -346,6 +346,22 @@ def test_a_drawn_digit_is_preprocessed_and_reconstructed(opened):
     assert np.sqrt(np.mean((preprocessed - reconstructed) ** 2)) / 255 < 0.2
     page.click("#take")
     assert np.abs(grey(page, "#picked") - reconstructed).max() <= 1
+    # What is no digit is not called one.
+    page.click("#clear")
+    pad = page.locator("#pad")
+    pad.scroll_into_view_if_needed()
+    box = pad.bounding_box()
+    scribble = [(40, 40), (150, 150), (40, 150), (150, 40), (90, 170), (90, 20), (30, 90)]
+    page.mouse.move(box["x"] + 170, box["y"] + 100)
+    page.mouse.down()
+    for x, y in scribble:
+        page.mouse.move(box["x"] + x, box["y"] + y, steps=6)
+    page.mouse.up()
+    assert re.fullmatch(
+        r"None of these\. Its reconstruction error is \d\.\d times the usual one\. "
+        r"The closest class is \d\.",
+        page.inner_text("#verdict"),
+    )
 
 
 @slow
