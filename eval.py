@@ -9,9 +9,9 @@
     python eval.py --save_latents latents.npz      # also mu and metrics of each image
 
 Writes metrics.json, reconstructions.png and extremes.png to --output_dir. Also
-writes report.png with --report, own.png with --images, and
-own_interpolation.png with --interpolate. Metrics are means over all test
-images; --batch changes them only by rounding errors.
+writes report.png with --report, own.png with --images, own_interpolation.png
+with --interpolate, and projector_... with --projector. Metrics are means over
+all test images; --batch changes them only by rounding errors.
 """
 
 import os
@@ -141,7 +141,7 @@ def add_image_flags(parser: cli.Parser) -> None:
         "--split",
         choices=("test", "train", "validation", "all"),
         default="test",
-        help="the images in it; those of --images are always added",
+        help="which images these results are of; those of --images are always added",
     )
 
 
@@ -642,8 +642,9 @@ def write_projector(
             "is as many as fit into a picture that browsers can draw."
         )
     names = ", ".join(display.projector.NAMES)
+    command = f"tensorboard --logdir {visible(shlex.quote(folder))}"
     print(
-        f"Wrote {names} to {visible(folder)}: tensorboard --logdir {visible(shlex.quote(folder))}"
+        f"Wrote {names} to {visible(folder)}. Next: {command}, and open {display.projector.ADDRESS}"
     )
 
 

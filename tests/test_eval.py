@@ -609,7 +609,8 @@ def test_the_documented_use_of_latents_runs(of_each_image, monkeypatch, capsys):
 
 def test_the_projector_holds_the_same_images(of_each_image):
     folder, printed = of_each_image
-    assert f"projector_sprite.png to {folder}: tensorboard --logdir {folder}\n" in printed
+    line = f"projector_sprite.png to {folder}. Next: tensorboard --logdir {folder}, and open "
+    assert f"{line}http://localhost:6006/#projector\n" in printed
     with np.load(folder / "new" / "latents.npz") as table:
         mu = np.fromfile(folder / "projector_mu.bytes", "<f4").reshape(-1, 4)
         np.testing.assert_array_equal(mu, table["mu"])

@@ -5,7 +5,8 @@
 
 The percentile of an image is the percentage of validation images whose -ELBO (`loss_total`) is
 lower: an anomaly score that needs no labels. It uses the -ELBO under N(0, I), which all weights
-have and which training minimizes, not the one under the fitted prior.
+have and which training minimizes. That under the fitted prior detects a little more, but not all
+weights have one; bench/README.md compares them.
 """
 
 import csv

@@ -1,6 +1,6 @@
 """TensorBoard's Embedding Projector: mu of images as points that show the images themselves.
 
-    projector.write("result", table, class_names)       # then: tensorboard --logdir result
+    projector.write("result", table, class_names, predicted_names)
 
 Writes four files: the configuration, under the name that TensorBoard looks for; mu, as float32
 numbers; a table of what a point can be labelled and coloured by; and all images in one picture, the
@@ -25,6 +25,9 @@ MU, METADATA, SPRITE = "projector_mu.bytes", "projector_metadata.tsv", "projecto
 NO_LABEL = "your image"
 # Pixels of paper around the ink of an image, and the brightness up to which a pixel is no ink.
 MARGIN, FAINT = 2, 30
+# With this end, the address opens the projector at once. Without it TensorBoard shows at first that
+# no dashboards are active, until the page is loaded again.
+ADDRESS = "http://localhost:6006/#projector"
 NAMES = (CONFIG, MU, METADATA, SPRITE)
 # Browsers draw no larger texture than this, in pixels a side.
 LARGEST_SPRITE = 8192
