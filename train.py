@@ -831,6 +831,8 @@ def main(args: argparse.Namespace) -> None:
     if folder.finished:
         # Every worker says so, since all of them stop here.
         folder.report_finished()
+        if folder.record is not None:
+            analysis.collapse.print_notice(folder.record)
         print(next_commands(args, folder))
         return
     # A run to continue and weights to start from determine the architecture.
