@@ -4,9 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import data
 import model
 import train
-from bench import contenders, run, samples, scaling, time_to_quality
+from bench import anomaly, contenders, run, samples, scaling, time_to_quality, unlike_mnist
+from support.storage import weights
+from tests.helpers import ROOT
 
 
 def test_frechet_distance_of_gaussians_that_share_their_axes():
@@ -92,3 +95,74 @@ def test_contenders_of_this_installation_learn_the_same():
     first, second = np.array(list(losses.values())).T
     assert (second < 0.8 * first).all()
     assert second.max() - second.min() < 0.05 * second.mean()
+
+
+def test_an_auroc_is_the_share_of_pairs_in_the_right_order():
+    random = np.random.default_rng(0)
+    normal, other = random.normal(0, 1, 40), random.normal(0.5, 1, 30)
+    found = anomaly.auroc(normal, other)
+    assert found.value == pytest.approx(np.mean(other[:, None] > normal))
+    assert anomaly.auroc(normal, normal).value == pytest.approx(0.5)
+    # An image alone, and one that ties with half of the others.
+    assert anomaly.auroc(np.array([1.0, 2.0]), np.array([2.0])) == (0.75, None)
+
+
+def test_the_standard_error_of_an_auroc_is_its_spread_over_experiments():
+    """Hanley and McNeil assume exponential scores: with these, the formula holds."""
+    random = np.random.default_rng(0)
+    areas = []
+    for _ in range(2000):
+        normal, other = random.exponential(1, 60), random.exponential(3, 40)
+        areas.append(anomaly.auroc(normal, other).value)
+    assert np.mean(areas) == pytest.approx(3 / 4, abs=0.01)
+    expected = anomaly.hanley_mcneil(3 / 4, 60, 40)
+    assert np.std(areas) == pytest.approx(expected, rel=0.08)
+
+
+def test_means_of_aurocs_have_the_errors_of_what_varies():
+    one, other = anomaly.Auroc(0.8, 0.03), anomaly.Auroc(0.9, 0.05)
+    assert anomaly.mean_over_seeds([one]) == pytest.approx(one)
+    # 0.1 / sqrt(2) is their standard deviation, 0.05 the standard error of their mean.
+    expected = (0.85, np.sqrt(0.04**2 + 0.05**2))
+    assert anomaly.mean_over_seeds([one, other]) == pytest.approx(expected)
+    results = {"0": {"loss_total": one}, "1": {"loss_total": other}}
+    (mean,) = anomaly.mean_over_digits(results).values()
+    expected = (0.85, np.sqrt(0.03**2 + 0.05**2) / 2)
+    assert mean == {"loss_total": pytest.approx(expected)}
+
+
+def test_images_unlike_mnist_are_what_they_are_called():
+    images = np.random.default_rng(0).integers(0, 256, (5, 784), np.uint8)
+    turned = unlike_mnist.rotated(images, 1).reshape(5, 28, 28)
+    np.testing.assert_array_equal(turned[2, 27, :], images[2].reshape(28, 28)[:, 0])
+    np.testing.assert_array_equal(unlike_mnist.rotated(unlike_mnist.rotated(images, 1), 3), images)
+    grey = np.full((50, 784), 128, np.uint8)
+    noisy = unlike_mnist.noisy(grey, 0.1, seed=0).astype(float)
+    assert noisy.std() == pytest.approx(25.5, rel=0.02) and noisy.mean() == pytest.approx(
+        128, abs=1
+    )
+    assert unlike_mnist.constant([0, 7]).tolist() == [[0] * 784, [7] * 784]
+    halves = unlike_mnist.upper_halves(images).reshape(5, 28, 28)
+    np.testing.assert_array_equal(halves[:, :14], images.reshape(5, 28, 28)[:, :14])
+    assert not halves[:, 14:].any() and images.reshape(5, 28, 28)[:, 14:].any()
+    letters = unlike_mnist.printed("aT")
+    assert len(letters) == 24 and len(np.unique(letters, axis=0)) == 24
+    # As MNIST's digits: 20 pixels high or wide, in the middle.
+    for letter in letters.reshape(-1, 28, 28) > 20:
+        rows, columns = np.flatnonzero(letter.any(1)), np.flatnonzero(letter.any(0))
+        assert 18 <= max(np.ptp(rows), np.ptp(columns)) <= 21
+    clothes = unlike_mnist.clothing(10, seed=0)
+    assert len(np.unique(clothes, axis=0)) == 10
+    assert ((clothes > 50).mean(axis=1) > 0.1).all() and clothes.max() <= 0.95 * 255
+
+
+def test_scores_of_the_pretrained_weights_tell_noise_from_digits(mnist_dir):
+    """Noise is detected; a blank image has a lower -ELBO than most digits."""
+    found = weights.read(f"{ROOT}/better_weight")
+    score = anomaly.scorer(found, seed=0)
+    test = data.load("mnist", mnist_dir).test.images[:1000]
+    others = {"noise": unlike_mnist.noisy(test, 0.3, 0), "blank": unlike_mnist.constant([0])}
+    results = anomaly.compared(score, test, others)
+    assert results["noise"]["loss_total"].value > 0.999
+    assert results["blank"]["loss_total"].value < 0.3
+    assert set(results["noise"]) == set(anomaly.SCORES)
