@@ -11,6 +11,7 @@ import io
 import itertools
 import math
 import re
+import warnings
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -366,15 +367,8 @@ class Table:
             return np.zeros((0, columns), np.uint8)
         while True:
             try:
-                numbers: NDArray = np.loadtxt(
-                    io.BytesIO(text),
-                    dtype=self._types[0],
-                    delimiter=separator.decode(),
-                    comments=None,
-                    quotechar='"',
-                    ndmin=2,
-                )
-            except ValueError as error:
+                numbers: NDArray = self._parsed(text, separator)
+            except (ValueError, DeprecationWarning) as error:
                 if len(self._types) > 1:
                     del self._types[0]
                     continue
@@ -382,6 +376,24 @@ class Table:
             if numbers.shape[1] != columns:
                 raise self._wrong_line(text, first_line)
             return numbers
+
+    def _parsed(self, text: bytes, separator: bytes) -> NDArray:
+        """Returns lines as numbers of the first type that is left.
+
+        Raises:
+            ValueError, DeprecationWarning: a value is not of this type. Earlier versions of NumPy
+                only warn of a fraction, and cut it off.
+        """
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", DeprecationWarning)
+            return np.loadtxt(
+                io.BytesIO(text),
+                dtype=self._types[0],
+                delimiter=separator.decode(),
+                comments=None,
+                quotechar='"',
+                ndmin=2,
+            )
 
     def _wrong_line(self, text: bytes, first_line: int) -> UserError:
         """Returns an error that says which line is the first that is not like the others."""
