@@ -48,7 +48,7 @@ def warning(record: records.RunRecord) -> str:
         )
     return (
         "WARNING: the posterior has collapsed. No latent dimension is active, so all "
-        f"reconstructions are the same image, and all samples are, too. {cause}"
+        f"reconstructions are nearly the same image, and so are all samples. {cause}"
     )
 
 
