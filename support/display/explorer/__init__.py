@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support import files, records
-from support.analysis import fitted_prior
+from support.analysis import collapse, fitted_prior
 from support.datasets.types import PIXELS
 from support.errors import UserError
 
@@ -99,7 +99,7 @@ def model_of(found: "Weights") -> dict[str, Any]:
     assert found.encoder is not None, "the page encodes"
     assert found.decoder is not None, "the page decodes"
     hidden_units, latent_dim, activation = record.architecture
-    active = active_units(record.posterior)
+    active = collapse.active_units(record.posterior)
     return {
         "about": about(record, active),
         "class_names": list(record.dataset.class_names),
@@ -117,11 +117,6 @@ def model_of(found: "Weights") -> dict[str, Any]:
         "prior": prior_of(found.prior),
         "plane": plane(found.prior, latent_dim),
     }
-
-
-def active_units(posterior: records.Posterior) -> int:
-    """Returns how many latent dimensions are active."""
-    return int(np.sum(np.array(posterior.mu_std) ** 2 > fitted_prior.ACTIVE_VARIANCE))
 
 
 def about(record: records.RunRecord, active: int) -> str:
