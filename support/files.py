@@ -384,8 +384,10 @@ def open_regular(path: str) -> IO[bytes]:
     except (FileNotFoundError, NotADirectoryError):
         raise FileNotFoundError(path) from None
     except (OSError, ValueError) as error:
+        # Windows does not open folders at all.
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"{path} cannot be read ({reason}): choose another file") from error
+        problem = "is not a regular file" if os.path.isdir(path) else f"cannot be read ({reason})"
+        raise UserError(f"{path} {problem}: choose another file") from error
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
         raise UserError(f"{path} is not a regular file: choose another file")

@@ -38,6 +38,13 @@ def system(request, monkeypatch):
         windows.emulate(monkeypatch)
 
 
+@pytest.fixture
+def folders_can_be_synced(request):
+    """Skips a test of what only file systems do whose folders can be synced to disk."""
+    if os.name == "nt" or request.config.getoption("--windows"):
+        pytest.skip("Windows cannot sync folders")
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
         if pathlib.Path(__file__).parent / "slow" in item.path.parents:

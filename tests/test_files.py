@@ -68,6 +68,7 @@ def test_contents_are_on_disk_before_the_name_and_the_name_before_the_return(tmp
     assert order == ["a.txt", "replace", tmp_path.name]
 
 
+@pytest.mark.usefixtures("folders_can_be_synced")
 def test_sync_reaches_the_disk_for_files_and_folders(tmp_path, monkeypatch):
     synced = []
     fsync = os.fsync
@@ -82,6 +83,7 @@ def test_sync_reaches_the_disk_for_files_and_folders(tmp_path, monkeypatch):
     assert len(os.listdir("/proc/self/fd")) == opened
 
 
+@pytest.mark.usefixtures("folders_can_be_synced")
 def test_a_file_system_that_cannot_sync_folders_costs_one_notice(tmp_path, monkeypatch, capsys):
     answers = [*files.CANNOT_SYNC, errno.EIO]
 

@@ -335,6 +335,7 @@ def test_pictures_are_dark_ink_on_white_in_rows(log):
     assert np.sum(image != 255) == 2
 
 
+@pytest.mark.usefixtures("folders_can_be_synced")
 def test_events_survive_a_power_cut_once_they_are_flushed(log, monkeypatch):
     synced = []
     with Summaries(str(log)) as writer:
