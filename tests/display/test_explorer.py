@@ -621,7 +621,7 @@ def unusual(request, trained, tmp_path):
         named = records.DatasetRecord("custom", "0" * 64, names)
         return found._replace(record=dataclasses.replace(found.record, dataset=named))
     flags = {
-        "collapsed": ("--recon_loss", "l2"),
+        "collapsed": ("--recon_loss", "l2", "--beta", "1"),
         "1 dimension": ("--latent_dim", "1"),
         "2 dimensions": ("--latent_dim", "2"),
     }
