@@ -25,7 +25,6 @@ import support.installation  # noqa: F401
 # isort: split
 import argparse
 import itertools
-import shlex
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -334,6 +333,7 @@ class TrainedModel:
         vae: the model.
         prior: the fitted prior; None if there is none.
         seed: seed of the noise.
+        evaluate: function of images, uint8 (n, 784), that returns their metrics.
     """
 
     def __init__(self, found: "Weights", seed: int, batch: int) -> None:
@@ -342,19 +342,12 @@ class TrainedModel:
         self.prior = None
         if found.prior is not None:
             self.prior = analysis.fitted_prior.Mixture(found.prior)
-        self._evaluator = analysis.metrics.Evaluator(self.vae, seed, batch, self.prior)
+        self.evaluate = analysis.metrics.Evaluator(self.vae, seed, batch, self.prior)
 
     @property
     def classifies(self) -> bool:
         """Whether the fitted prior has several classes."""
-        return self.prior is not None and len(self.prior.labels) > 1
-
-    def evaluate(self, images: NDArray[np.uint8]) -> "Figures":
-        """Returns the metrics of images, uint8 (n, 784), and their classes if there are any."""
-        figures = self._evaluator(images)
-        if self.classifies:
-            return figures
-        return figures._replace(predicted_label=None, probability=None)
+        return self.prior is not None and self.prior.classifies
 
     def evaluation_images(self, images: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """Returns images, uint8 (n, 784), as the model is evaluated on them."""
@@ -369,9 +362,7 @@ def evaluate(model: TrainedModel, test_set: TestSet, args: argparse.Namespace) -
     """Returns all metrics that the flags ask for, for each test image."""
     figures = model.evaluate(test_set.images)
     values = figures.values
-    predicted = figures.predicted_label
-    if predicted is not None and test_set.labels is not None:
-        values["prior_accuracy"] = (predicted == test_set.labels).astype(float)
+    figures.add_prior_accuracy(test_set.labels)
     if args.nll_samples:
         binary = noise.bernoulli_sample(test_set.images, args.seed)
         values |= analysis.likelihood.nll(
@@ -404,30 +395,28 @@ def summarize(
 ) -> dict[str, Any]:
     """Returns the content of metrics.json."""
     record = model.record
-    classes = {"trained_on_classes": list(record.dataset.classes)} if record.dataset.classes else {}
-    return (
-        figures.means()
-        | classes
-        | {
-            "standard_errors": figures.standard_errors(),
-            "nll_samples": args.nll_samples,
-            "binarize": record.training["binarize"],
-            "active_units": len(analysis.fitted_prior.active_units(figures.mu)),
-            "latent_dim": model.vae.latent_dim,
-            "images": len(test_set.images),
-            "evaluated_on": test_set.description,
-            "dataset": test_set.dataset.name,
-            "dataset_sha256": test_set.dataset.sha256,
-            "trained_on": record.dataset.name,
-            "comparable": not test_set.not_comparable_reason,
-            "prior": "standard" if model.prior is None else "fitted",
-            "finished": record.finished,
-            "seed": args.seed,
-            "run_id": record.run_id,
-            "step": record.step,
-            "epochs_done": record.epochs_done,
-        }
-    )
+    content: dict[str, Any] = figures.means() | {
+        "standard_errors": figures.standard_errors(),
+        "nll_samples": args.nll_samples,
+        "binarize": record.training["binarize"],
+        "active_units": len(analysis.fitted_prior.active_units(figures.mu)),
+        "latent_dim": model.vae.latent_dim,
+        "images": len(test_set.images),
+        "evaluated_on": test_set.description,
+        "dataset": test_set.dataset.name,
+        "dataset_sha256": test_set.dataset.sha256,
+        "trained_on": record.dataset.name,
+        "comparable": not test_set.not_comparable_reason,
+        "prior": "standard" if model.prior is None else "fitted",
+        "finished": record.finished,
+        "seed": args.seed,
+        "run_id": record.run_id,
+        "step": record.step,
+        "epochs_done": record.epochs_done,
+    }
+    if record.dataset.classes:
+        content["trained_on_classes"] = list(record.dataset.classes)
+    return content
 
 
 def print_table(metrics: dict[str, Any], figures: "Figures", test_set: TestSet) -> None:
@@ -642,7 +631,7 @@ def write_projector(
             "is as many as fit into a picture that browsers can draw."
         )
     names = ", ".join(display.projector.NAMES)
-    command = f"tensorboard --logdir {visible(shlex.quote(folder))}"
+    command = f"tensorboard --logdir {cli.as_argument(folder)}"
     print(
         f"Wrote {names} to {visible(folder)}. Next: {command}, and open {display.projector.ADDRESS}"
     )

@@ -39,7 +39,6 @@ import support.installation  # noqa: F401
 import argparse
 import contextlib
 import itertools
-import shlex
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
@@ -197,7 +196,7 @@ def read_weights(path: str, args: argparse.Namespace) -> "Weights":
     if args.manifold and latent_dim != 2:
         raise UserError(
             f"--manifold needs a two-dimensional z, but z has {latent_dim} dimensions in {path}: "
-            f"add --load_weight_dir {shlex.quote(LATENT2)}, or train your own: "
+            f"add --load_weight_dir {cli.as_argument(LATENT2)}, or train your own: "
             f"{cli.script_command('train.py')} --latent_dim 2 --save_weight_dir weight_2d "
             "--log_dir log_2d"
         )

@@ -27,7 +27,6 @@ import argparse
 import dataclasses
 import itertools
 import math
-import shlex
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -619,7 +618,8 @@ def train(
         # All validation images, undistorted, with one sample of z each; the noise never changes.
         figures = evaluate(validation)
         # Summaries, a save if one is due, Ctrl-C; with `--keep best`, remembers the best weights.
-        run.after_epoch(analysis.metrics.curve_point(figures, config.recon_loss, config.beta))
+        point = analysis.metrics.curve_point(figures, config.recon_loss, config.beta)
+        run.after_epoch(point, figures.encoded)
     run.select_weights()
     return vae
 
@@ -677,10 +677,7 @@ def validation_figures(
     prior = None if prior_arrays is None else analysis.fitted_prior.Mixture(prior_arrays)
     images = config.evaluation_images(dataset.validation.images)
     figures = analysis.metrics.Evaluator(vae, config.seed, prior=prior)(images)
-    labels, predicted = dataset.validation.labels, figures.predicted_label
-    classifies = prior is not None and len(prior.labels) > 1
-    if classifies and labels is not None and predicted is not None:
-        figures.values["prior_accuracy"] = (predicted == labels).astype(float)
+    figures.add_prior_accuracy(dataset.validation.labels)
     return figures
 
 
@@ -800,22 +797,17 @@ def unused(folder: str) -> str:
 
 def next_commands(args: argparse.Namespace, folder: storage.run_folder.RunFolder) -> str:
     """Returns the commands to evaluate and view a finished run, ready to be typed."""
-    weights = f"--load_weight_dir {as_argument(folder.path)}"
-    data_flags = f" --data_dir {as_argument(args.data_dir)}" if args.data_dir else ""
+    weights = f"--load_weight_dir {cli.as_argument(folder.path)}"
+    data_flags = f" --data_dir {cli.as_argument(args.data_dir)}" if args.data_dir else ""
     if args.transpose is not None:
         data_flags += " --transpose" if args.transpose else " --no-transpose"
     return "\n".join(
         (
             f"Next: {cli.script_command('eval.py')} {weights}{data_flags}",
             f"      {cli.script_command('eval_genresult.py')} {weights}",
-            f"      tensorboard --logdir {as_argument(folder.log_dir)}",
+            f"      tensorboard --logdir {cli.as_argument(folder.log_dir)}",
         )
     )
-
-
-def as_argument(path: str) -> str:
-    """Returns a path as it is typed in a shell."""
-    return visible(shlex.quote(path))
 
 
 @cli.script(parser)

@@ -342,6 +342,11 @@ def shown_path(path: str) -> str:
         return absolute
 
 
+def as_argument(path: str) -> str:
+    """Returns a path as it is typed in a shell, without control characters."""
+    return visible(shlex.quote(path))
+
+
 def as_typed(value: Any) -> str:
     """Returns a flag's value as a user types it."""
     if isinstance(value, list | tuple):

@@ -392,6 +392,11 @@ class Mixture:
         sources[arrays.active] = dimensions + np.arange(len(arrays.active))
         return tf.gather(tf.concat([noise, moved], axis=1), sources, axis=1)
 
+    @property
+    def classifies(self) -> bool:
+        """Whether there are several classes."""
+        return len(self.labels) > 1
+
     def sample_labels(self, uniform: "tf.Tensor") -> "tf.Tensor":
         """Returns the class of each sample that `sample` returns for the same numbers, uint8 (n,).
 

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support import files
-from support.datasets.entries import printable
 from support.datasets.types import Split
 from support.errors import UserError
+from support.text import printable
 
 if TYPE_CHECKING:
     from support.analysis.metrics import Figures

@@ -31,7 +31,7 @@ class Figures(NamedTuple):
             prior also `loss_total_fitted`, the -ELBO under that prior.
         mu, log_var: mean and logarithm of the variance of q(z | x), float32 (n, latent_dim).
         predicted_label: the most probable class under the fitted prior, uint8 (n,); None if there
-            is no prior.
+            is no prior, or it has a single class.
         probability: p(predicted_label | z = mu) under that prior, float32 (n,); None likewise.
     """
 
@@ -40,6 +40,20 @@ class Figures(NamedTuple):
     log_var: NDArray[np.float32]
     predicted_label: NDArray[np.uint8] | None = None
     probability: NDArray[np.float32] | None = None
+
+    @property
+    def encoded(self) -> fitted_prior.Encoded:
+        """q(z | x) of the images."""
+        return fitted_prior.Encoded(self.mu, self.log_var)
+
+    def add_prior_accuracy(self, labels: NDArray[np.uint8] | None) -> None:
+        """Adds `prior_accuracy` to the values: 1 where the predicted label is right, else 0.
+
+        Args:
+            labels: (n,); None: there are none, and nothing is added.
+        """
+        if labels is not None and self.predicted_label is not None:
+            self.values["prior_accuracy"] = (self.predicted_label == labels).astype(float)
 
     def means(self) -> dict[str, float]:
         """Returns the mean of each metric over the images."""
@@ -96,7 +110,8 @@ class Evaluator:
         found = model.loss_terms(x, mu, log_var, self._vae.decode(z))
         if self._prior:
             found["loss_total_fitted"] = found["loss_total"] - self._prior.log_ratio(z)
-            found["predicted_label"], found["probability"] = self._prior.classify(mu)
+            if self._prior.classifies:
+                found["predicted_label"], found["probability"] = self._prior.classify(mu)
         found["RMSE_mean"] = model.rmse(model.loss_l2(x, self._vae.decode(mu)))
         found["mu"], found["log_var"] = mu, log_var
         return found

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 
 from support import files
 from support.analysis.latents import NO_LABEL, OWN, Table
-from support.datasets.entries import listed, printable
+from support.datasets.entries import listed
 from support.errors import UserError
+from support.text import printable
 
 METRICS = ("loss_total", "loss_total_fitted", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 ORIGIN = ("split", "index", "file", "label")

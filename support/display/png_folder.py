@@ -18,9 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from support import files
-from support.datasets.entries import listed, printable
+from support.datasets.entries import listed
 from support.display import plots
 from support.errors import UserError
+from support.text import printable
 
 # Shows that a folder is ours, and says where its images come from.
 ABOUT = "about.json"

@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from support import files
 from support.analysis.latents import OWN, Table
 from support.analysis.scores import class_name
-from support.datasets.entries import printable
 from support.datasets.types import SIDE
 from support.display import plots
+from support.text import printable
 
 CONFIG = "projector_config.pbtxt"
 MU, METADATA, SPRITE = "projector_mu.bytes", "projector_metadata.tsv", "projector_sprite.png"

@@ -8,7 +8,6 @@ the same configuration continues; a finished one is left alone; another configur
 """
 
 import os
-import shlex
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -172,7 +171,7 @@ class RunFolder:
             return
         earlier = os.path.join(os.path.realpath(self.path), record.log_dir)
         if summaries.owner(earlier) == record.run_id:
-            shown = shlex.quote(cli.shown_path(earlier))
+            shown = cli.as_argument(cli.shown_path(earlier))
             raise UserError(
                 f"the curves of the run in {self.path} are in {shown}, and cannot be continued in "
                 f"{self.log_dir}: use --log_dir {shown}"

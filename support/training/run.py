@@ -250,11 +250,12 @@ class Run:
             else:
                 self._save_if_due()
 
-    def after_epoch(self, validated: Mapping[str, float]) -> None:
+    def after_epoch(self, validated: Mapping[str, float], encoded: fitted_prior.Encoded) -> None:
         """Records the validation of an epoch, and saves if a save is due.
 
         Args:
             validated: the points of the validation curves, by name.
+            encoded: q(z | x) of the validation images, for histograms.
 
         Raises:
             Interrupted: a signal has arrived, and the run is saved.
@@ -265,17 +266,15 @@ class Run:
         epoch_index = self.epoch - 1
         if self.step == self._config.total_steps or epoch_index % PICTURE_EPOCHS == 0:
             self._summaries.pictures(self.step, self._pictures())
-            self._write_latent_space()
+            self._write_latent_space(encoded)
         assert self._progress is not None
         trained = self._means.end_epoch(self._config.steps_per_epoch)
         self._progress.end_epoch(trained, validated, self._distorted_share())
         self._warn_of_collapse(validated)
         self._save_if_due()
 
-    def _write_latent_space(self) -> None:
+    def _write_latent_space(self, encoded: fitted_prior.Encoded) -> None:
         """Writes histograms of q(z | x) of the validation images, and the KL of each dimension."""
-        images = self._config.evaluation_images(self._dataset.validation.images)
-        encoded = metrics.encode(self._vae, images)
         self._summaries.histograms(self.step, {"mu": encoded.mu, "log_var": encoded.log_var})
         self._summaries.kld_by_rank(self.step, metrics.kld_by_dimension(encoded))
 

@@ -15,7 +15,7 @@ import pytest
 import data
 import model
 from support import records
-from support.analysis import collapse
+from support.analysis import collapse, fitted_prior
 from support.errors import Interrupted, NotFiniteError, UserError
 from support.storage import weights, weights_file
 from support.storage.run_folder import RunFolder
@@ -30,6 +30,7 @@ from tests.training.test_config import CONFIG as SETTINGS
 DATASET = data.load("digits", limit=245)
 CONFIG: Config = dataclasses.replace(SETTINGS, epochs=2)  # of 12 steps each
 NAMES = run_module.TERM_NAMES
+ENCODED = fitted_prior.Encoded(*np.ones((2, 5, 2), np.float32))
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ class Play:
         """Reports the rest of the current epoch, and its validation."""
         self.steps(12 - self.run.step % 12, value)
         validated = {"objective": objective, "loss_total": 7.0, "active_units": active_units}
-        self.run.after_epoch(validated)
+        self.run.after_epoch(validated, ENCODED)
 
 
 @contextlib.contextmanager
@@ -127,7 +128,7 @@ def test_the_last_step_is_saved_and_nothing_in_between_unless_it_is_due(folder):
         assert saved(folder) == [0]
         play.steps(1)
         assert saved(folder) == [0]  # before the validation
-        play.run.after_epoch({"objective": 5.0, "loss_total": 7.0})
+        play.run.after_epoch({"objective": 5.0, "loss_total": 7.0}, ENCODED)
         assert saved(folder) == [0, 24]
         finish(play.run)
     record = weights.read_record(str(folder / "w"))
