@@ -680,4 +680,4 @@ def split_table(model: TrainedModel, test_set: TestSet, figures: "Figures", name
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end_process(main())

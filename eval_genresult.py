@@ -99,7 +99,7 @@ def parser() -> cli.Parser:
         nargs="+",
         metavar="D",
         help="generate only these digits, or classes by their names, in turn; needs the fitted "
-        "prior (default: all)",
+        "prior, and samples that it classifies as others are replaced (default: all)",
     )
     parser.add_argument(
         "--temperature",
@@ -542,4 +542,4 @@ class Generator:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    cli.end_process(main())

@@ -11,9 +11,12 @@ Autoencoders", 2020: ex-post density estimation). This is the only part of train
 labels. Inactive latent dimensions, which carry no information, stay N(0, 1).
 """
 
+import functools
 import itertools
+import os
 import warnings
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import IO, TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -32,7 +35,7 @@ COMPONENTS = 10
 # A component needs this many images per dimension, or its covariance is left to chance.
 IMAGES_PER_DIMENSION = 10
 RIDGE = 1e-3
-EM_ITERATIONS = 20
+EM_ITERATIONS = 10
 # A latent dimension whose mean of z^2 is outside these bounds has a scale of its own, as happens
 # with a small --beta. It is fitted in units of its standard deviation, even if mu hardly varies.
 ORDINARY_SQUARE = 0.25, 4.0
@@ -107,8 +110,8 @@ def fit(
         training: the encoded training images.
         labels: their labels, (n,); None: one mixture is fitted to all images together.
         validation: other encoded images, on which the fit is compared with N(0, I).
-        seed: seed of the fit and of the samples from q(z | x), one per image.
-        before_each_class: called before the mixture of each class is fitted.
+        seed: seed of the fit and of the samples from q(z | x).
+        before_each_class: called before the mixture of each class is waited for.
 
     Returns:
         The arrays, or None if N(0, I) is as good or nothing can be fitted; and the record, which
@@ -127,15 +130,16 @@ def fit(
     if counts.min() < 2:
         return _none(f"only one training image has the label {classes[counts.argmin()]}")
     random = noise.generator(seed)
-    z = _sampled(training, random)
-    z_validation = _sampled(validation, random)
+    z = _antithetic_samples(training, active, random)
     if not np.abs(z).max() < FARTHEST_Z:
         return _none(f"values of z are not finite, or beyond {FARTHEST_Z:,.0f}")
-    scales = scales[active]
-    points = [z[labels == label][:, active] / scales for label in classes]
+    z_validation = np.zeros_like(validation.mu)
+    z_validation[:, active] = _antithetic_samples(validation, active, random)[0]
+    units = Units(z.mean(axis=(0, 1), dtype=np.float64), scales[active])
+    points = [units.remove(z[:, labels == label]) for label in classes]
     try:
         mixtures = _fit_mixtures(points, components, seed, before_each_class)
-        arrays = _joined(mixtures, classes, counts, active, scales)
+        arrays = _joined(mixtures, classes, counts, active, units)
         _check(arrays, latent_dim=z.shape[1])
         gain = float(np.mean(Mixture(arrays).log_ratio(z_validation)))
     except (ValueError, MemoryError) as error:
@@ -154,11 +158,39 @@ def _none(reason: str, gain: float | None = None) -> tuple[None, records.PriorRe
     return None, records.PriorRecord(gain, reason)
 
 
-def _sampled(encoded: Encoded, random: np.random.Generator) -> NDArray[np.float32]:
-    """Returns one sample from q(z | x) for each image, float32 (n, latent_dim)."""
-    drawn = random.standard_normal(encoded.mu.shape, np.float32)
+class Units(NamedTuple):
+    """The origin and the unit in which each of A latent dimensions is fitted, each (A,).
+
+    They keep the values near 1, as single precision needs, which halves the time of the fit.
+    """
+
+    origin: NDArray[np.float64]
+    scale: NDArray[np.float64]
+
+    def remove(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Turns z (..., A) into points (n, A) in these units."""
+        points = (z - self.origin) / self.scale
+        return points.reshape(-1, len(self.scale)).astype(np.float32)
+
+
+def _antithetic_samples(
+    encoded: Encoded, active: NDArray[np.int64], random: np.random.Generator
+) -> NDArray[np.float32]:
+    """Returns two samples of z from q(z | x) of each image, whose noise differs in its sign.
+
+    Args:
+        encoded: q(z | x) of n images.
+        active: the latent dimensions to sample, (A,).
+        random: the generator of the noise.
+
+    Returns:
+        float32 (2, n, A)
+    """
+    mu, log_var = encoded.mu[:, active], encoded.log_var[:, active]
+    drawn = random.standard_normal(mu.shape, np.float32)
     with np.errstate(over="ignore", invalid="ignore"):
-        return encoded.mu + np.exp(0.5 * encoded.log_var) * drawn
+        distance = np.exp(0.5 * log_var) * drawn
+        return np.stack([mu + distance, mu - distance])
 
 
 def _own_scales(encoded: Encoded) -> NDArray[np.float64]:
@@ -167,10 +199,10 @@ def _own_scales(encoded: Encoded) -> NDArray[np.float64]:
     It is the standard deviation of z in dimensions that have a scale of their own, and 1 in all
     others, where the KL term has kept z near N(0, 1).
     """
-    mu, log_var = encoded.mu.astype(np.float64), encoded.log_var.astype(np.float64)
+    mu, log_var = encoded
     with np.errstate(over="ignore"):
-        variance = mu.var(axis=0) + np.exp(log_var).mean(axis=0)
-    square = np.square(mu.mean(axis=0)) + variance
+        variance = mu.var(axis=0, dtype=np.float64) + np.exp(log_var).mean(axis=0, dtype=np.float64)
+    square = np.square(mu.mean(axis=0, dtype=np.float64)) + variance
     low, high = ORDINARY_SQUARE
     is_ordinary = (low <= square) & (square <= high)
     return np.where(is_ordinary, 1.0, np.maximum(np.sqrt(variance), LEAST_SCALE))
@@ -182,7 +214,7 @@ def _affordable_components(images: int, dimensions: int) -> int:
 
 
 def _fit_mixtures(
-    points: Sequence[NDArray[np.float64]],
+    points: Sequence[NDArray[np.float32]],
     components: Sequence[int],
     seed: int,
     before_each_class: Callable[[], None],
@@ -192,21 +224,34 @@ def _fit_mixtures(
     from sklearn.mixture import GaussianMixture
     from threadpoolctl import threadpool_limits
 
-    mixtures = []
-    # With one thread the order of float additions does not depend on the machine.
-    with threadpool_limits(1), warnings.catch_warnings():
+    def fit_class(class_points: NDArray[np.float32], count: int) -> GaussianMixture:
+        mixture = GaussianMixture(
+            n_components=count,
+            reg_covar=RIDGE,
+            max_iter=EM_ITERATIONS,
+            init_params="kmeans",
+            random_state=seed,
+        )
+        return mixture.fit(class_points)
+
+    # Each class has a thread, and NumPy's products have one each: the order of their additions
+    # then does not depend on the machine.
+    threads = ThreadPoolExecutor(os.cpu_count())
+    with threads, threadpool_limits(1), warnings.catch_warnings():
         # The small number of iterations is intended: more do not help on validation images.
         warnings.simplefilter("ignore", ConvergenceWarning)
-        for class_points, count in zip(points, components, strict=True):
-            before_each_class()
-            mixture = GaussianMixture(
-                n_components=count,
-                reg_covar=RIDGE,
-                max_iter=EM_ITERATIONS,
-                init_params="k-means++",
-                random_state=seed,
-            )
-            mixtures.append(mixture.fit(class_points))
+        fits = [
+            threads.submit(fit_class, class_points, count)
+            for class_points, count in zip(points, components, strict=True)
+        ]
+        try:
+            mixtures = []
+            for fit in fits:
+                before_each_class()
+                mixtures.append(fit.result())
+        finally:
+            for fit in fits:
+                fit.cancel()
     return mixtures
 
 
@@ -215,26 +260,28 @@ def _joined(
     classes: NDArray[np.uint8],
     counts: NDArray[np.int64],
     active: NDArray[np.int64],
-    scales: NDArray[np.float64],
+    units: Units,
 ) -> PriorArrays:
     """Joins the mixtures of all classes into one, in units of z.
 
     Args:
-        mixtures: the mixture of each class, over z / scales.
+        mixtures: the mixture of each class, over points in `units`.
         classes, counts: the labels, ascending, and how many images each has.
-        active, scales: the fitted latent dimensions, and the unit in each of them.
+        active, units: the fitted latent dimensions, and the units of the points.
     """
     components = [len(mixture.weights_) for mixture in mixtures]
     shares = counts / counts.sum()
     weights = np.concatenate([mixture.weights_ for mixture in mixtures])
     means = np.concatenate([mixture.means_ for mixture in mixtures])
-    covariances = np.concatenate([mixture.covariances_ for mixture in mixtures])
+    covariances = np.concatenate([mixture.covariances_ for mixture in mixtures]).astype(np.float64)
+    # Rounding in single precision leaves them slightly asymmetric.
+    covariances = (covariances + covariances.swapaxes(1, 2)) / 2
     return PriorArrays(
         active=np.asarray(active, np.int64),
         labels=np.repeat(classes, components),
         weights=weights * np.repeat(shares, components),
-        means=means * scales,
-        covariances=covariances * np.outer(scales, scales),
+        means=units.origin + means * units.scale,
+        covariances=covariances * np.outer(units.scale, units.scale),
     )
 
 
@@ -328,17 +375,30 @@ class Mixture:
         import tensorflow as tf
 
         count, size = self._arrays.means.shape
+        stacked, offsets, constants = self._densities
+        z = tf.gather(z, self._arrays.active, axis=1)
+        # All components in one product: (n, A) by (A, A * M).
+        # Summed over the middle axis, since sums over a short last axis are slow.
+        white = tf.reshape(z @ stacked, [-1, size, count]) - offsets
+        distances = tf.reduce_sum(white**2, 1) - tf.reduce_sum(z**2, 1, keepdims=True)
+        return constants - 0.5 * distances
+
+    @functools.cached_property
+    def _densities(self) -> tuple[NDArray[np.float32], ...]:
+        """What the densities of the components need.
+
+        Returns:
+            The inverse Cholesky factors side by side, (A, A * M), their products with the means,
+            (A, M), and the logarithms of the weights and volumes, (M,).
+        """
+        _, size = self._arrays.means.shape
         whitening = np.linalg.inv(self._factors)
         offsets = np.einsum("mij,mj->mi", whitening, self._arrays.means)
         # Sums of logarithms, since a product of many deviations overflows.
         log_volumes = np.log(whitening.diagonal(axis1=1, axis2=2)).sum(axis=1)
         constants = np.log(self._arrays.weights) + log_volumes
-        z = tf.gather(z, self._arrays.active, axis=1)
-        # All components in one product: (n, A) by (A, M * A).
-        stacked = whitening.transpose(2, 0, 1).reshape(size, -1).astype(np.float32)
-        white = tf.reshape(z @ stacked, [-1, count, size]) - offsets.astype(np.float32)
-        distances = tf.reduce_sum(white**2, -1) - tf.reduce_sum(z**2, -1, keepdims=True)
-        return constants.astype(np.float32) - 0.5 * distances
+        stacked = whitening.transpose(2, 1, 0).reshape(size, -1)
+        return tuple(array.astype(np.float32) for array in (stacked, offsets.T, constants))
 
     def log_ratio(self, z: "tf.Tensor") -> "tf.Tensor":
         """Returns log of p(z) / N(z; 0, I), nats: z float32 (n, latent_dim) -> (n,)."""

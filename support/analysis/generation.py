@@ -29,6 +29,10 @@ from support.analysis import fitted_prior, metrics
 CHUNK = 1000
 # While one chunk waits for the slower of its threads, or for the disk, another one is computed.
 CHUNKS_AT_ONCE = 3
+# A sample of a requested class that the prior classifies as another one is sampled again, with the
+# noise of a chunk that no count of images reaches (at most 2^31 - 1, in chunks of 1000).
+MOST_ATTEMPTS = 3
+MOST_CHUNKS = 2**22
 STEPS = 11
 MOST_UNITS = 10
 DEVIATIONS = 3
@@ -56,16 +60,40 @@ class Sampler:
 
     def chunk(self, index: int | tf.Tensor) -> tf.Tensor:
         """Returns the z of one chunk of samples, float32 (CHUNK, latent_dim)."""
-        drawn = noise.normal([CHUNK, self.latent_dim], self.seed, noise.GENERATION, index)
-        drawn *= self.temperature
         if self.prior is None:
-            return drawn
-        uniform = self._uniform(index)
+            return self._normal(index)
         if not self.labels:
-            return self.prior.sample(drawn, uniform)
+            return self.prior.sample(self._normal(index), self._uniform(index))
         positions = index * CHUNK + tf.range(CHUNK)
-        labels = tf.gather(self.labels, positions % len(self.labels))
-        return self.prior.sample(drawn, uniform, labels)
+        labels = tf.gather(tf.constant(self.labels, tf.uint8), positions % len(self.labels))
+        if not self.prior.classifies:
+            return self.prior.sample(self._normal(index), self._uniform(index), labels)
+        return self._recognized(index, labels)
+
+    def _recognized(self, index: int | tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+        """Returns samples of given classes that the prior also classifies as these, if it can.
+
+        About 2 % of the samples of a class lie where another class is more probable, and decode
+        into digits of that class. Each of them is replaced by the next sample of its class, at most
+        `MOST_ATTEMPTS` - 1 times.
+
+        Args:
+            index: the number of the chunk.
+            labels: the class of each sample, uint8 (CHUNK,).
+        """
+        assert self.prior is not None  # `chunk` has checked
+        z = self.prior.sample(self._normal(index), self._uniform(index), labels)
+        for attempt in range(1, MOST_ATTEMPTS):
+            key = index + attempt * MOST_CHUNKS
+            other = self.prior.sample(self._normal(key), self._uniform(key), labels)
+            is_recognized = self.prior.predicted_label(z) == labels
+            z = tf.where(is_recognized[:, None], z, other)
+        return z
+
+    def _normal(self, key: int | tf.Tensor) -> tf.Tensor:
+        """Returns standard normal noise, scaled by the temperature, float32 (CHUNK, latent_dim)."""
+        drawn = noise.normal([CHUNK, self.latent_dim], self.seed, noise.GENERATION, key)
+        return drawn * self.temperature
 
     def chunk_labels(self, index: int | tf.Tensor) -> tf.Tensor:
         """Returns the class that each z of a chunk was sampled from, uint8 (CHUNK,).
@@ -78,9 +106,9 @@ class Sampler:
         positions = tf.cast(index, tf.int64) * CHUNK + tf.range(CHUNK, dtype=tf.int64)
         return tf.gather(tf.constant(self.labels, tf.uint8), positions % len(self.labels))
 
-    def _uniform(self, index: int | tf.Tensor) -> tf.Tensor:
+    def _uniform(self, key: int | tf.Tensor) -> tf.Tensor:
         """Returns the random numbers that choose the components of a chunk, float32 (CHUNK,)."""
-        return noise.uniform([CHUNK], self.seed, noise.PRIOR, index)
+        return noise.uniform([CHUNK], self.seed, noise.PRIOR, key)
 
 
 def decode(decoder: keras.Model, z: NDArray[np.floating]) -> NDArray[np.uint8]:

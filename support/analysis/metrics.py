@@ -6,7 +6,8 @@
 Nothing here depends on files, flags or training.
 """
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +22,8 @@ from support.analysis import fitted_prior
 # The pictures in TensorBoard: rows and columns of digits, and the number of digits.
 ROWS, COLUMNS = 4, 10
 PICTURED = ROWS * COLUMNS
+# How many images the fitted prior is evaluated for at a time.
+PRIOR_BATCH = 5000
 
 
 class Figures(NamedTuple):
@@ -91,16 +94,16 @@ class Evaluator:
 
     def __call__(self, images: NDArray[np.uint8]) -> Figures:
         """Returns the metrics of images, uint8 (n, 784)."""
-        shape = [len(images), self._vae.latent_dim]
-        drawn = noise.normal(shape, self._seed, noise.EVALUATION, 0)
+        drawn = evaluation_noise(len(images), self._vae.latent_dim, self._seed)
         parts = []
-        for first in range(0, len(images), self._batch):
-            part = slice(first, first + self._batch)
+        for part in slices(len(images), self._batch):
             parts.append(self._compiled(tf.constant(images[part]), drawn[part]))
         found = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         mu, log_var = found.pop("mu"), found.pop("log_var")
-        predicted, probability = found.pop("predicted_label", None), found.pop("probability", None)
-        return Figures(found, mu, log_var, predicted, probability)
+        figures = Figures(found, mu, log_var)
+        if self._prior is None:
+            return figures
+        return with_prior(figures, self._prior, self._seed)
 
     def _figures(self, images: tf.Tensor, drawn: tf.Tensor) -> dict[str, tf.Tensor]:
         """Returns the metrics of some images, uint8 (n, 784), with noise (n, latent_dim)."""
@@ -108,13 +111,47 @@ class Evaluator:
         mu, log_var = self._vae.encode(x)
         z = model.reparameterize(mu, log_var, drawn)
         found = model.loss_terms(x, mu, log_var, self._vae.decode(z))
-        if self._prior:
-            found["loss_total_fitted"] = found["loss_total"] - self._prior.log_ratio(z)
-            if self._prior.classifies:
-                found["predicted_label"], found["probability"] = self._prior.classify(mu)
         found["RMSE_mean"] = model.rmse(model.loss_l2(x, self._vae.decode(mu)))
         found["mu"], found["log_var"] = mu, log_var
         return found
+
+
+def with_prior(figures: Figures, prior: fitted_prior.Mixture, seed: int) -> Figures:
+    """Returns metrics together with those that need the fitted prior.
+
+    Args:
+        figures: the metrics of n images without a prior.
+        prior: the fitted prior of the same weights.
+        seed: seed of the noise with which they were computed.
+    """
+    drawn = evaluation_noise(*figures.mu.shape, seed)
+    ratios, labels, probabilities = [], [], []
+    for part in slices(len(figures.mu), PRIOR_BATCH):
+        mu = tf.constant(figures.mu[part])
+        z = model.reparameterize(mu, figures.log_var[part], drawn[part])
+        ratios.append(prior.log_ratio(z))
+        if prior.classifies:
+            label, probability = prior.classify(mu)
+            labels.append(label)
+            probabilities.append(probability)
+    fitted = figures.values["loss_total"] - np.concatenate(ratios)
+    figures = figures._replace(values=figures.values | {"loss_total_fitted": fitted})
+    if not prior.classifies:
+        return figures
+    return figures._replace(
+        predicted_label=np.concatenate(labels), probability=np.concatenate(probabilities)
+    )
+
+
+def evaluation_noise(images: int, latent_dim: int, seed: int) -> tf.Tensor:
+    """Returns the noise with which images are evaluated, float32 (images, latent_dim)."""
+    return noise.normal([images, latent_dim], seed, noise.EVALUATION, 0)
+
+
+def slices(count: int, size: int) -> Iterator[slice]:
+    """Yields slices of at most `size` that divide `count` items."""
+    for first in range(0, count, size):
+        yield slice(first, first + size)
 
 
 def to_uint8(logits: tf.Tensor) -> tf.Tensor:
@@ -124,25 +161,26 @@ def to_uint8(logits: tf.Tensor) -> tf.Tensor:
 
 def encode(vae: model.VAE, images: NDArray[np.uint8], batch: int = 1000) -> fitted_prior.Encoded:
     """Returns q(z | x) of images, uint8 (n, 784)."""
-    parts = [
-        vae.encode(data.to_float(images[first : first + batch]))
-        for first in range(0, len(images), batch)
-    ]
+
+    @functools.partial(tf.function, reduce_retracing=True, autograph=False)
+    def encode_batch(part: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return vae.encode(data.to_float(part))
+
+    parts = [encode_batch(tf.constant(images[part])) for part in slices(len(images), batch)]
     mu, log_var = (np.concatenate(column) for column in zip(*parts, strict=True))
     return fitted_prior.Encoded(mu, log_var)
 
 
 def kld_by_dimension(encoded: fitted_prior.Encoded) -> NDArray[np.float64]:
     """Returns the mean KL divergence of each latent dimension from N(0, 1), nats, (latent_dim,)."""
-    kld = np.asarray(model.kld_per_unit(encoded.mu, encoded.log_var), np.float64)
-    return kld.mean(axis=0)
+    kld = model.kld_per_unit(encoded.mu, encoded.log_var).numpy()
+    return kld.mean(axis=0, dtype=np.float64)
 
 
 def posterior(mu: NDArray[np.float32], log_var: NDArray[np.float32]) -> records.Posterior:
     """Returns the moments of q(z | x) over images, from what `encode` returns for them."""
     kld = kld_by_dimension(fitted_prior.Encoded(mu, log_var))
-    wide = np.asarray(mu, np.float64)
-    columns = wide.mean(axis=0), wide.std(axis=0), kld
+    columns = mu.mean(axis=0, dtype=np.float64), mu.std(axis=0, dtype=np.float64), kld
     return records.Posterior(*(tuple(column.tolist()) for column in columns))
 
 

@@ -369,14 +369,21 @@ class Run:
             "train again with a smaller --learning_rate and another --save_weight_dir and --log_dir"
         )
 
-    def select_weights(self) -> None:
-        """Gives the model the weights that the run keeps: the last ones, or the best epoch's."""
+    def select_weights(self) -> bool:
+        """Gives the model the weights that the run keeps: the last ones, or the best epoch's.
+
+        Returns:
+            Whether they are others than those of the last epoch.
+        """
         best = self._best
         if best is None:
-            return
+            return False
         best.select()
-        if not self.workers.chief:
-            return
+        if self.workers.chief:
+            self._print_kept(best)
+        return best.epoch != self.epoch
+
+    def _print_kept(self, best: BestEpoch) -> None:
         if best.epoch == self.epoch:
             print(
                 f"Kept the weights of the last epoch ({best.epoch}), which have the lowest "

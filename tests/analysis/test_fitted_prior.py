@@ -171,8 +171,8 @@ def test_the_mixtures_have_the_settings_that_validation_images_chose(monkeypatch
         {
             "n_components": 2,
             "reg_covar": 1e-3,
-            "max_iter": 20,
-            "init_params": "k-means++",
+            "max_iter": 10,
+            "init_params": "kmeans",
             "random_state": 7,
         }
     ]

@@ -43,6 +43,8 @@ def test_temperature_and_labels_shape_the_samples():
     class Classes:
         """Stands in for the fitted prior: z is the requested label."""
 
+        classifies = False
+
         def sample(self, noise, uniform, labels=None):
             return 0 * noise if labels is None else 0 * noise + np.array(labels)[:, None]
 
@@ -52,6 +54,23 @@ def test_temperature_and_labels_shape_the_samples():
     in_turn = generation.Sampler(3, seed=1, prior=Classes(), labels=(6, 0, 1)).chunk(1).numpy()
     # The second chunk begins with sample 1000, which has the second of the three labels.
     np.testing.assert_array_equal(in_turn[:4, 0], [0, 1, 6, 0])
+
+
+def test_samples_of_a_class_that_look_like_another_one_are_sampled_again():
+    near = PRIOR._replace(means=np.array([[-1.0, 0.0], [1.0, 0.0], [1.5, 0.0]]))
+    mixture = fitted_prior.Mixture(near)
+    sampler = generation.Sampler(3, seed=1, prior=mixture, labels=(2, 7))
+    index, labels = 4, np.tile(np.array([2, 7], np.uint8), 500)
+    first = mixture.sample(sampler._normal(index), sampler._uniform(index), labels).numpy()
+    found = sampler.chunk(index).numpy()
+    recognized = np.asarray(mixture.predicted_label(first)) == labels
+    assert 0.1 < np.mean(~recognized) < 0.3
+    # Only the others change, and nearly all of them are recognized after two more attempts.
+    np.testing.assert_array_equal(found[recognized], first[recognized])
+    assert (found[~recognized] != first[~recognized]).any(axis=1).all()
+    assert np.mean(np.asarray(mixture.predicted_label(found)) != labels) < 0.03
+    # A chunk of another number has other replacements.
+    assert not np.isin(sampler.chunk(5).numpy()[:, 0], found[:, 0]).any()
 
 
 def test_spherical_interpolation_keeps_the_length_and_both_ends():
