@@ -3,6 +3,7 @@
     pip install -r bench/requirements.txt                  # PyTorch and JAX; skipped if absent
     python -m bench.time_to_quality --data_dir ~/mnist --json quality.json      # two hours
     python -m bench.time_to_quality --seeds 1 --long_seeds 0                    # short runs, once
+    python -m bench.time_to_quality --quick                                     # five minutes
 
 One clock runs from the first training step until the -ELBO of the validation images first reaches a
 threshold; a second one also includes start-up. Contenders take turns, seed by seed, each in a
@@ -18,7 +19,8 @@ The clocks of other frameworks stop while their models are validated, after each
 are the -ELBO of PyTorch's example after its 10 epochs; of the classic recipe after --long_epochs,
 in the fastest framework; and of train.py with its defaults. Since the learning rate of train.py is
 scheduled over a whole run, its runs count only at their ends: for each threshold, the fastest one
-that reaches it with every seed. Draws quality.png to --output_dir.
+that reaches it with every seed. Draws quality.png to --output_dir. With --quick, one epoch of
+train.py is compared with PyTorch's example alone.
 """
 
 from __future__ import annotations
@@ -57,6 +59,11 @@ Run = dict[str, Any]
 def parser() -> cli.Parser:
     """Returns the parser of this script's flags."""
     parser = cli.Parser("bench.time_to_quality", __doc__)
+    parser.add_argument(
+        "--quick",
+        action="store_true",
+        help="compare only `train.py --epoch 1` with PyTorch's example, once",
+    )
     parser.add_argument("--seeds", type=cli.integer(1), default=5, help="runs of each contender")
     parser.add_argument(
         "--lengths",
@@ -89,14 +96,17 @@ def main(args: argparse.Namespace) -> None:
     common.prepare_results(args)
     # Otherwise TensorBoard's loader would import it, and it would print all its start-up lines.
     startup.import_tensorflow()
+    baselines = list(BASELINES)
+    if args.quick:
+        args.seeds, args.lengths, args.long_seeds, baselines = 1, [1], 0, [EXAMPLE]
     runs: dict[str, list[Run]] = {}
     for seed in range(args.seeds):
         for length in args.lengths:
             keep(runs, ours_of(length), own_run(args, seed, ["--epoch", str(length)]), args)
-        for name in BASELINES:
+        for name in baselines:
             keep(runs, name, baseline_run(args, seed, name, BASELINE_EPOCHS), args)
     classic = [name for name in runs if name.startswith("classic")]
-    fastest = min(classic, key=lambda name: seconds_per_epoch(runs[name]))
+    fastest = min(classic, key=lambda name: seconds_per_epoch(runs[name]), default="")
     for seed in range(args.long_seeds):
         long_run = baseline_run(args, seed, fastest, args.long_epochs)
         keep(runs, long_of(fastest, args), long_run, args)
@@ -177,14 +187,14 @@ def baseline_run(args: argparse.Namespace, seed: int, name: str, epochs: int) ->
 
 
 def judged(
-    runs: Mapping[str, Sequence[Run]], args: argparse.Namespace, fastest: str | None
+    runs: Mapping[str, Sequence[Run]], args: argparse.Namespace, fastest: str
 ) -> dict[str, Any]:
     """Finds which contender reached which threshold, and prints it.
 
     Args:
         runs: the runs of each contender, by name.
         args: this script's flags, with `long_seeds` and `long_epochs`.
-        fastest: the contender whose long runs give a threshold; None: there are none.
+        fastest: the contender whose long runs give a threshold; empty: there are none.
 
     Returns:
         `thresholds`, -ELBO by label; and `reached`, for each label and contender the median seconds
@@ -200,7 +210,7 @@ def judged(
 
 
 def thresholds_of(
-    runs: Mapping[str, Sequence[Run]], args: argparse.Namespace, fastest: str | None
+    runs: Mapping[str, Sequence[Run]], args: argparse.Namespace, fastest: str
 ) -> dict[str, float]:
     """Returns the -ELBO of each threshold: the mean over the ends of the runs that set it."""
     set_by = {f"{EXAMPLE} after {BASELINE_EPOCHS} epochs": EXAMPLE}
