@@ -22,7 +22,9 @@ Reference: Kingma and Welling, "Auto-Encoding Variational Bayes", 2014, called "
 from collections.abc import Mapping, Sequence
 
 import keras
+import numpy as np
 import tensorflow as tf
+from numpy.typing import NDArray
 
 from support.datasets.types import PIXELS
 
@@ -65,6 +67,22 @@ class VAE:
         It also decodes L samples of z per image at once: (L, n, latent_dim) -> (L, n, 784).
         """
         return decode(self.decoder, z)
+
+    def adapt_initial_weights(self, mean: NDArray[np.floating]) -> None:
+        """Changes random initial weights so that the first steps need not learn what is known.
+
+        The decoder's last bias becomes the logits of the mean training image, about which every z
+        is then decoded to; and `log_var` becomes 0, its value in N(0, I), for every image.
+
+        Args:
+            mean: the mean training image, (784,) in [0, 1].
+        """
+        mean = np.clip(mean, 1e-3, 1 - 1e-3)
+        self.decoder.get_layer("logits").bias.assign(np.log(mean / (1 - mean)))
+        kernel = self.encoder.get_layer("mu_and_log_var").kernel
+        without_log_var = kernel.numpy()
+        without_log_var[:, self.latent_dim :] = 0
+        kernel.assign(without_log_var)
 
     @property
     def trainable_variables(self) -> list[keras.Variable]:

@@ -17,6 +17,10 @@ from typing import Any, NamedTuple
 # The version of the format of weights files; increased when older readers would misread them.
 FORMAT = 1
 ACTIVATIONS = ("silu", "relu", "gelu", "elu", "tanh")
+# Names of the optimizers in support/training/optimizer.py.
+OPTIMIZERS = ("nadamw", "adamw")
+# The initial weights: random, or random and then adapted to the data.
+INITIAL_WEIGHTS = ("random", "adapted")
 DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits", "custom")
 # Limits of a network that fits on a workstation; a damaged run.json could ask for more.
 LARGEST_WIDTH = 8192
@@ -330,7 +334,8 @@ def _training(content: Any) -> dict[str, Setting]:
             raise ValueError(f"expected {name} to be a number, a string or null")
         if isinstance(value, str) and value:
             _text(value, name)
-    return content
+    # Earlier versions had nothing else, and did not record it.
+    return {"optimizer": "adamw", "initial_weights": "random"} | content
 
 
 def _versions(content: Any) -> dict[str, str]:

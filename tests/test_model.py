@@ -210,3 +210,16 @@ def test_importance_weights_are_the_densities_they_are_named_after():
     expected = -bce + prior - stats.norm.logpdf(z, mu, deviation).sum(-1)
     computed = model.log_importance_weights(*map(tf.constant, (bce, mu, log_var, drawn)))
     np.testing.assert_allclose(computed, expected, rtol=1e-9)
+
+
+def test_adapted_initial_weights_decode_the_mean_image_and_have_no_log_var():
+    vae = model.VAE((8, 6), 3)
+    mean = np.linspace(0, 1, 784)
+    before = vae.encode(images := np.random.default_rng(0).random((5, 784), np.float32))[0]
+    vae.adapt_initial_weights(mean)
+    decoded = tf.sigmoid(vae.decode(np.zeros((2, 3), np.float32))).numpy()
+    # The other biases are 0, so z = 0 leaves only the last one. Its logits are finite.
+    np.testing.assert_allclose(decoded, np.tile(np.clip(mean, 0.001, 0.999), (2, 1)), atol=1e-6)
+    mu, log_var = vae.encode(images)
+    np.testing.assert_array_equal(mu, before)
+    np.testing.assert_array_equal(log_var, np.zeros((5, 3)))

@@ -22,7 +22,7 @@ from support.analysis import fitted_prior, metrics
 from support.errors import UserError
 from support.storage import weights, weights_file
 from support.storage.run_folder import RunFolder
-from support.training import augmentation, optimizer, schedule, steps
+from support.training import augmentation, optimizer, schedule, steps, workers
 from tests.helpers import (
     OFFLINE,
     ROOT,
@@ -56,11 +56,14 @@ def recipe(images, *argv):
 
 
 def test_batch_rate_and_distortion_follow_the_length_of_the_run():
-    assert recipe(55_000) == (100, 100, pytest.approx(0.003), 0.8, "last", 1.0)
+    long = (100, 100, "random", "adamw", pytest.approx(0.003), 0.8, "last", 1.0)
+    assert recipe(55_000) == long
     assert recipe(55_000, "--epoch", "1") == (
         1,
         50,
-        pytest.approx(0.003 * 100**0.25 / 2**0.5),
+        "adapted",
+        "nadamw",
+        pytest.approx(0.004 * 100**0.25 / 2**0.5),
         0.0,
         "last",
         1.0,
@@ -68,13 +71,17 @@ def test_batch_rate_and_distortion_follow_the_length_of_the_run():
     assert recipe(55_000, "--epoch", "2")[1] == 50 and recipe(55_000, "--epoch", "3")[1] == 100
     assert recipe(55_000, "--epoch", "2").elastic == 0 < recipe(55_000, "--epoch", "3").elastic
     found = recipe(55_000, "--epoch", "16", "--batch", "400")
-    assert found == (16, 400, pytest.approx(0.003 * 2.5**0.5 * 2), 0.8, "last", 1.0)
+    rate = pytest.approx(0.003 * 2.5**0.5 * 2)
+    assert found == (16, 400, "random", "adamw", rate, 0.8, "last", 1.0)
 
 
 def test_flags_that_are_given_stay_as_they_are():
     argv = ["--epochs", "7", "--batch_size", "9", "--lr", "0.5", "--elastic", "0", "--keep", "last"]
+    argv += ["--initial_weights", "adapted", "--optimizer", "nadamw"]
     for images in (55_000, 500):
-        assert recipe(images, *argv) == (7, 9, 0.5, 0.0, "last", 1.0)
+        assert recipe(images, *argv) == (7, 9, "adapted", "nadamw", 0.5, 0.0, "last", 1.0)
+    short = recipe(55_000, "--epoch", "2", "--optimizer", "adamw", "--initial_weights", "random")
+    assert short.optimizer == "adamw" and short.initial_weights == "random"
     assert recipe(55_000, "--epoch", "2", "--elastic", "0.25").elastic == 0.25
 
 
@@ -99,6 +106,7 @@ def test_a_configuration_holds_every_flag_that_shapes_the_result():
     argv = ["--seed", "5", "--limit", "240", "--hidden_units", "9", "8", "--latent_dim", "3"]
     argv += ["--activation", "relu", "--epoch", "4", "--batch", "20", "--lr", "0.5"]
     argv += ["--schedule", "constant", "--warmup_epochs", "2", "--beta_2", "0.9"]
+    argv += ["--optimizer", "nadamw", "--initial_weights", "adapted"]
     argv += ["--weight_decay", "0.25", "--recon_loss", "l2", "--beta", "3"]
     argv += ["--kl_warmup_epochs", "1.5", "--binarize", "dynamic", "--elbo_samples", "5"]
     argv += ["--elastic", "0.75", "--keep", "best", "--patience", "6", "--load_weight_dir", "x"]
@@ -113,6 +121,8 @@ def test_a_configuration_holds_every_flag_that_shapes_the_result():
         learning_rate=0.5,
         schedule="constant",
         warmup_epochs=2.0,
+        initial_weights="adapted",
+        optimizer="nadamw",
         beta_2=0.9,
         weight_decay=0.25,
         recon_loss="l2",
@@ -197,8 +207,23 @@ def training_step(**changes):
         config.steps_in(config.warmup_epochs),
         config.total_steps,
     )
-    one = optimizer.adamw(vae.trainable_variables, rate, config.weight_decay, config.beta_2)
+    one = optimizer.build(
+        config.optimizer, vae.trainable_variables, rate, config.weight_decay, config.beta_2
+    )
     return script.TrainingStep(config, DIGITS.train.images, vae, one, rate), config
+
+
+@pytest.mark.parametrize("start", records.INITIAL_WEIGHTS)
+@pytest.mark.parametrize("name", records.OPTIMIZERS)
+def test_a_run_begins_with_the_optimizer_and_the_bias_of_its_configuration(start, name):
+    config = dataclasses.replace(CONFIG, optimizer=name, initial_weights=start)
+    vae, one, _ = script.build(config, DIGITS.train.images, workers.Workers())
+    assert type(one).__name__.lower() in name  # Nadam or AdamW
+    expected = DIGITS.train.images.mean(axis=0) / 255 if start == "adapted" else np.full(784, 0.5)
+    found = tf.sigmoid(vae.trainable_variables[-1]).numpy()
+    np.testing.assert_allclose(found, np.maximum(expected, 0.001), rtol=1e-5)
+    _, log_var = vae.encode(GREY[0])
+    assert (np.abs(log_var).max() == 0) == (start == "adapted")
 
 
 INDICES = tf.constant(np.arange(60).reshape(3, 20), tf.int32)

@@ -31,6 +31,8 @@ class Config:
     epochs: int
     batch_size: int
     limit: int | None
+    initial_weights: str
+    optimizer: str
     learning_rate: float
     schedule: str
     warmup_epochs: float
@@ -86,7 +88,9 @@ class Config:
             f"{self.beta:g}{star('beta')}, {samples} of z per image{images}.",
             f"Recipe: {self.total_steps:,} steps ({self.epochs}{star('epochs')} epochs of "
             f"{self.steps_per_epoch:,}), batch {self.batch_size}{star('batch_size')}, "
-            f"learning rate {self.learning_rate:.3g}{star('learning_rate')}, "
+            f"{self.optimizer}{star('optimizer')} with learning rate "
+            f"{self.learning_rate:.3g}{star('learning_rate')}, "
+            f"{self.initial_weights}{star('initial_weights')} initial weights, "
             f"{distortion}{star('elastic')}, keeping {kept}{star('keep')}.",
             "* chosen for this data set, length and objective; a flag overrides it (--help).",
         ]

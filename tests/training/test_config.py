@@ -21,6 +21,8 @@ CONFIG = Config(
     learning_rate=0.004,
     schedule="linear",
     warmup_epochs=1.0,
+    initial_weights="random",
+    optimizer="adamw",
     beta_2=0.99,
     weight_decay=0.1,
     recon_loss="bce",
@@ -74,8 +76,8 @@ def test_what_follows_from_the_flags_is_said_and_what_was_not_typed_has_a_star()
     assert CONFIG.describe(given={"epochs", "learning_rate"}) == [
         "Network 784-6-5-2-5-6-784, tanh: 10,308 weights.",
         "Objective: loss_bce + beta * loss_KLD with beta 1*, 2 samples of z per image.",
-        "Recipe: 48 steps (4 epochs of 12), batch 20*, learning rate 0.004, elastic distortion of "
-        "up to 0.8 pixels*, keeping the last weights*.",
+        "Recipe: 48 steps (4 epochs of 12), batch 20*, adamw* with learning rate 0.004, random* "
+        "initial weights, elastic distortion of up to 0.8 pixels*, keeping the last weights*.",
         "* chosen for this data set, length and objective; a flag overrides it (--help).",
     ]
     other = dataclasses.replace(

@@ -19,9 +19,9 @@ from support.analysis import collapse, fitted_prior
 from support.errors import Interrupted, NotFiniteError, UserError
 from support.storage import weights, weights_file
 from support.storage.run_folder import RunFolder
+from support.training import optimizer as optimizers
 from support.training import run as run_module
 from support.training.config import Config
-from support.training.optimizer import adamw
 from support.training.schedule import LearningRate
 from support.training.workers import Workers
 from tests.helpers import files_in, points
@@ -46,7 +46,7 @@ class Play:
         self.run, self.config = run, config
         self.vae = model.VAE(*config.architecture)
         rate = LearningRate(0.004, "linear", 3, config.total_steps)
-        self.optimizer = adamw(self.vae.trainable_variables, rate)
+        self.optimizer = optimizers.build("adamw", self.vae.trainable_variables, rate)
         run.start_or_resume(self.vae, self.optimizer, rate)
 
     def steps(self, count, value=1.0):

@@ -55,7 +55,7 @@ def built():
     keras.utils.set_random_seed(SEED)
     vae = model.VAE((24, 12), LATENT, "silu")
     schedule = keras.optimizers.schedules.CosineDecay(0.0, 400, warmup_target=2e-3, warmup_steps=5)
-    return vae, optimizers.adamw(vae.trainable_variables, schedule, weight_decay=0.1)
+    return vae, optimizers.build("nadamw", vae.trainable_variables, schedule, weight_decay=0.1)
 
 
 def order_of(epochs):
