@@ -118,7 +118,7 @@ def compile_own_steps(
     part = Split(images, None)
     config = train.resolve(train.parser().parse_args(flags), Dataset("bench", "", part, part, part))
     workers = workers or training.workers.Workers()
-    vae, optimizer, learning_rate = train.build(config, workers)
+    vae, optimizer, learning_rate = train.build(config, images, workers)
     step = train.TrainingStep(config, images, vae, optimizer, learning_rate)
     size = steps_per_call or training.steps.most_steps_per_call(
         vae, config.batch_size, config.elbo_samples

@@ -335,7 +335,8 @@ def _training(content: Any) -> dict[str, Setting]:
         if isinstance(value, str) and value:
             _text(value, name)
     # Earlier versions had nothing else, and did not record it.
-    return {"optimizer": "adamw", "initial_weights": "random"} | content
+    settings: dict[str, Setting] = {"optimizer": "adamw", "initial_weights": "random"}
+    return settings | content
 
 
 def _versions(content: Any) -> dict[str, str]:

@@ -474,3 +474,30 @@ def test_windows_reports_a_closed_pipe_as_an_invalid_argument(monkeypatch, capsy
     monkeypatch.setattr(cli, "CLOSED_PIPE", (errno.EPIPE, errno.EINVAL))
     capsys.readouterr()
     assert run_toy(fails) == cli.PIPE_CLOSED == 141 and capsys.readouterr().err == ""
+
+
+def test_a_process_ends_at_once_only_with_tensorflow_and_after_its_output_is_written(monkeypatch):
+    class Stream(io.StringIO):
+        """Remembers what was written before the last flush."""
+
+        flushed = ""
+
+        def flush(self):
+            self.flushed = self.getvalue()
+
+    class Closed(io.StringIO):
+        def flush(self):
+            raise BrokenPipeError
+
+    ended, out = [], Stream()
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", Closed())
+    monkeypatch.setattr(os, "_exit", lambda code: ended.append((code, out.flushed)))
+    monkeypatch.setitem(sys.modules, "tensorflow", object())
+    out.write("done")
+    cli.end_process(130)
+    assert ended == [(130, "done")]
+    monkeypatch.delitem(sys.modules, "tensorflow")
+    with pytest.raises(SystemExit) as stop:
+        cli.end_process(2)
+    assert stop.value.code == 2 and len(ended) == 1

@@ -124,7 +124,8 @@ def with_prior(figures: Figures, prior: fitted_prior.Mixture, seed: int) -> Figu
         prior: the fitted prior of the same weights.
         seed: seed of the noise with which they were computed.
     """
-    drawn = evaluation_noise(*figures.mu.shape, seed)
+    images, latent_dim = figures.mu.shape
+    drawn = evaluation_noise(images, latent_dim, seed)
     ratios, labels, probabilities = [], [], []
     for part in slices(len(figures.mu), PRIOR_BATCH):
         mu = tf.constant(figures.mu[part])
