@@ -156,6 +156,7 @@ def main(args: argparse.Namespace) -> None:
     for path in image_files(args):
         files.writable_folder(os.path.dirname(os.path.abspath(path)))
 
+    print("Importing TensorFlow ...", flush=True)
     startup.import_tensorflow()
     model = TrainedModel(found, args.seed, args.batch)
     figures = evaluate(model, test_set, args)

@@ -166,6 +166,7 @@ def main(args: argparse.Namespace) -> None:
     if args.page:
         write_page(args.page, found)
 
+    print("Importing TensorFlow ...", flush=True)
     startup.import_tensorflow()
     generator = Generator(found, args, prior, labels)
     with storage.locks.output_folder(args.output_dir), files.disk_errors(args.output_dir):

@@ -793,7 +793,8 @@ def longer_run_hint(
     more = args.epochs - record.epochs_done
     # The length, and what follows from it by default, may differ from the finished run.
     by_length = {"epochs", *Recipe._fields} - (args.given - {"epochs"})
-    same = {name: record.training.get(name) for name in by_length}
+    held = storage.run_folder.identity_of(record).training
+    same = {name: held.get(name) for name in by_length}
     wanted = identity._replace(training=dict(identity.training) | same)
     try:
         storage.run_folder.require_same(record, wanted, weights)

@@ -334,9 +334,7 @@ def _training(content: Any) -> dict[str, Setting]:
             raise ValueError(f"expected {name} to be a number, a string or null")
         if isinstance(value, str) and value:
             _text(value, name)
-    # Earlier versions had nothing else, and did not record it.
-    settings: dict[str, Setting] = {"optimizer": "adamw", "initial_weights": "random"}
-    return settings | content
+    return content
 
 
 def _versions(content: Any) -> dict[str, str]:

@@ -37,6 +37,7 @@ def test_pretrained_weights_generate_from_any_folder(tmp_path):
     run = run_script("eval_genresult.py", cwd=tmp_path, **environment)
     assert run.returncode == 0 and run.stderr == "", run.stderr
     assert run.stdout == (
+        "Importing TensorFlow ...\n"
         "Wrote generated.npz, generated.png to ./result: 100 samples from the fitted prior.\n"
     )
     with np.load(tmp_path / "result" / "generated.npz") as archive:

@@ -50,9 +50,18 @@ class Identity(NamedTuple):
         return dataset | dict(self.architecture) | dict(self.training)
 
 
+# What earlier versions did not record, since they had nothing else.
+EARLIER_SETTINGS: dict[str, records.Setting] = {
+    "optimizer": "adamw",
+    "initial_weights": "random",
+}
+
+
 def identity_of(record: records.RunRecord) -> Identity:
     """Returns the identity of a run from its record."""
-    return Identity(record.dataset, record.architecture._asdict(), record.training)
+    return Identity(
+        record.dataset, record.architecture._asdict(), EARLIER_SETTINGS | dict(record.training)
+    )
 
 
 def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> None:

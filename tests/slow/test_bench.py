@@ -75,7 +75,7 @@ def test_time_to_quality_is_when_every_seed_is_there(capsys):
         time_to_quality.ours_of(2): [own(103, 3.0), own(104, 4.0)],
     }
     args = time_to_quality.parser().parse_args(["--long_seeds", "0"])
-    found = time_to_quality.judged(runs, args, None)
+    found = time_to_quality.judged(runs, args, "")
     (label,) = found["thresholds"]
     assert found["thresholds"][label] == 105  # the mean of 106 and 104
     reached = found["reached"][label]
@@ -83,6 +83,33 @@ def test_time_to_quality_is_when_every_seed_is_there(capsys):
     assert reached["another"] == {"training": 15.0, "range": [10.0, 20.0], "command": 20.0}
     assert reached[time_to_quality.ours_of(2)]["training"] == 3.5
     assert "4.3 times as fast as another (2.2 times including start-up)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("is_installed", [True, False])
+def test_the_quick_form_compares_one_epoch_with_the_example(
+    is_installed, monkeypatch, tmp_path, capsys
+):
+    """The runs themselves are replaced. Without PyTorch, ours alone is shown."""
+    started = []
+
+    def own(args, seed, flags):
+        started.append((seed, *flags))
+        return {"start_up": 8.0, "seconds": [4.0], "elbo": [104.0], "command": 13.0}
+
+    def peer(args, seed, name, epochs):
+        started.append((seed, name, epochs))
+        if not is_installed:
+            return None
+        return {"start_up": 5.0, "seconds": [30.0, 60.0], "elbo": [110.0, 107.0]}
+
+    monkeypatch.setattr(time_to_quality, "own_run", own)
+    monkeypatch.setattr(time_to_quality, "baseline_run", peer)
+    argv = ["--quick", "--output_dir", str(tmp_path)]
+    assert time_to_quality.main(argv) == 0
+    assert started == [(0, "--epoch", "1"), (0, time_to_quality.EXAMPLE, 10)]
+    assert (tmp_path / "quality.png").is_file()
+    faster = "15.0 times as fast as PyTorch's example (5.0 times including start-up)"
+    assert (faster in capsys.readouterr().out) == is_installed
 
 
 def test_contenders_of_this_installation_learn_the_same():

@@ -82,6 +82,13 @@ def test_other_data_is_said_in_words():
         require_same(RECORD, changed("dataset", sha256="1"), "w")
 
 
+def test_a_run_of_an_earlier_version_had_adamw_and_random_initial_weights():
+    same = {"optimizer": "adamw", "initial_weights": "random"}
+    require_same(RECORD, changed("training", **same), "w")
+    with pytest.raises(OtherRunError, match="its optimizer is adamw, but this run has nadamw"):
+        require_same(RECORD, changed("training", **same | {"optimizer": "nadamw"}), "w")
+
+
 def test_a_setting_that_an_older_version_did_not_have_is_named():
     with pytest.raises(UserError, match="older version, which had no setting elastic"):
         require_same(RECORD, changed("training", elastic=0.8), "w")
