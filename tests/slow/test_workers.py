@@ -16,7 +16,9 @@ import pytest
 
 from tests.helpers import ROOT, SMALL, STARTED, arrays_of, last_line, points, same_bits, train
 
-RUN = [*SMALL, "--epoch", "6", "--save_every", "0"]
+# As runs of one and two epochs begin.
+RECIPE = ["--optimizer", "nadamw", "--initial_weights", "adapted"]
+RUN = [*SMALL, "--epoch", "6", "--save_every", "0", *RECIPE]
 
 
 def free_addresses(count=2):
@@ -65,7 +67,7 @@ def two(tmp_path_factory):
 
 def test_two_workers_compute_the_run_that_one_does(two, tmp_path):
     folder, ((quiet, _), (chief, _)) = two
-    assert train(tmp_path, "--epoch", "6", "--strategy", "one") == 0
+    assert train(tmp_path, "--epoch", "6", "--strategy", "one", *RECIPE) == 0
     for part in ("train", "val"):
         one, shared = (points(run / "log" / part) for run in (tmp_path, folder))
         assert one.keys() == shared.keys()
