@@ -136,7 +136,7 @@ def fit(
     z_validation = np.zeros_like(validation.mu)
     z_validation[:, active] = _antithetic_samples(validation, active, random)[0]
     units = Units(z.mean(axis=(0, 1), dtype=np.float64), scales[active])
-    points = [units.remove(z[:, labels == label]) for label in classes]
+    points = [units.points(z[:, labels == label]) for label in classes]
     try:
         mixtures = _fit_mixtures(points, components, seed, before_each_class)
         arrays = _joined(mixtures, classes, counts, active, units)
@@ -161,14 +161,15 @@ def _none(reason: str, gain: float | None = None) -> tuple[None, records.PriorRe
 class Units(NamedTuple):
     """The origin and the unit in which each of A latent dimensions is fitted, each (A,).
 
-    They keep the values near 1, as single precision needs, which halves the time of the fit.
+    In these units values are near 1, so that single precision is enough for the fit, which halves
+    its time.
     """
 
     origin: NDArray[np.float64]
     scale: NDArray[np.float64]
 
-    def remove(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Turns z (..., A) into points (n, A) in these units."""
+    def points(self, z: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Returns z (..., A) in these units, as points (n, A)."""
         points = (z - self.origin) / self.scale
         return points.reshape(-1, len(self.scale)).astype(np.float32)
 
@@ -234,8 +235,8 @@ def _fit_mixtures(
         )
         return mixture.fit(class_points)
 
-    # Each class has a thread, and NumPy's products have one each: the order of their additions
-    # then does not depend on the machine.
+    # Several classes are fitted at a time. Within each, NumPy's products use one thread, so that
+    # the order of float additions does not depend on the machine.
     threads = ThreadPoolExecutor(os.cpu_count())
     with threads, threadpool_limits(1), warnings.catch_warnings():
         # The small number of iterations is intended: more do not help on validation images.
