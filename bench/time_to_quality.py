@@ -3,7 +3,7 @@
     pip install -r bench/requirements.txt                  # PyTorch and JAX; skipped if absent
     python -m bench.time_to_quality --data_dir ~/mnist --json quality.json      # two hours
     python -m bench.time_to_quality --seeds 1 --long_seeds 0                    # short runs, once
-    python -m bench.time_to_quality --quick                                     # five minutes
+    python -m bench.time_to_quality --quick                                     # three minutes
 
 One clock runs from the first training step until the -ELBO of the validation images first reaches a
 threshold; a second one also includes start-up. Contenders take turns, seed by seed, each in a
