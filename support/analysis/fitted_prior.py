@@ -236,8 +236,11 @@ def _fit_mixtures(
         return mixture.fit(class_points)
 
     # Several classes are fitted at a time. Within each, NumPy's products use one thread, so that
-    # the order of float additions does not depend on the machine.
-    threads = ThreadPoolExecutor(os.cpu_count())
+    # the order of float additions does not depend on the machine; k-means uses OpenMP, whose limit
+    # holds only for the thread that sets it.
+    threads = ThreadPoolExecutor(
+        os.cpu_count(), initializer=threadpool_limits, initargs=(1, "openmp")
+    )
     with threads, threadpool_limits(1), warnings.catch_warnings():
         # The small number of iterations is intended: more do not help on validation images.
         warnings.simplefilter("ignore", ConvergenceWarning)
