@@ -244,6 +244,8 @@ def _fit_mixtures(
     with threads, threadpool_limits(1), warnings.catch_warnings():
         # The small number of iterations is intended: more do not help on validation images.
         warnings.simplefilter("ignore", ConvergenceWarning)
+        # From joblib, where `lscpu` is not installed; the number does not matter here.
+        warnings.filterwarnings("ignore", "Could not find the number of physical cores")
         fits = [
             threads.submit(fit_class, class_points, count)
             for class_points, count in zip(points, components, strict=True)

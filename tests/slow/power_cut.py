@@ -70,7 +70,9 @@ def recorded(work, whole):
     command += ["-e", f"trace={CALLS}", "-o", str(work / "calls"), sys.executable]
     command += [os.path.join(ROOT, "train.py"), *SMALL, *ARGV, *folders(whole)]
     whole.mkdir()
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    # Otherwise joblib starts `lscpu`, whose file descriptors would be taken for the script's own.
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, capture_output=True, timeout=300, env=environment)
     lines = []
     for log in work.glob("calls.*"):
         with open(log, encoding="ascii") as file:
