@@ -114,6 +114,20 @@ def parser() -> cli.Parser:
         help="also write each image to a PNG file of its own in the folder png, 28x28, bright on "
         "dark as in MNIST, with its number and its class in its name",
     )
+    add_path_flags(parser)
+    parser.add_argument(
+        "--page",
+        type=cli.path,
+        metavar="FILE",
+        help="also write an HTML file that shows the latent space in a browser; without any other "
+        "flag but --load_weight_dir, write this file alone (default: none)",
+    )
+    cli.add_output_flag(parser)
+    return parser
+
+
+def add_path_flags(parser: cli.Parser) -> None:
+    """Adds the flags of the paths through the latent space."""
     paths = parser.add_argument_group("paths through the latent space (one picture each)")
     paths.add_argument(
         "--interpolate",
@@ -136,15 +150,6 @@ def parser() -> cli.Parser:
         help="with --interpolate or --traverse: also write a looping GIF, from each of the first "
         "10 samples to the next and back to the first, or there and back in each dimension",
     )
-    parser.add_argument(
-        "--page",
-        type=cli.path,
-        metavar="FILE",
-        help="also write an HTML file that shows the latent space in a browser; without any other "
-        "flag but --load_weight_dir, write this file alone (default: none)",
-    )
-    cli.add_output_flag(parser)
-    return parser
 
 
 @cli.script(parser)

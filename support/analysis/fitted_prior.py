@@ -256,8 +256,7 @@ def _fit_mixtures(
                 before_each_class()
                 mixtures.append(fit.result())
         finally:
-            for fit in fits:
-                fit.cancel()
+            threads.shutdown(cancel_futures=True)
     return mixtures
 
 

@@ -63,14 +63,15 @@ class Sampler:
         if self.prior is None:
             return self._normal(index)
         if not self.labels:
-            return self.prior.sample(self._normal(index), self._uniform(index))
-        positions = index * CHUNK + tf.range(CHUNK)
-        labels = tf.gather(tf.constant(self.labels, tf.uint8), positions % len(self.labels))
+            return self._sample(self.prior, index)
+        labels = self.chunk_labels(index)
         if not self.prior.classifies:
-            return self.prior.sample(self._normal(index), self._uniform(index), labels)
-        return self._recognized(index, labels)
+            return self._sample(self.prior, index, labels)
+        return self._recognized(self.prior, index, labels)
 
-    def _recognized(self, index: int | tf.Tensor, labels: tf.Tensor) -> tf.Tensor:
+    def _recognized(
+        self, prior: fitted_prior.Mixture, index: int | tf.Tensor, labels: tf.Tensor
+    ) -> tf.Tensor:
         """Returns samples of given classes that the prior also classifies as these, if it can.
 
         About 2 % of the samples of a class lie where another class is more probable, and decode
@@ -78,17 +79,22 @@ class Sampler:
         `MOST_ATTEMPTS` - 1 times.
 
         Args:
+            prior: the fitted prior.
             index: the number of the chunk.
             labels: the class of each sample, uint8 (CHUNK,).
         """
-        assert self.prior is not None  # `chunk` has checked
-        z = self.prior.sample(self._normal(index), self._uniform(index), labels)
+        z = self._sample(prior, index, labels)
         for attempt in range(1, MOST_ATTEMPTS):
-            key = index + attempt * MOST_CHUNKS
-            other = self.prior.sample(self._normal(key), self._uniform(key), labels)
-            is_recognized = self.prior.predicted_label(z) == labels
+            other = self._sample(prior, index + attempt * MOST_CHUNKS, labels)
+            is_recognized = prior.predicted_label(z) == labels
             z = tf.where(is_recognized[:, None], z, other)
         return z
+
+    def _sample(
+        self, prior: fitted_prior.Mixture, key: int | tf.Tensor, labels: tf.Tensor | None = None
+    ) -> tf.Tensor:
+        """Returns samples from the fitted prior, float32 (CHUNK, latent_dim)."""
+        return prior.sample(self._normal(key), self._uniform(key), labels)
 
     def _normal(self, key: int | tf.Tensor) -> tf.Tensor:
         """Returns standard normal noise, scaled by the temperature, float32 (CHUNK, latent_dim)."""
