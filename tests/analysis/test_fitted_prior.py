@@ -9,7 +9,7 @@ import pytest
 import sklearn.mixture
 import tensorflow as tf
 from scipy import stats
-from threadpoolctl import threadpool_limits
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from support.analysis import fitted_prior
 from support.analysis.fitted_prior import Encoded, Mixture, PriorArrays
@@ -203,6 +203,22 @@ def test_the_fit_has_the_same_bits_for_any_number_of_threads(monkeypatch):
             found.append(fitted_prior.fit(Encoded(*encoded), labels, some, seed=3)[0])
     for array, other in zip(*found, strict=True):
         np.testing.assert_array_equal(array, other)
+
+
+def test_k_means_and_products_use_one_thread_for_each_class(monkeypatch):
+    """OpenMP's limit holds only for the thread that sets it; on one core this test proves nothing."""
+    found = []
+    fit = sklearn.mixture.GaussianMixture.fit
+
+    def recorded(mixture, points):
+        found.extend((pool["user_api"], pool["num_threads"]) for pool in threadpool_info())
+        return fit(mixture, points)
+
+    monkeypatch.setattr(sklearn.mixture.GaussianMixture, "fit", recorded)
+    encoded, labels = posterior_of(300, 0)
+    assert fitted_prior.fit(encoded, labels % 2, encoded, 0)[0] is not None
+    assert {threads for _, threads in found} == {1}
+    assert {"blas", "openmp"} == {api for api, _ in found}
 
 
 def test_the_fit_depends_on_the_seed_and_on_one_sample_of_each_image():
