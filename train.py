@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 # weights of its best epoch, and has enough epochs for SMALL_DATA_STEPS steps.
 SMALL_DATA = 10_000
 SMALL_DATA_STEPS = 10_000
+# The default network of version 1.0, of which an unfinished run can be continued.
+EARLIER_HIDDEN_UNITS = (512, 256)
 CONFLICT_HINT = (
     ": choose another --save_weight_dir and --log_dir (--load_weight_dir starts a new run from "
     "existing weights), or use --overwrite to replace the existing run"
@@ -92,7 +94,7 @@ def add_architecture_flags(flags: cli.Parser) -> None:
         "--hidden_units",
         type=cli.integers(1, records.LARGEST_WIDTH),
         nargs="+",
-        default=(512, 256),
+        default=(448, 224, 224, 224),
         metavar="N",
         help="widths of the encoder's hidden layers, in order; the decoder mirrors them",
     )
@@ -108,6 +110,13 @@ def add_architecture_flags(flags: cli.Parser) -> None:
         choices=records.ACTIVATIONS,
         default="silu",
         help="activation function of the hidden layers",
+    )
+    group.add_argument(
+        "--residual",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="a hidden layer as wide as the hidden layer before it adds that one's output to its "
+        "own",
     )
     group.add_argument(
         "--initial_weights",
@@ -333,9 +342,7 @@ def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.
             f"expected at most {records.LARGEST_STEP:,}; use a smaller --epoch or a larger --batch"
         )
     return training.config.Config(
-        architecture=records.Architecture(
-            tuple(args.hidden_units), args.latent_dim, args.activation
-        ),
+        architecture=architecture(args),
         training_images=images,
         seed=args.seed,
         epochs=recipe.epochs,
@@ -358,6 +365,14 @@ def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.
         patience=args.patience,
         warm_start=bool(args.load_weight_dir),
     )
+
+
+def architecture(args: argparse.Namespace) -> records.Architecture:
+    """Returns the network; it is residual only if it has layers that can be."""
+    widths = tuple(args.hidden_units)
+    has_equal_widths = any(width == before for before, width in itertools.pairwise(widths))
+    residual = args.residual and has_equal_widths
+    return records.Architecture(widths, args.latent_dim, args.activation, residual)
 
 
 def validate(args: argparse.Namespace, images: int) -> None:
@@ -761,20 +776,32 @@ def folder_names(args: argparse.Namespace, dataset: data.Dataset) -> tuple[str, 
     return weights, log
 
 
-def with_earlier_default(
+def with_earlier_defaults(
     config: training.config.Config, args: argparse.Namespace, weights: str
 ) -> training.config.Config:
-    """Returns the configuration with a beta of 1 if the run in the folder `weights` has that.
+    """Returns the configuration with defaults of version 1.0 that the run in a folder has.
 
-    It was the default of version 1.0 for every objective, so the command that began such a run
-    continues it.
+    These are a beta of 1 for every objective, and two hidden layers. So the command that began such
+    a run continues it.
+
+    Args:
+        config: the configuration with today's defaults.
+        args: the parsed flags.
+        weights: the folder of the run.
     """
-    if config.recon_loss != "l2" or {"beta", "overwrite"} & args.given:
+    if "overwrite" in args.given or not os.path.isdir(weights):
         return config
-    record = storage.weights.read_record(weights) if os.path.isdir(weights) else None
-    if record is None or record.training.get("beta") != 1.0:
+    record = storage.weights.read_record(weights)
+    if record is None:
         return config
-    return dataclasses.replace(config, beta=1.0)
+    is_typed = args.given.__contains__
+    if config.recon_loss == "l2" and record.training.get("beta") == 1.0 and not is_typed("beta"):
+        config = dataclasses.replace(config, beta=1.0)
+    held = record.architecture.hidden_units
+    if held == EARLIER_HIDDEN_UNITS and not is_typed("hidden_units") and not is_typed("residual"):
+        network = config.architecture._replace(hidden_units=held, residual=False)
+        config = dataclasses.replace(config, architecture=network)
+    return config
 
 
 def longer_run_hint(
@@ -847,7 +874,7 @@ def main(args: argparse.Namespace) -> None:
     dataset = load_data(args)
     if chief:
         display.progress.announce(dataset)
-    config = with_earlier_default(resolve(args, dataset), args, folder_names(args, dataset)[0])
+    config = with_earlier_defaults(resolve(args, dataset), args, folder_names(args, dataset)[0])
     folder = open_folder(args, config, dataset, chief)
     if folder.finished:
         # Every worker says so, since all of them stop here.

@@ -34,11 +34,15 @@ Setting = bool | int | float | str | None
 
 
 class Architecture(NamedTuple):
-    """The network, in the order of the arguments of `model.VAE`."""
+    """The network, in the order of the arguments of `model.VAE`.
+
+    Records of earlier versions have no `residual`, since no layer added its input.
+    """
 
     hidden_units: tuple[int, ...]
     latent_dim: int
     activation: str
+    residual: bool = False
 
     @classmethod
     def from_json(cls, content: Any) -> "Architecture":
@@ -47,16 +51,18 @@ class Architecture(NamedTuple):
         Raises:
             ValueError: it describes no architecture, or one that is too large.
         """
-        if not isinstance(content, dict) or set(content) != set(cls._fields):
+        if not isinstance(content, dict) or set(content) | {"residual"} != set(cls._fields):
             raise ValueError(f"expected an object with {', '.join(cls._fields)}")
-        hidden_units, latent_dim, activation = (content[name] for name in cls._fields)
+        hidden_units, latent_dim, activation, residual = cls(**content)
         if not isinstance(hidden_units, list) or not 1 <= len(hidden_units) <= LARGEST_DEPTH:
             raise ValueError(f"expected 1 to {LARGEST_DEPTH} hidden_units")
         if not all(_is_integer(width, 1, LARGEST_WIDTH) for width in [*hidden_units, latent_dim]):
             raise ValueError(f"expected widths of 1 to {LARGEST_WIDTH}")
         if activation not in ACTIVATIONS:
             raise ValueError(f"expected activation to be one of {', '.join(ACTIVATIONS)}")
-        return cls(tuple(hidden_units), latent_dim, activation)
+        if not isinstance(residual, bool):
+            raise ValueError("expected residual to be true or false")
+        return cls(tuple(hidden_units), latent_dim, activation, residual)
 
     def weight_count(self, pixels: int) -> int:
         """Returns how many weights, biases included, encoder and decoder have together.

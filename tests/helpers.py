@@ -15,7 +15,7 @@ import pytest
 from support.storage import weights
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SMALL = ["--dataset", "digits", "--hidden_units", "32", "16", "--latent_dim", "4"]
+SMALL = ["--dataset", "digits", "--hidden_units", "32", "16", "16", "--latent_dim", "4"]
 SMALL += ["--limit", "240", "--batch", "20", "--log_every", "5"]
 STEPS = 240 // 20
 # The TensorBoard tags by the names of terms, spelled out: a tag that moves to another group would

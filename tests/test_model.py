@@ -15,7 +15,9 @@ from support.storage import weights_file
 @pytest.fixture
 def float64():
     keras.config.set_dtype_policy("float64")
+    keras.config.set_floatx("float64")  # the type of the inputs of functional models
     yield
+    keras.config.set_floatx("float32")
     keras.config.set_dtype_policy("float32")
 
 
@@ -31,16 +33,18 @@ def test_shapes_for_odd_sizes(hidden, latent, batch):
     assert [tuple(v.shape) for v in vae.trainable_variables] == shapes
 
 
-def test_the_default_network_is_784_512_256_128_and_back():
+def test_the_default_network_has_four_hidden_layers_and_is_mirrored():
     shapes = [tuple(v.shape) for v in model.VAE().trainable_variables if len(v.shape) == 2]
-    assert shapes == [(784, 512), (512, 256), (256, 256), (128, 256), (256, 512), (512, 784)]
+    equal = [(224, 224), (224, 224)]
+    assert shapes[:5] == [(784, 448), (448, 224), *equal, (224, 2 * 128)]
+    assert shapes[5:] == [(128, 224), *equal, (224, 448), (448, 784)]
 
 
 @pytest.mark.parametrize("activation", records.ACTIVATIONS)
 def test_the_network_is_dense_layers_with_an_activation_between_them(activation):
     """Compared with NumPy and the activations of their papers; both outputs are linear."""
     keras.utils.set_random_seed(4)
-    vae = model.VAE((9, 7), 3, activation)
+    vae = model.VAE((9, 7), 3, activation, residual=True)
     for variable in vae.trainable_variables:
         variable.assign(np.random.default_rng(0).normal(0, 0.2, variable.shape))
     values = [variable.numpy().astype(float) for variable in vae.trainable_variables]
@@ -69,9 +73,33 @@ def test_the_network_is_dense_layers_with_an_activation_between_them(activation)
     np.testing.assert_allclose(vae.decode(z.astype(np.float32)), forward(z, values[6:]), **close)
 
 
+@pytest.mark.parametrize("residual", [True, False])
+def test_hidden_layers_as_wide_as_the_one_before_add_its_output(residual):
+    """Not the first one, even if it is as wide as z; and not one of another width."""
+    vae = model.VAE((6, 3, 3, 3), 3, "tanh", residual)
+    for variable in vae.trainable_variables:
+        variable.assign(np.random.default_rng(0).normal(0, 0.5, variable.shape))
+    kernels = [value.numpy() for value in vae.trainable_variables]
+
+    def layer(x, index):
+        return np.tanh(x @ kernels[index] + kernels[index + 1])
+
+    def hidden_layer(x, index):
+        return layer(x, index) + x if residual else layer(x, index)
+
+    images = np.random.default_rng(1).random((5, 784), np.float32)
+    hidden = hidden_layer(hidden_layer(layer(layer(images, 0), 2), 4), 6)
+    both = hidden @ kernels[8] + kernels[9]
+    np.testing.assert_allclose(vae.encode(images)[0], both[:, :3], rtol=1e-4, atol=1e-5)
+    z = np.random.default_rng(2).normal(size=(5, 3)).astype(np.float32)
+    hidden = layer(hidden_layer(hidden_layer(layer(z, 10), 12), 14), 16)
+    expected = hidden @ kernels[18] + kernels[19]
+    np.testing.assert_allclose(vae.decode(z), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_the_keras_model_is_the_same_network():
     keras.utils.set_random_seed(4)
-    vae = model.VAE((9, 7), 3)
+    vae = model.VAE((9, 7, 7), 3)
     images = np.random.default_rng(0).random((5, 784), np.float32)
     whole = vae.as_keras_model()
     found = whole(images)
@@ -91,7 +119,10 @@ def test_initial_weights_are_drawn_for_the_encoder_first():
     keras.utils.set_random_seed(7)
     found = [value.numpy() for value in model.VAE((6,), 2).trainable_variables]
     keras.utils.set_random_seed(7)
-    parts = [model.build_encoder((6,), 2, "silu"), model.build_decoder((6,), 2, "silu")]
+    parts = [
+        model.build_encoder((6,), 2, "silu", residual=True),
+        model.build_decoder((6,), 2, "silu", residual=True),
+    ]
     expected = [value.numpy() for part in parts for value in part.trainable_variables]
     for value, other in zip(found, expected, strict=True):
         np.testing.assert_array_equal(value, other)
@@ -179,7 +210,7 @@ def test_the_objective_is_a_mean_with_a_weight_on_the_kl_term():
 def test_gradients_agree_with_finite_differences(float64, recon_loss, beta, samples):
     """Along a random direction in all weights, through the reparameterization."""
     keras.utils.set_random_seed(1)
-    vae = model.VAE((7, 5), 3, "silu")
+    vae = model.VAE((7, 5, 5), 3, "silu", residual=True)
     random = np.random.default_rng(2)
     images = tf.constant(random.random((4, 784)))
     drawn = tf.constant(random.normal(size=(4, 3) if samples == 1 else (samples, 4, 3)))

@@ -145,6 +145,7 @@ INNER = {
     ("architecture", "hidden_units"): "hidden_units",
     ("architecture", "latent_dim"): "latent_dim|widths|lists",
     ("architecture", "activation"): "activation",
+    ("architecture", "residual"): "residual",
     ("training", "binarize"): "binarize",
     ("source", "run_id"): "run_id",
     ("source", "step"): "step",
@@ -156,6 +157,8 @@ INNER = {
 }
 INNER_VALID = {
     "hidden_units": ("a list",),
+    # Earlier versions recorded nothing.
+    "residual": ("missing", "true", "false"),
     "class_names": ("missing", "an empty list"),
     "classes": ("missing", "an empty list", "a list"),
     "gain": ("missing", "null", "a number"),

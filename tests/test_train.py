@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import signal
+import types
 
 import keras
 import numpy as np
@@ -152,7 +153,7 @@ def test_the_defaults_are_those_of_the_published_figures():
     found = script.resolve(parsed(), DIGITS._replace(train=data.Split(np.zeros(55_000), None)))
     assert found == dataclasses.replace(
         CONFIG,
-        architecture=records.Architecture((512, 256), 128, "silu"),
+        architecture=records.Architecture((448, 224, 224, 224), 128, "silu", residual=True),
         training_images=55_000,
         seed=0,
         epochs=100,
@@ -541,8 +542,30 @@ def test_a_run_that_began_with_an_earlier_default_of_beta_continues(tmp_path, ca
             held = dataclasses.replace(record, training=training)
             patch.setattr(weights, "read_record", lambda _, held=held: held)
             config = script.resolve(args, DIGITS)
-            found = script.with_earlier_default(config, args, str(tmp_path / "old"))
+            found = script.with_earlier_defaults(config, args, str(tmp_path / "old"))
         assert found == dataclasses.replace(config, beta=expected)
+
+
+@pytest.mark.parametrize(
+    "given, continues",
+    [
+        ([], True),
+        (["--overwrite"], False),
+        (["--residual"], False),
+        (["--hidden_units", "8", "8"], False),
+    ],
+)
+def test_a_run_that_began_with_the_earlier_default_network_continues(tmp_path, given, continues):
+    """It had two hidden layers, and no layer that adds its input."""
+    held = CONFIG.architecture._replace(hidden_units=(512, 256), residual=False)
+    record = types.SimpleNamespace(architecture=held, training={})
+    args = parsed("--dataset", "digits", *given)
+    config = script.resolve(args, DIGITS)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(weights, "read_record", lambda _: record)
+        found = script.with_earlier_defaults(config, args, str(tmp_path))
+    assert found == (dataclasses.replace(config, architecture=held) if continues else config)
+    assert script.with_earlier_defaults(config, args, str(tmp_path / "none")) == config
 
 
 @pytest.mark.slow

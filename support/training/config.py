@@ -69,9 +69,11 @@ class Config:
             given: names of the flags that the user typed. Settings that are not among them and
                 follow from others are marked with a star, which the last sentence explains.
         """
-        hidden_units, latent_dim, activation = self.architecture
+        hidden_units, latent_dim, activation, residual = self.architecture
         widths = [PIXELS, *hidden_units, latent_dim, *reversed(hidden_units), PIXELS]
-        network = f"Network {'-'.join(map(str, widths))}, {activation}: "
+        network = f"Network {'-'.join(map(str, widths))}, {activation}"
+        if residual:
+            network += ", residual"
 
         def star(name: str) -> str:
             return "" if name in given else "*"
@@ -83,7 +85,7 @@ class Config:
             distortion = f"elastic distortion of up to {self.elastic:g} pixels"
         kept = "the weights of the best epoch" if self.keep == "best" else "the last weights"
         return [
-            f"{network}{self.architecture.weight_count(PIXELS):,} weights.",
+            f"{network}: {self.architecture.weight_count(PIXELS):,} weights.",
             f"Objective: loss_{self.recon_loss} + beta * loss_KLD with beta "
             f"{self.beta:g}{star('beta')}, {samples} of z per image{images}.",
             f"Recipe: {self.total_steps:,} steps ({self.epochs}{star('epochs')} epochs of "

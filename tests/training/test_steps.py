@@ -216,8 +216,9 @@ def test_a_call_of_the_default_network_is_bounded():
     # At most 64 MiB of input: two versions of each image, and the noise.
     assert size * 100 * (2 * 784 + 2 * 128) * 4 <= 64 * 2**20
     # 60 GFLOP: six per weight and image; for the decoder, also per sample of z.
-    encoder = 784 * 512 + 512 + 512 * 256 + 256 + 256 * 256 + 256
-    decoder = 128 * 256 + 256 + 256 * 512 + 512 + 512 * 784 + 784
+    equal = 2 * (224 * 224 + 224)
+    encoder = 784 * 448 + 448 + 448 * 224 + 224 + equal + 224 * 256 + 256
+    decoder = 128 * 224 + 224 + equal + 224 * 448 + 448 + 448 * 784 + 784
     flops = 6 * 100 * (encoder + 2 * decoder)
     assert size * flops <= 60e9 < (size + 1) * flops
 

@@ -87,9 +87,10 @@ def model_of(found: "Weights") -> dict[str, Any]:
     """Returns what page.js reads, as a JSON object.
 
     Its keys: `about`, two or three sentences; `class_names`, empty for digits; `activation`;
-    `latent_dim`; `active`, how many latent dimensions are active; `encoder` and `decoder`, the
-    sizes of their layers; `weights` of both; `posterior`, moments over the training images;
-    `sliders`, their number; `prior`, the fitted prior or null; `plane`, the map or null.
+    `residual`, as in `model.VAE`; `latent_dim`; `active`, how many latent dimensions are active;
+    `encoder` and `decoder`, the sizes of their layers; `weights` of both; `posterior`, moments over
+    the training images; `sliders`, their number; `prior`, the fitted prior or null; `plane`, the
+    map or null.
 
     Raises:
         UserError: the weights do not fit into half-precision floats.
@@ -98,12 +99,13 @@ def model_of(found: "Weights") -> dict[str, Any]:
     assert record.posterior is not None, "only a finished run has a page"
     assert found.encoder is not None, "the page encodes"
     assert found.decoder is not None, "the page decodes"
-    hidden_units, latent_dim, activation = record.architecture
+    hidden_units, latent_dim, activation, residual = record.architecture
     active = collapse.active_units(record.posterior)
     return {
         "about": about(record, active),
         "class_names": list(record.dataset.class_names),
         "activation": activation,
+        "residual": residual,
         "latent_dim": latent_dim,
         "active": active,
         "encoder": [PIXELS, *hidden_units, 2 * latent_dim],

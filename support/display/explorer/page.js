@@ -92,8 +92,10 @@ function forward(network, input) {
       if (value === 0) continue;
       for (let j = 0, at = i * outputs; j < outputs; j++, at++) sums[j] += value * kernel[at];
     }
-    if (index < network.length - 1) {
-      for (let j = 0; j < outputs; j++) sums[j] = activation(sums[j]);
+    const isHidden = index < network.length - 1;
+    const isResidual = model.residual && isHidden && index > 0 && inputs === outputs;
+    for (let j = 0; isHidden && j < outputs; j++) {
+      sums[j] = activation(sums[j]) + (isResidual ? input[j] : 0);
     }
     input = sums;
   });
