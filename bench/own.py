@@ -46,7 +46,7 @@ def _epochs(args: argparse.Namespace, flags: Sequence[str]) -> Contender:
             *("--seed", str(args.seed)),
             *("--batch", str(args.batch)),
             *("--learning_rate", str(args.learning_rate)),
-            *("--hidden_units", *map(str, args.hidden_units)),
+            *("--hidden_units", *map(str, args.hidden_units), "--no-residual"),
             *("--latent_dim", str(args.latent_dim)),
             *("--activation", args.activation),
         ],
@@ -67,6 +67,6 @@ def _epochs(args: argparse.Namespace, flags: Sequence[str]) -> Contender:
 def validation(args: argparse.Namespace) -> Contender:
     """The pass over 5,000 validation images at the end of an epoch of train.py."""
     images = training_images(args)[:VALIDATION_IMAGES]
-    vae = model.VAE(args.hidden_units, args.latent_dim, args.activation)
+    vae = model.VAE(args.hidden_units, args.latent_dim, args.activation, residual=False)
     evaluate = metrics.Evaluator(vae, args.seed)
     return Contender(lambda: evaluate(images).means()["loss_total"])

@@ -33,7 +33,9 @@ from support import cli
 from support.datasets.types import PIXELS
 from support.errors import UserError
 
+# The network that all implementations train: without residual layers, which the others lack.
 IMAGES, BATCH, HIDDEN_UNITS, LATENT_DIM = 55_000, 100, (512, 256), 128
+NETWORK_FLAGS = ("--hidden_units", *map(str, HIDDEN_UNITS))
 BATCHES, QUICK_BATCHES, LARGE_BATCH = (BATCH, 256, 1024), (BATCH, 1024), 1024
 BASELINES = ("keras_fit", "keras_fit_compiled", "torch_eager", "torch_compile", "jax_scan")
 MATMULS = ("matmul_numpy", "matmul_tensorflow", "matmul_jax")
@@ -209,7 +211,7 @@ def measure_as_run(args: argparse.Namespace) -> dict[str, Any]:
         )
     seconds = {label: times.median for label, times in timed.items()}
     overhead = (seconds["as_run"] - seconds["validation"]) / seconds["bare"] - 1
-    common.heading("train.py with its defaults, as a user runs it: terminal, TensorBoard, saves")
+    common.heading("train.py with that network, as a user runs it: terminal, TensorBoard, saves")
     print(f"{'bare loop, one epoch':<34}{seconds['bare']:>9.2f} s")
     print(f"{'train.py, epoch to epoch':<34}{seconds['as_run']:>9.2f} s")
     print(f"{'of which validation':<34}{seconds['validation']:>9.2f} s")
@@ -232,7 +234,7 @@ class UserRun:
         self._terminal, other_end = pty.openpty()
         command = [sys.executable, os.path.join(common.ROOT, "train.py"), *common.data_flags(args)]
         command += ["--save_weight_dir", f"{work}/weights", "--log_dir", f"{work}/log"]
-        command += ["--epoch", self.EPOCHS]
+        command += ["--epoch", self.EPOCHS, *NETWORK_FLAGS]
         self._process = subprocess.Popen(command, stdout=other_end, stderr=other_end, cwd=work)
         os.close(other_end)
         self._unread = b""
@@ -298,12 +300,12 @@ def measure_generation(limit: float) -> dict[str, float]:
     Args:
         limit: the machine's limit, in FLOP/s.
     """
-    common.heading("Generation: eval_genresult.py, default architecture, z from N(0, I)")
+    common.heading("Generation: eval_genresult.py with that network, z from N(0, I)")
     runs: dict[int, list[common.ScriptRun]] = {count: [] for count in GENERATED}
     with tempfile.TemporaryDirectory() as work:
         # The speed does not depend on the weights.
         folder = f"{work}/weights"
-        training = ["--dataset", "digits", "--limit", "100", "--epoch", "1"]
+        training = ["--dataset", "digits", "--limit", "100", "--epoch", "1", *NETWORK_FLAGS]
         training += ["--save_weight_dir", folder, "--log_dir", f"{work}/log"]
         common.run_script(["train.py", *training])
         command = ["eval_genresult.py", "--output_dir", work, "--load_weight_dir", folder]
