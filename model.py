@@ -43,8 +43,8 @@ class VAE:
         hidden_units: widths of the encoder's hidden layers, in order; the decoder mirrors them.
         latent_dim: size of z.
         activation: activation function of the hidden layers, by its name in Keras.
-        residual: whether a hidden layer as wide as the hidden layer before it adds that one's
-            output to its own.
+        residual: whether a hidden layer as wide as the previous hidden layer returns h + f(h)
+            instead of f(h), where h is the output of the previous one.
     """
 
     def __init__(
@@ -130,9 +130,10 @@ def hidden_layers(
 ) -> keras.KerasTensor:
     """Returns the output of hidden layers of these widths, applied one after the other.
 
-    With `residual`, a layer as wide as the layer before it computes h + f(h) instead of f(h) (He et
-    al., "Deep Residual Learning for Image Recognition", 2016, eq. 1). Without that, deeper networks
-    are trained to a worse result than shallow ones.
+    With `residual`, a layer as wide as the previous one returns h + f(h) instead of f(h), where h
+    is the output of the previous one (He et al., "Deep Residual Learning for Image Recognition",
+    2016, eq. 1). Without such sums, deeper networks are trained to a worse result than shallow
+    ones.
     """
     hidden = keras.layers.Dense(widths[0], activation)(inputs)
     for before, width in itertools.pairwise(widths):

@@ -51,7 +51,7 @@ if TYPE_CHECKING:
 # weights of its best epoch, and has enough epochs for SMALL_DATA_STEPS steps.
 SMALL_DATA = 10_000
 SMALL_DATA_STEPS = 10_000
-# The default network of version 1.0, of which an unfinished run can be continued.
+# The default network of version 1.0, whose runs can be continued.
 EARLIER_HIDDEN_UNITS = (512, 256)
 CONFLICT_HINT = (
     ": choose another --save_weight_dir and --log_dir (--load_weight_dir starts a new run from "
@@ -115,8 +115,9 @@ def add_architecture_flags(flags: cli.Parser) -> None:
         "--residual",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="a hidden layer as wide as the hidden layer before it adds that one's output to its "
-        "own",
+        help="residual layers: a hidden layer with as many units as the previous hidden layer "
+        "returns h + f(h) instead of f(h), where h is the output of the previous one; no effect "
+        "where neighbouring widths differ (default: on)",
     )
     group.add_argument(
         "--initial_weights",
@@ -369,10 +370,13 @@ def resolve(args: argparse.Namespace, dataset: data.Dataset) -> training.config.
 
 def architecture(args: argparse.Namespace) -> records.Architecture:
     """Returns the network; it is residual only if it has layers that can be."""
-    widths = tuple(args.hidden_units)
-    has_equal_widths = any(width == before for before, width in itertools.pairwise(widths))
-    residual = args.residual and has_equal_widths
-    return records.Architecture(widths, args.latent_dim, args.activation, residual)
+    network = records.Architecture(
+        tuple(args.hidden_units), args.latent_dim, args.activation, args.residual
+    )
+    # Given weights determine the widths.
+    if args.load_weight_dir or network.has_equal_widths:
+        return network
+    return network._replace(residual=False)
 
 
 def validate(args: argparse.Namespace, images: int) -> None:
@@ -779,10 +783,10 @@ def folder_names(args: argparse.Namespace, dataset: data.Dataset) -> tuple[str, 
 def with_earlier_defaults(
     config: training.config.Config, args: argparse.Namespace, weights: str
 ) -> training.config.Config:
-    """Returns the configuration with defaults of version 1.0 that the run in a folder has.
+    """Returns the configuration, with defaults of version 1.0 where the run in a folder has them.
 
-    These are a beta of 1 for every objective, and two hidden layers. So the command that began such
-    a run continues it.
+    These are a beta of 1 for every objective, two hidden layers, and none that are residual. So the
+    command that began such a run continues it, or finds it finished.
 
     Args:
         config: the configuration with today's defaults.
@@ -797,9 +801,11 @@ def with_earlier_defaults(
     is_typed = args.given.__contains__
     if config.recon_loss == "l2" and record.training.get("beta") == 1.0 and not is_typed("beta"):
         config = dataclasses.replace(config, beta=1.0)
-    held = record.architecture.hidden_units
-    if held == EARLIER_HIDDEN_UNITS and not is_typed("hidden_units") and not is_typed("residual"):
-        network = config.architecture._replace(hidden_units=held, residual=False)
+    if storage.run_folder.is_of_version_1(record) and not is_typed("residual"):
+        network = config.architecture._replace(residual=False)
+        held = record.architecture.hidden_units
+        if held == EARLIER_HIDDEN_UNITS and not is_typed("hidden_units"):
+            network = network._replace(hidden_units=held)
         config = dataclasses.replace(config, architecture=network)
     return config
 

@@ -24,7 +24,9 @@ def plain(args: argparse.Namespace) -> Contender:
 
 
 def default_recipe(args: argparse.Namespace) -> Contender:
-    """An epoch under the default recipe of train.py: two samples of z, distortion, weight decay.
+    """An epoch of the default recipe of train.py, with the network that all contenders train.
+
+    So it has two samples of z for each image, distortion and weight decay.
 
     The learning rate stays constant, and so all images are distorted: the share of distorted images
     affects the losses, not the amount of work.

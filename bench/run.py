@@ -35,7 +35,8 @@ from support.errors import UserError
 
 # The network that all implementations train: without residual layers, which the others lack.
 IMAGES, BATCH, HIDDEN_UNITS, LATENT_DIM = 55_000, 100, (512, 256), 128
-NETWORK_FLAGS = ("--hidden_units", *map(str, HIDDEN_UNITS))
+NETWORK = "-".join(map(str, HIDDEN_UNITS))
+NETWORK_FLAGS = ("--hidden_units", *map(str, HIDDEN_UNITS), "--no-residual")
 BATCHES, QUICK_BATCHES, LARGE_BATCH = (BATCH, 256, 1024), (BATCH, 1024), 1024
 BASELINES = ("keras_fit", "keras_fit_compiled", "torch_eager", "torch_compile", "jax_scan")
 MATMULS = ("matmul_numpy", "matmul_tensorflow", "matmul_jax")
@@ -211,7 +212,7 @@ def measure_as_run(args: argparse.Namespace) -> dict[str, Any]:
         )
     seconds = {label: times.median for label, times in timed.items()}
     overhead = (seconds["as_run"] - seconds["validation"]) / seconds["bare"] - 1
-    common.heading("train.py with that network, as a user runs it: terminal, TensorBoard, saves")
+    common.heading(f"train.py ({NETWORK}), as a user runs it: terminal, TensorBoard, saves")
     print(f"{'bare loop, one epoch':<34}{seconds['bare']:>9.2f} s")
     print(f"{'train.py, epoch to epoch':<34}{seconds['as_run']:>9.2f} s")
     print(f"{'of which validation':<34}{seconds['validation']:>9.2f} s")
@@ -300,7 +301,7 @@ def measure_generation(limit: float) -> dict[str, float]:
     Args:
         limit: the machine's limit, in FLOP/s.
     """
-    common.heading("Generation: eval_genresult.py with that network, z from N(0, I)")
+    common.heading(f"Generation: eval_genresult.py ({NETWORK}), z from N(0, I)")
     runs: dict[int, list[common.ScriptRun]] = {count: [] for count in GENERATED}
     with tempfile.TemporaryDirectory() as work:
         # The speed does not depend on the weights.

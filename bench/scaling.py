@@ -152,9 +152,10 @@ def measure_as_worker(args: argparse.Namespace) -> dict[str, dict[str, float]]:
 
 
 def step_seconds(workers: training.workers.Workers, batch: int, args: argparse.Namespace) -> float:
-    """Returns the median seconds of a step of the default model on random images."""
+    """Returns the median seconds of a step of the network on random images."""
     images = common.random_images(10_000, args.seed)
     flags = [*common.PLAIN_TRAINING, "--batch", str(batch), "--weight_decay", "0.05"]
+    flags += ["--hidden_units", *map(str, ARCHITECTURE.hidden_units), "--no-residual"]
     steps = common.compile_own_steps(images, flags, workers, STEPS_PER_CALL)
     random = np.random.default_rng(args.seed)
     indices = random.integers(0, len(images), (STEPS_PER_CALL, batch), np.int32)

@@ -36,7 +36,7 @@ Setting = bool | int | float | str | None
 class Architecture(NamedTuple):
     """The network, in the order of the arguments of `model.VAE`.
 
-    Records of earlier versions have no `residual`, since no layer added its input.
+    Records of earlier versions lack `residual`, which means false.
     """
 
     hidden_units: tuple[int, ...]
@@ -63,6 +63,11 @@ class Architecture(NamedTuple):
         if not isinstance(residual, bool):
             raise ValueError("expected residual to be true or false")
         return cls(tuple(hidden_units), latent_dim, activation, residual)
+
+    @property
+    def has_equal_widths(self) -> bool:
+        """Whether two neighbouring hidden layers are equally wide, so that one can be residual."""
+        return any(width == before for before, width in itertools.pairwise(self.hidden_units))
 
     def weight_count(self, pixels: int) -> int:
         """Returns how many weights, biases included, encoder and decoder have together.

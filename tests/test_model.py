@@ -77,8 +77,9 @@ def test_the_network_is_dense_layers_with_an_activation_between_them(activation)
 def test_hidden_layers_as_wide_as_the_one_before_add_its_output(residual):
     """Not the first one, even if it is as wide as z; and not one of another width."""
     vae = model.VAE((6, 3, 3, 3), 3, "tanh", residual)
+    random = np.random.default_rng(0)
     for variable in vae.trainable_variables:
-        variable.assign(np.random.default_rng(0).normal(0, 0.5, variable.shape))
+        variable.assign(random.normal(0, 0.5, variable.shape))
     kernels = [value.numpy() for value in vae.trainable_variables]
 
     def layer(x, index):

@@ -184,7 +184,8 @@ def test_a_wrong_value_inside_is_refused_by_the_name_of_its_key(key, inner, wron
     else:
         content[key][inner] = WRONG[wrong]
     if wrong in INNER_VALID.get(inner, ()):
-        RunRecord.from_json(content)
+        record = RunRecord.from_json(content)
+        assert record.architecture.residual is content["architecture"].get("residual", False)
         return
     with pytest.raises(
         ValueError, match=rf"(?s)run.json: unexpected {key}: .*({INNER[key, inner]})"

@@ -546,26 +546,47 @@ def test_a_run_that_began_with_an_earlier_default_of_beta_continues(tmp_path, ca
         assert found == dataclasses.replace(config, beta=expected)
 
 
+DEFAULT = (448, 224, 224, 224)
+
+
 @pytest.mark.parametrize(
-    "given, continues",
+    "given, held, training, expected",
     [
-        ([], True),
-        (["--overwrite"], False),
-        (["--residual"], False),
-        (["--hidden_units", "8", "8"], False),
+        ([], (512, 256), {}, ((512, 256), False)),
+        (["--overwrite"], (512, 256), {}, (DEFAULT, True)),
+        (["--residual"], (512, 256), {}, (DEFAULT, True)),
+        (["--hidden_units", "8", "8"], (8, 8), {}, ((8, 8), False)),
+        (["--hidden_units", "8", "8"], (512, 256), {}, ((8, 8), False)),
+        ([], (512, 128), {}, (DEFAULT, False)),
+        # A run of this version, whose network was typed.
+        ([], (512, 256), {"optimizer": "adamw"}, (DEFAULT, True)),
     ],
 )
-def test_a_run_that_began_with_the_earlier_default_network_continues(tmp_path, given, continues):
-    """It had two hidden layers, and no layer that adds its input."""
-    held = CONFIG.architecture._replace(hidden_units=(512, 256), residual=False)
-    record = types.SimpleNamespace(architecture=held, training={})
+def test_a_run_of_version_1_continues_with_its_network(tmp_path, given, held, training, expected):
+    """Its default had two hidden layers, and no layer was residual."""
+    architecture = records.Architecture(held, 128, "silu")
+    record = types.SimpleNamespace(architecture=architecture, training=training)
     args = parsed("--dataset", "digits", *given)
     config = script.resolve(args, DIGITS)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(weights, "read_record", lambda _: record)
         found = script.with_earlier_defaults(config, args, str(tmp_path))
-    assert found == (dataclasses.replace(config, architecture=held) if continues else config)
+    network = records.Architecture(expected[0], 128, "silu", expected[1])
+    assert found == dataclasses.replace(config, architecture=network)
     assert script.with_earlier_defaults(config, args, str(tmp_path / "none")) == config
+
+
+@pytest.mark.parametrize(
+    "flags, residual",
+    [
+        ("--hidden_units 8 8", True),
+        ("--hidden_units 8 8 --no-residual", False),
+        # Recorded as what it is: no layer can be residual.
+        ("--hidden_units 8 7 8", False),
+    ],
+)
+def test_layers_are_residual_unless_that_is_switched_off(flags, residual):
+    assert script.resolve(parsed(*flags.split()), DIGITS).architecture.residual is residual
 
 
 @pytest.mark.slow
@@ -867,7 +888,9 @@ def test_a_new_run_starts_from_given_weights(trained, tmp_path, capsys):
     assert record.source == records.Source(source.run_id, source.step)
     assert record.run_id != source.run_id
     cold = [flag for flag in bare if flag not in ("--load_weight_dir", str(tmp_path / "source"))]
-    assert script.main([*cold, *folders(tmp_path), "--hidden_units", "32", "16"]) == 2
+    network = ["--hidden_units", "32", "16", "16", "--latent_dim", "4"]
+    assert script.main([*cold, *folders(tmp_path), *network]) == 2
+    assert "its warm_start is True, but this run has False" in capsys.readouterr().err
 
 
 def test_a_fallback_has_folders_of_its_own(tmp_path, monkeypatch, capsys):

@@ -57,6 +57,11 @@ EARLIER_SETTINGS: dict[str, records.Setting] = {
 }
 
 
+def is_of_version_1(record: records.RunRecord) -> bool:
+    """Whether a run began with version 1.0, which had fewer settings."""
+    return not EARLIER_SETTINGS.keys() & record.training.keys()
+
+
 def identity_of(record: records.RunRecord) -> Identity:
     """Returns the identity of a run from its record."""
     return Identity(
@@ -221,11 +226,15 @@ class RunFolder:
         if self.record is not None:
             return
         self.given = weights.read(source)
-        held = self.given.record.architecture._asdict()
+        network = self.given.record.architecture
+        held = network._asdict()
         for name, value in self._identity.architecture.items():
+            if name == "residual" and not network.has_equal_widths:
+                continue
             if _differ(held[name], value):
+                flag = f"no-{name}" if value is False else name
                 raise UserError(
-                    f"{source} does not fit: {_both(name, held, value)}: leave out --{name}, or "
+                    f"{source} does not fit: {_both(name, held, value)}: leave out --{flag}, or "
                     "choose other weights"
                 )
 

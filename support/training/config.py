@@ -73,7 +73,7 @@ class Config:
         widths = [PIXELS, *hidden_units, latent_dim, *reversed(hidden_units), PIXELS]
         network = f"Network {'-'.join(map(str, widths))}, {activation}"
         if residual:
-            network += ", residual"
+            network += " with residual layers"
 
         def star(name: str) -> str:
             return "" if name in given else "*"

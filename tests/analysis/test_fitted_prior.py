@@ -206,7 +206,7 @@ def test_the_fit_has_the_same_bits_for_any_number_of_threads(monkeypatch):
 
 
 def test_k_means_and_products_use_one_thread_for_each_class(monkeypatch):
-    """OpenMP's limit holds only for the thread that sets it; on one core this test proves nothing."""
+    """OpenMP's limit holds only for the thread that sets it. On one core this proves nothing."""
     found = []
     fit = sklearn.mixture.GaussianMixture.fit
 

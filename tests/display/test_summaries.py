@@ -199,7 +199,7 @@ def test_a_new_run_shows_its_configuration_as_a_table(log):
     for line in (
         '| name | "digits" |',
         "| latent_dim | 2 |",
-        "| hidden_units | [6, 5] |",
+        "| hidden_units | [6, 5, 5] |",
         "| learning_rate | 0.003 |",
         "| limit | null |",
         '| python | "3.12.1" |',
@@ -253,13 +253,14 @@ def test_a_run_is_a_trial_with_its_settings_in_the_hparams_tab(log):
         "hidden_units": "string_value",
         "latent_dim": "number_value",
         "activation": "string_value",
+        "residual": "bool_value",
         "seed": "number_value",
         "learning_rate": "number_value",
         "limit": "string_value",
         "binarize": "string_value",
         "warm_start": "bool_value",
     }
-    assert start.hparams["hidden_units"].string_value == "6 5"
+    assert start.hparams["hidden_units"].string_value == "6 5 5"
     assert start.hparams["learning_rate"].number_value == 0.003
     assert start.hparams["limit"].string_value == "none"
     assert start.hparams["warm_start"].bool_value is True

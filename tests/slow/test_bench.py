@@ -30,7 +30,8 @@ def test_the_prediction_of_scaling_returns_the_constants_it_was_made_from():
     assert found["fixed"] == pytest.approx(2e-3) and found["per_image"] == pytest.approx(1e-5)
     assert found["latency"] == pytest.approx(4e-4) and found["per_byte"] == pytest.approx(2e-9)
     size = found["bytes"]
-    assert size == 4 * sum(w.numpy().size for w in model.VAE(*scaling.ARCHITECTURE).trainable_variables)
+    trained = model.VAE(*scaling.ARCHITECTURE).trainable_variables
+    assert size == 4 * sum(w.numpy().size for w in trained)
     expected = 2e-3 + 1e-5 * 50 + 4e-4 + 2e-9 * size
     assert scaling.predicted(found, 2) == pytest.approx(expected)
     # A connection slower than the machine's own copying sets the pace; a faster one does not.

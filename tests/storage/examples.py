@@ -7,7 +7,7 @@ import model
 from support.analysis.fitted_prior import PriorArrays
 from support.records import Architecture, DatasetRecord, Posterior, PriorRecord, RunRecord
 
-ARCHITECTURE = Architecture((6, 5), 2, "tanh")
+ARCHITECTURE = Architecture((6, 5, 5), 2, "tanh", residual=True)
 RECORD = RunRecord(
     run_id="0123abcd0123abcd",
     dataset=DatasetRecord("digits", "beef"),

@@ -6,9 +6,10 @@ import os
 import numpy as np
 import pytest
 
+import model
 from support.display import summaries
 from support.errors import OtherRunError, UserError
-from support.records import DatasetRecord
+from support.records import Architecture, DatasetRecord
 from support.storage import weights, weights_file
 from support.storage.run_folder import Identity, RunFolder, identity_of, require_same
 from tests.helpers import files_in
@@ -62,7 +63,7 @@ def test_the_same_settings_are_the_same_run():
     [
         (changed("dataset", name="mnist"), "dataset is digits, but this run has mnist"),
         (changed("architecture", latent_dim=3), "latent_dim is 2, but this run has 3"),
-        (changed("architecture", hidden_units=(6,)), "hidden_units is 6 5, but this run has 6"),
+        (changed("architecture", hidden_units=(6,)), "hidden_units is 6 5 5, but this run has 6"),
         (changed("training", seed=4), "seed is 3, but this run has 4"),
         (changed("training", limit=0), "limit is None, but this run has 0"),
         # Python holds these equal.
@@ -260,12 +261,15 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
     folder = opened(places)
     assert folder.given is None and folder.architecture is None
     folder.start_from(source[0])
-    assert folder.given.record.step == 10 and len(folder.given.encoder) == 6
+    assert folder.given.record.step == 10 and len(folder.given.encoder) == 8
     assert folder.architecture == RECORD.architecture
     other = Identity(DatasetRecord("mnist", "1"), {"latent_dim": 3}, {})
     with pytest.raises(
         UserError, match="its latent_dim is 2, but this run has 3: leave out --latent_dim"
     ):
+        opened(places, other).start_from(source[0])
+    other = Identity(DatasetRecord("mnist", "1"), {"residual": False}, {})
+    with pytest.raises(UserError, match=r"residual is True, .* leave out --no-residual, or"):
         opened(places, other).start_from(source[0])
     # A run that continues never reads them again.
     begun(places)
@@ -281,3 +285,15 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
             opened(places).start_from(where)
     # A folder whose name only begins with the same text is another folder.
     assert opened((f"{source[0]}_2", places[1] + "2")).start_from(source[0]) is None
+
+
+@pytest.mark.parametrize("residual", [True, False])
+def test_weights_without_equal_widths_fit_a_run_with_and_without_residual_layers(
+    tmp_path, residual
+):
+    record = dataclasses.replace(RECORD, architecture=Architecture((6, 5), 2, "tanh"))
+    weights_file.write(str(tmp_path / "vae.keras"), model.VAE(*record.architecture), record)
+    wanted = Identity(DatasetRecord("mnist", "1"), {"residual": residual}, {})
+    folder = opened((str(tmp_path / "w"), str(tmp_path / "l")), wanted)
+    folder.start_from(str(tmp_path))
+    assert folder.architecture == record.architecture

@@ -42,7 +42,7 @@ def test_saved_steps_are_those_of_names_that_are_exactly_right(tmp_path):
     assert weights_file.saved_steps(str(tmp_path / "other")) == []
 
 
-@pytest.mark.parametrize("hidden, latent", [((9,), 1), ((33, 17, 5), 7)])
+@pytest.mark.parametrize("hidden, latent", [((9,), 1), ((33, 17, 5), 7), ((8, 8, 8), 3)])
 def test_keras_keeps_every_array_where_it_is_expected(tmp_path, hidden, latent):
     vae, path = model.VAE(hidden, latent), tmp_path / "x.keras"
     vae.as_keras_model().save(path)

@@ -58,7 +58,12 @@ def test_every_setting_is_recorded_but_for_what_is_recorded_elsewhere():
 def test_a_run_is_identified_by_its_data_its_network_and_its_settings():
     record = DatasetRecord("custom", "beef", ("cat", "dog"))
     assert dataset_record(DATASET) == record
-    network = CONFIG.architecture._asdict()
+    network = {
+        "hidden_units": (6, 5),
+        "latent_dim": 2,
+        "activation": "tanh",
+        "residual": False,
+    }
     expected = Identity(record, network, CONFIG.settings())
     assert CONFIG.identity(DATASET, given=()) == expected
     some = DATASET._replace(classes=(0, 2))
@@ -86,7 +91,7 @@ def test_what_follows_from_the_flags_is_said_and_what_was_not_typed_has_a_star()
     residual = Architecture((6, 6), 2, "tanh", residual=True)
     other = dataclasses.replace(other, architecture=residual, elbo_samples=1)
     text = " ".join(other.describe(given={"beta", "elastic"}))
-    assert text.startswith("Network 784-6-6-2-6-6-784, tanh, residual: 10,")
+    assert text.startswith("Network 784-6-6-2-6-6-784, tanh with residual layers: 10,")
     assert "loss_l2 + beta * loss_KLD with beta 0.05, 1 sample of z per image, on Bern" in text
     assert ", no elastic distortion, keeping the weights of the best epoch*." in text
     assert "(4* epochs of 12)" in text and "learning rate 0.004*" in text
