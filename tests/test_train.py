@@ -110,6 +110,7 @@ def test_a_configuration_holds_every_flag_that_shapes_the_result():
     argv += ["--optimizer", "nadamw", "--initial_weights", "adapted"]
     argv += ["--weight_decay", "0.25", "--recon_loss", "l2", "--beta", "3"]
     argv += ["--kl_warmup_epochs", "1.5", "--binarize", "dynamic", "--elbo_samples", "5"]
+    argv += ["--no-residual"]
     argv += ["--elastic", "0.75", "--keep", "best", "--patience", "6", "--load_weight_dir", "x"]
     assert script.resolve(parsed(*argv), DIGITS) == dataclasses.replace(
         CONFIG,
@@ -338,7 +339,7 @@ class Reference:
 
     def __init__(self):
         keras.utils.set_random_seed(0)
-        self.vae = model.VAE((32, 16), 4, "silu")
+        self.vae = model.VAE((32, 16, 16), 4, "silu")
         self.variables = self.vae.trainable_variables
         self.first = [np.zeros(variable.shape) for variable in self.variables]
         self.second = [np.zeros(variable.shape) for variable in self.variables]
