@@ -51,6 +51,8 @@ if TYPE_CHECKING:
 # weights of its best epoch, and has enough epochs for SMALL_DATA_STEPS steps.
 SMALL_DATA = 10_000
 SMALL_DATA_STEPS = 10_000
+# Short runs with large batches diverge at the larger rates that their lengths would suggest.
+LARGEST_LEARNING_RATE = 9e-3
 # The default network of version 1.0, whose runs can be continued.
 EARLIER_HIDDEN_UNITS = (512, 256)
 CONFLICT_HINT = (
@@ -180,7 +182,7 @@ def add_optimizer_flags(flags: cli.Parser) -> None:
         type=cli.number(cli.ABOVE_ZERO, 1e6),
         metavar="RATE",
         help="peak learning rate (default: 0.003 * (100 / epoch)^(1/4) * (batch / 100)^(1/2), with "
-        "nadamw 4/3 of that)",
+        "nadamw 4/3 of that, and at most 0.009)",
     )
     group.add_argument(
         "--schedule",
@@ -434,6 +436,7 @@ def default_recipe(args: argparse.Namespace, images: int) -> Recipe:
     if learning_rate is None:
         peak = 4e-3 if optimizer == "nadamw" else 3e-3
         learning_rate = peak * (100 / epochs) ** 0.25 * (batch_size / 100) ** 0.5
+        learning_rate = min(learning_rate, LARGEST_LEARNING_RATE)
     elastic = args.elastic
     if elastic is None and short:
         elastic = 0.0

@@ -71,9 +71,11 @@ def test_batch_rate_and_distortion_follow_the_length_of_the_run():
     )
     assert recipe(55_000, "--epoch", "2")[1] == 50 and recipe(55_000, "--epoch", "3")[1] == 100
     assert recipe(55_000, "--epoch", "2").elastic == 0 < recipe(55_000, "--epoch", "3").elastic
-    found = recipe(55_000, "--epoch", "16", "--batch", "400")
-    rate = pytest.approx(0.003 * 2.5**0.5 * 2)
-    assert found == (16, 400, "random", "adamw", rate, 0.8, "last", 1.0)
+    found = recipe(55_000, "--epoch", "16", "--batch", "225")
+    rate = pytest.approx(0.003 * 2.5**0.5 * 1.5)
+    assert found == (16, 225, "random", "adamw", rate, 0.8, "last", 1.0)
+    assert recipe(55_000, "--epoch", "16", "--batch", "400").learning_rate == 0.009
+    assert recipe(55_000, "--epoch", "1", "--batch", "500").learning_rate == 0.009
 
 
 def test_flags_that_are_given_stay_as_they_are():
