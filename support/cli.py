@@ -274,7 +274,8 @@ def add_seed_flag(parser: argparse.ArgumentParser) -> None:
         "--seed",
         type=integer(0),
         default=0,
-        help="random seed; on the same machine, the same seed gives bit-identical results",
+        help="random seed; on the same machine, and with the same number of cores, the same seed "
+        "gives bit-identical results",
     )
 
 
