@@ -31,6 +31,9 @@ from support.datasets.types import PIXELS
 
 # What training and evaluation report for each image; `loss_total` is the -ELBO.
 TERMS = ("loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
+# Usual values of log_var are below 1. For an unusual image a deep encoder can return one whose
+# exponential is infinite, which would end the training.
+LARGEST_LOG_VAR = 10.0
 
 
 class VAE:
@@ -112,6 +115,7 @@ def build_encoder(
     hidden = hidden_layers(images, hidden_units, activation, residual)
     mu_and_log_var = keras.layers.Dense(2 * latent_dim, name="mu_and_log_var")(hidden)
     mu, log_var = keras.ops.split(mu_and_log_var, 2, axis=-1)
+    log_var = keras.ops.minimum(log_var, LARGEST_LOG_VAR)
     return keras.Model(images, [mu, log_var], name="encoder")
 
 

@@ -98,6 +98,19 @@ def test_hidden_layers_as_wide_as_the_one_before_add_its_output(residual):
     np.testing.assert_allclose(vae.decode(z), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_log_var_is_bounded_so_that_the_loss_stays_finite():
+    """The loss and its gradients, for an image that drives the last layer far up."""
+    vae = model.VAE((6, 5), 3)
+    layer = vae.encoder.get_layer("mu_and_log_var")
+    layer.bias.assign([0, 0, 0, 200, 3, -7])
+    layer.kernel.assign(tf.zeros_like(layer.kernel))
+    images = np.random.default_rng(1).random((5, 784), np.float32)
+    np.testing.assert_array_equal(vae.encode(images)[1], [[10, 3, -7]] * 5)
+    drawn = noise.normal([5, 3], 0, noise.TRAINING, 0)
+    terms, gradients = train.loss_and_gradients(vae, tf.constant(images), drawn, "bce", 1.0)
+    assert np.isfinite(terms["objective"]) and all(np.isfinite(g).all() for g in gradients)
+
+
 def test_the_keras_model_is_the_same_network():
     keras.utils.set_random_seed(4)
     vae = model.VAE((9, 7, 7), 3)

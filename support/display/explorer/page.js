@@ -105,10 +105,14 @@ function forward(network, input) {
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const decode = (z) => forward(decoder, z).map(sigmoid);
 
+// As in model.py.
+const LARGEST_LOG_VAR = 10;
+
 /** q(z | x) of an image: mu and log_var. */
 function encode(image) {
   const both = forward(encoder, image);
-  return { mu: both.slice(0, model.latent_dim), logVar: both.slice(model.latent_dim) };
+  const logVar = both.slice(model.latent_dim).map((x) => Math.min(x, LARGEST_LOG_VAR));
+  return { mu: both.slice(0, model.latent_dim), logVar };
 }
 
 /** Binary cross-entropy of logits against an image, nats. */
