@@ -28,12 +28,10 @@ import tensorflow as tf
 from numpy.typing import NDArray
 
 from support.datasets.types import PIXELS
+from support.records import LARGEST_LOG_VAR
 
 # What training and evaluation report for each image; `loss_total` is the -ELBO.
 TERMS = ("loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
-# Usual values of log_var are below 1. For an unusual image a deep encoder can return one whose
-# exponential is infinite, which would end the training.
-LARGEST_LOG_VAR = 10.0
 
 
 class VAE:

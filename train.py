@@ -376,9 +376,7 @@ def architecture(args: argparse.Namespace) -> records.Architecture:
         tuple(args.hidden_units), args.latent_dim, args.activation, args.residual
     )
     # Given weights determine the widths.
-    if args.load_weight_dir or network.has_equal_widths:
-        return network
-    return network._replace(residual=False)
+    return network if args.load_weight_dir else network.normalized()
 
 
 def validate(args: argparse.Namespace, images: int) -> None:
@@ -801,13 +799,13 @@ def with_earlier_defaults(
     record = storage.weights.read_record(weights)
     if record is None:
         return config
-    is_typed = args.given.__contains__
-    if config.recon_loss == "l2" and record.training.get("beta") == 1.0 and not is_typed("beta"):
+    has_earlier_beta = config.recon_loss == "l2" and record.training.get("beta") == 1.0
+    if has_earlier_beta and "beta" not in args.given:
         config = dataclasses.replace(config, beta=1.0)
-    if storage.run_folder.is_of_version_1(record) and not is_typed("residual"):
+    if storage.run_folder.is_of_version_1(record) and "residual" not in args.given:
         network = config.architecture._replace(residual=False)
         held = record.architecture.hidden_units
-        if held == EARLIER_HIDDEN_UNITS and not is_typed("hidden_units"):
+        if held == EARLIER_HIDDEN_UNITS and "hidden_units" not in args.given:
             network = network._replace(hidden_units=held)
         config = dataclasses.replace(config, architecture=network)
     return config

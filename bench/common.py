@@ -26,7 +26,7 @@ from support.errors import UserError
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 ADVICE = "pip install -r bench/requirements.txt"
 # Flags of train.py for plain training: one sample of z, undistorted images, Adam with a constant
-# learning rate, the full KL term from the first step on.
+# learning rate, the full KL term from the first step on, and no residual layers.
 PLAIN_TRAINING = (
     *("--elbo_samples", "1"),
     *("--elastic", "0"),
@@ -35,6 +35,7 @@ PLAIN_TRAINING = (
     *("--kl_warmup_epochs", "0"),
     *("--beta_2", "0.999"),
     *("--weight_decay", "0"),
+    "--no-residual",
 )
 
 

@@ -48,7 +48,7 @@ def _epochs(args: argparse.Namespace, flags: Sequence[str]) -> Contender:
             *("--seed", str(args.seed)),
             *("--batch", str(args.batch)),
             *("--learning_rate", str(args.learning_rate)),
-            *("--hidden_units", *map(str, args.hidden_units), "--no-residual"),
+            *("--hidden_units", *map(str, args.hidden_units)),
             *("--latent_dim", str(args.latent_dim)),
             *("--activation", args.activation),
         ],

@@ -33,10 +33,10 @@ from support import cli
 from support.datasets.types import PIXELS
 from support.errors import UserError
 
-# The network that all implementations train: without residual layers, which the others lack.
+# The network that all implementations train; none of its layers can be residual.
 IMAGES, BATCH, HIDDEN_UNITS, LATENT_DIM = 55_000, 100, (512, 256), 128
 NETWORK = "-".join(map(str, HIDDEN_UNITS))
-NETWORK_FLAGS = ("--hidden_units", *map(str, HIDDEN_UNITS), "--no-residual")
+NETWORK_FLAGS = ("--hidden_units", *map(str, HIDDEN_UNITS))
 BATCHES, QUICK_BATCHES, LARGE_BATCH = (BATCH, 256, 1024), (BATCH, 1024), 1024
 BASELINES = ("keras_fit", "keras_fit_compiled", "torch_eager", "torch_compile", "jax_scan")
 MATMULS = ("matmul_numpy", "matmul_tensorflow", "matmul_jax")

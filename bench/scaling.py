@@ -155,7 +155,7 @@ def step_seconds(workers: training.workers.Workers, batch: int, args: argparse.N
     """Returns the median seconds of a step of the network on random images."""
     images = common.random_images(10_000, args.seed)
     flags = [*common.PLAIN_TRAINING, "--batch", str(batch), "--weight_decay", "0.05"]
-    flags += ["--hidden_units", *map(str, ARCHITECTURE.hidden_units), "--no-residual"]
+    flags += ["--hidden_units", *map(str, ARCHITECTURE.hidden_units)]
     steps = common.compile_own_steps(images, flags, workers, STEPS_PER_CALL)
     random = np.random.default_rng(args.seed)
     indices = random.integers(0, len(images), (STEPS_PER_CALL, batch), np.int32)

@@ -26,6 +26,9 @@ DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits", "custom")
 LARGEST_WIDTH = 8192
 LARGEST_DEPTH = 16
 LARGEST_STEP = 10**9
+# Usual values of log_var are below 1. For an unusual image a deep encoder can return one whose
+# exponential is infinite, which would end the training; so the network bounds it.
+LARGEST_LOG_VAR = 10.0
 # Readers reject moments of a posterior that reach this.
 LARGEST_MOMENT = 1e30
 LONGEST_REASON = 200
@@ -64,10 +67,14 @@ class Architecture(NamedTuple):
             raise ValueError("expected residual to be true or false")
         return cls(tuple(hidden_units), latent_dim, activation, residual)
 
-    @property
-    def has_equal_widths(self) -> bool:
-        """Whether two neighbouring hidden layers are equally wide, so that one can be residual."""
-        return any(width == before for before, width in itertools.pairwise(self.hidden_units))
+    def normalized(self) -> "Architecture":
+        """Returns the same network, with `residual` false if none of its layers can be residual.
+
+        A layer can be if the hidden layer before it has the same width.
+        """
+        if any(width == before for before, width in itertools.pairwise(self.hidden_units)):
+            return self
+        return self._replace(residual=False)
 
     def weight_count(self, pixels: int) -> int:
         """Returns how many weights, biases included, encoder and decoder have together.

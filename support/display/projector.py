@@ -2,7 +2,7 @@
 
     projector.write("result", table, class_names, predicted_names)
 
-Writes four files: the configuration, under the name that TensorBoard looks for; mu, as float32
+Writes four files: the configuration, under the name that TensorBoard expects; mu, as float32
 numbers; a table of what a point can be labelled and coloured by; and all images in one picture, the
 sprite image.
 """

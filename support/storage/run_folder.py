@@ -226,15 +226,14 @@ class RunFolder:
         if self.record is not None:
             return
         self.given = weights.read(source)
-        network = self.given.record.architecture
-        held = network._asdict()
+        network = self.given.record.architecture.normalized()
         for name, value in self._identity.architecture.items():
-            if name == "residual" and not network.has_equal_widths:
-                continue
-            if _differ(held[name], value):
+            wanted = network._replace(**{name: value}).normalized()
+            if _differ(getattr(network, name), getattr(wanted, name)):
                 flag = f"no-{name}" if value is False else name
+                different = _both(name, network._asdict(), value)
                 raise UserError(
-                    f"{source} does not fit: {_both(name, held, value)}: leave out --{flag}, or "
+                    f"{source} does not fit: {different}: leave out --{flag}, or "
                     "choose other weights"
                 )
 

@@ -378,7 +378,7 @@ def test_at_the_size_of_a_phone_the_image_stays_in_view(opened):
     before = grey(page, "#picked")
     last.fill("3")
     assert (grey(page, "#picked") != before).any()
-    # It makes room again below the sliders.
+    # Below the sliders it no longer stays in view.
     page.locator("#pad").scroll_into_view_if_needed()
     page.evaluate("window.scrollBy(0, 300)")
     assert picked()["y"] + picked()["height"] < 0

@@ -87,10 +87,10 @@ def model_of(found: "Weights") -> dict[str, Any]:
     """Returns what page.js reads, as a JSON object.
 
     Its keys: `about`, two or three sentences; `class_names`, empty for digits; `activation`;
-    `residual`, as in `model.VAE`; `latent_dim`; `active`, how many latent dimensions are active;
-    `encoder` and `decoder`, the sizes of their layers; `weights` of both; `posterior`, moments over
-    the training images; `sliders`, their number; `prior`, the fitted prior or null; `plane`, the
-    map or null.
+    `residual`, as in `model.VAE`; the bound of `log_var`; `latent_dim`; `active`, how many latent
+    dimensions are active; `encoder` and `decoder`, the sizes of their layers; `weights` of both;
+    `posterior`, moments over the training images; `sliders`, their number; `prior`, the fitted
+    prior or null; `plane`, the map or null.
 
     Raises:
         UserError: the weights do not fit into half-precision floats.
@@ -106,6 +106,7 @@ def model_of(found: "Weights") -> dict[str, Any]:
         "class_names": list(record.dataset.class_names),
         "activation": activation,
         "residual": residual,
+        "largest_log_var": records.LARGEST_LOG_VAR,
         "latent_dim": latent_dim,
         "active": active,
         "encoder": [PIXELS, *hidden_units, 2 * latent_dim],

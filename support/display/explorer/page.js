@@ -92,10 +92,11 @@ function forward(network, input) {
       if (value === 0) continue;
       for (let j = 0, at = i * outputs; j < outputs; j++, at++) sums[j] += value * kernel[at];
     }
-    const isHidden = index < network.length - 1;
-    const isResidual = model.residual && isHidden && index > 0 && inputs === outputs;
-    for (let j = 0; isHidden && j < outputs; j++) {
-      sums[j] = activation(sums[j]) + (isResidual ? input[j] : 0);
+    if (index < network.length - 1) {
+      const isResidual = model.residual && index > 0 && inputs === outputs;
+      for (let j = 0; j < outputs; j++) {
+        sums[j] = activation(sums[j]) + (isResidual ? input[j] : 0);
+      }
     }
     input = sums;
   });
@@ -105,13 +106,10 @@ function forward(network, input) {
 const sigmoid = (x) => 1 / (1 + Math.exp(-x));
 const decode = (z) => forward(decoder, z).map(sigmoid);
 
-// As in model.py.
-const LARGEST_LOG_VAR = 10;
-
 /** q(z | x) of an image: mu and log_var. */
 function encode(image) {
   const both = forward(encoder, image);
-  const logVar = both.slice(model.latent_dim).map((x) => Math.min(x, LARGEST_LOG_VAR));
+  const logVar = both.slice(model.latent_dim).map((x) => Math.min(x, model.largest_log_var));
   return { mu: both.slice(0, model.latent_dim), logVar };
 }
 
