@@ -415,7 +415,7 @@ class Recipe(NamedTuple):
 def default_recipe(args: argparse.Namespace, images: int) -> Recipe:
     """Returns these flags as given, or their defaults for this number of training images.
 
-    The defaults were tuned on validation images; better_weight/README.md has the results. A run of
+    The defaults were tuned on validation images; bench/EXPERIMENTS.md has the results. A run of
     one or two epochs does better with more and larger steps, with Nesterov momentum, from
     adapted initial weights, and with undistorted images; a run of ten epochs gains from none of
     these.

@@ -16,7 +16,7 @@ from support.analysis import fitted_prior
 # Steps after which an active latent dimension is expected in any run that will have one: with a
 # useful weight of the KL term, the first appears within 50 steps.
 STEPS_BEFORE_JUDGED = 200
-# The weight of the KL term to try with the L2 norm; better_weight/README.md shows why.
+# The weight of the KL term to try with the L2 norm; bench/EXPERIMENTS.md shows why.
 L2_BETA = 0.05
 
 
