@@ -147,7 +147,7 @@ def add_image_flags(parser: cli.Parser) -> None:
 @cli.script(parser)
 def main(args: argparse.Namespace) -> None:
     """Weights -> metrics on the whole test set -> table, metrics.json and pictures."""
-    require_image_files(args)
+    require_flags(args)
     weights_path = cli.weights_path(args)
     found = storage.weights.read(weights_path)
     own_digits = read_own_digits(args)
@@ -569,8 +569,10 @@ def image_files(args: argparse.Namespace) -> list[str]:
     return [path for path in (args.save_latents, args.save_scores) if path]
 
 
-def require_image_files(args: argparse.Namespace) -> None:
-    """Raises a `UserError` if a flag of this group lacks another, or its file would be lost."""
+def require_flags(args: argparse.Namespace) -> None:
+    """Raises a `UserError` if a flag lacks another one, or a file would be lost."""
+    if "map" in args.given and not args.report:
+        raise UserError("--map says how --report maps mu: add --report, or leave it out")
     if "split" in args.given and not image_files(args) and not args.projector:
         raise UserError(
             "--split says whose results to save: add --save_latents, --save_scores or --projector, "

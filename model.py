@@ -35,7 +35,7 @@ TERMS = ("loss_total", "loss_bce", "loss_KLD", "loss_l2", "RMSE")
 
 
 class VAE:
-    """An encoder and a decoder, each a functional Keras model of Dense layers.
+    """An encoder and a decoder, each a functional Keras model of fully connected layers.
 
     It is not a Keras model itself, since train.py has its own training loop; `as_keras_model`
     returns one.
@@ -62,7 +62,8 @@ class VAE:
     def encode(self, images: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         """Returns `mu` and `log_var` of q(z | x), a diagonal Gaussian (paper, eq. 9).
 
-        Images are (n, 784) in [0, 1]; `mu` and `log_var` are each (n, latent_dim).
+        Images are (n, 784) in [0, 1]; `mu` and `log_var` are each (n, latent_dim), and `log_var` is
+        at most 10.
         """
         return self.encoder(images)
 
@@ -76,12 +77,14 @@ class VAE:
     def adapt_initial_weights(self, mean: NDArray[np.floating]) -> None:
         """Changes random initial weights so that the first steps need not learn what is known.
 
-        The decoder's last bias becomes the logits of the mean training image, about which every z
-        is then decoded to; and `log_var` becomes 0, its value in N(0, I), for every image.
+        The decoder's last bias becomes the logits of the mean training image, which nearly every z
+        is then decoded to. The encoder's weights of `log_var` become 0 (as its biases are), so that
+        `log_var` is 0, its value in N(0, I), for every image.
 
         Args:
             mean: the mean training image, (784,) in [0, 1].
         """
+        # The logit of a pixel that is always 0 or always 1 would be infinite.
         mean = np.clip(mean, 1e-3, 1 - 1e-3)
         self.decoder.get_layer("logits").bias.assign(np.log(mean / (1 - mean)))
         kernel = self.encoder.get_layer("mu_and_log_var").kernel
@@ -113,6 +116,8 @@ def build_encoder(
     hidden = hidden_layers(images, hidden_units, activation, residual)
     mu_and_log_var = keras.layers.Dense(2 * latent_dim, name="mu_and_log_var")(hidden)
     mu, log_var = keras.ops.split(mu_and_log_var, 2, axis=-1)
+    # Otherwise exp(log_var) could become infinite for an unusual image; usual values are below 1.
+    # Beyond the bound the gradient is 0: such an image does not change the encoder's log_var.
     log_var = keras.ops.minimum(log_var, LARGEST_LOG_VAR)
     return keras.Model(images, [mu, log_var], name="encoder")
 

@@ -53,8 +53,6 @@ SMALL_DATA = 10_000
 SMALL_DATA_STEPS = 10_000
 # Short runs with large batches diverge at the larger rates that their lengths would suggest.
 LARGEST_LEARNING_RATE = 9e-3
-# The default network of version 1.0, whose runs can be continued.
-EARLIER_HIDDEN_UNITS = (512, 256)
 CONFLICT_HINT = (
     ": choose another --save_weight_dir and --log_dir (--load_weight_dir starts a new run from "
     "existing weights), or use --overwrite to replace the existing run"
@@ -119,7 +117,7 @@ def add_architecture_flags(flags: cli.Parser) -> None:
         default=True,
         help="residual layers: a hidden layer with as many units as the previous hidden layer "
         "returns h + f(h) instead of f(h), where h is the output of the previous one; no effect "
-        "where neighbouring widths differ (default: on)",
+        "where neighbouring widths differ",
     )
     group.add_argument(
         "--initial_weights",
@@ -139,8 +137,8 @@ def add_length_flags(flags: cli.Parser) -> None:
         dest="epochs",
         type=cli.integer(1, 100_000),
         metavar="N",
-        help="passes over the training images (default: 100; with fewer than 10,000 images, enough "
-        "for 10,000 steps)",
+        help="passes over the training images (default: 100; with fewer than "
+        f"{SMALL_DATA:,} images, enough for {SMALL_DATA_STEPS:,} steps)",
     )
     group.add_argument(
         "--batch",
@@ -156,7 +154,7 @@ def add_length_flags(flags: cli.Parser) -> None:
         choices=("best", "last"),
         help="which epoch's weights to keep: best, those with the lowest objective on the "
         "validation images; last, those of the last epoch (default: last; best with --patience or "
-        "fewer than 10,000 training images)",
+        f"fewer than {SMALL_DATA:,} training images)",
     )
     group.add_argument(
         "--patience",
@@ -182,7 +180,7 @@ def add_optimizer_flags(flags: cli.Parser) -> None:
         type=cli.number(cli.ABOVE_ZERO, 1e6),
         metavar="RATE",
         help="peak learning rate (default: 0.003 * (100 / epoch)^(1/4) * (batch / 100)^(1/2), with "
-        "nadamw 4/3 of that, and at most 0.009)",
+        f"nadamw 4/3 of that, and at most {LARGEST_LEARNING_RATE})",
     )
     group.add_argument(
         "--schedule",
@@ -227,7 +225,8 @@ def add_objective_flags(flags: cli.Parser) -> None:
         "--beta",
         type=cli.number(0, 1e6),
         help="weight of the KL term; if it is too large for the reconstruction term, the posterior "
-        "collapses: z carries no information (default: 1; with --recon_loss l2 0.05)",
+        "collapses: z carries no information (default: 1; with --recon_loss l2 "
+        f"{analysis.collapse.L2_BETA})",
     )
     group.add_argument(
         "--kl_warmup_epochs",
@@ -254,9 +253,9 @@ def add_objective_flags(flags: cli.Parser) -> None:
         "--elastic",
         type=cli.number(0, 4),
         metavar="PIXELS",
-        help="largest displacement in the elastic distortion of training images; fewer images are "
-        "distorted as the learning rate falls (default: 0 if --epoch is 1 or 2, otherwise 0.8, or "
-        "1.6 with fewer than 10,000 images)",
+        help="largest displacement in the elastic distortion of training images; as the learning "
+        "rate falls, fewer images are distorted (default: 0 if --epoch is 1 or 2, otherwise 0.8, "
+        f"or 1.6 with fewer than {SMALL_DATA:,} images)",
     )
 
 
@@ -397,6 +396,16 @@ def validate(args: argparse.Namespace, images: int) -> None:
         )
     if args.patience and args.keep == "last":
         raise UserError("--patience cannot be combined with --keep last: leave out one of them")
+    if args.epochs is not None and args.kl_warmup_epochs > args.epochs:
+        raise UserError(
+            f"--kl_warmup_epochs {args.kl_warmup_epochs:g}: the KL term would not reach its full "
+            f"weight in --epoch {args.epochs}: use at most {args.epochs}"
+        )
+    if args.initial_weights and args.load_weight_dir:
+        raise UserError(
+            "--initial_weights cannot be combined with --load_weight_dir, whose weights the run "
+            "starts from: leave out one of them"
+        )
 
 
 class Recipe(NamedTuple):
@@ -551,10 +560,11 @@ class TrainingStep:
     def distorted_share(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the fraction of images that are distorted at a step.
 
-        It is proportional to the learning rate: it rises during the warm-up and then falls, so that
-        a run ends on undistorted images, like those of validation.
+        It is proportional to the learning rate: it rises during the warm-up and then falls with it,
+        so that a run ends on undistorted images, like those of validation. If the learning rate
+        stays constant, so does the fraction.
         """
-        return self.learning_rate(step) / self.config.learning_rate
+        return self.learning_rate.share_of_peak(step)
 
     def normal_noise(self, step: tf.Tensor) -> tf.Tensor:
         """Returns the noise of a step, float32 (elbo_samples, batch, latent_dim)."""
@@ -565,20 +575,20 @@ class TrainingStep:
         )
 
     def gradients(
-        self, images: tf.Tensor, noise: tf.Tensor, step: tf.Tensor
+        self, images: tf.Tensor, drawn: tf.Tensor, step: tf.Tensor
     ) -> tuple[dict[str, tf.Tensor], list[tf.Tensor]]:
         """Returns what `loss_and_gradients` returns for one step.
 
         Args:
             images: float32 (batch, 784).
-            noise: float32 (elbo_samples, batch, latent_dim).
+            drawn: standard normal noise, float32 (elbo_samples, batch, latent_dim).
             step: the number of the step in the run, counted from 0. It determines the weight of
                 the KL term, which rises linearly and is above 0 already at step 0.
         """
         config = self.config
         warmup_steps = config.steps_in(config.kl_warmup_epochs)
         beta = config.beta * training.schedule.linear_warmup(step, warmup_steps)
-        return loss_and_gradients(self.vae, images, noise, config.recon_loss, beta)
+        return loss_and_gradients(self.vae, images, drawn, config.recon_loss, beta)
 
     def update(self, gradients: Sequence[tf.Tensor]) -> None:
         """Updates the weights by one step of the optimizer."""
@@ -757,8 +767,8 @@ def open_folder(
     except OtherRunError as error:
         hint = longer_run_hint(args, identity, weights, log) or CONFLICT_HINT
         raise OtherRunError(f"{error}{hint}") from error
-    # Not used if the folder already holds a save of this run, which is then continued.
-    if args.load_weight_dir and not folder.finished:
+    # If the folder already holds a save of this run, that is continued instead.
+    if args.load_weight_dir:
         with cli.error_context("--load_weight_dir: "):
             folder.start_from(args.load_weight_dir)
     return folder
@@ -781,33 +791,15 @@ def folder_names(args: argparse.Namespace, dataset: data.Dataset) -> tuple[str, 
     return weights, log
 
 
-def with_earlier_defaults(
-    config: training.config.Config, args: argparse.Namespace, weights: str
-) -> training.config.Config:
-    """Returns the configuration, with defaults of version 1.0 where the run in a folder has them.
-
-    These are a beta of 1 for every objective, two hidden layers, and none that are residual. So the
-    command that began such a run continues it, or finds it finished.
-
-    Args:
-        config: the configuration with today's defaults.
-        args: the parsed flags.
-        weights: the folder of the run.
-    """
+def configuration(args: argparse.Namespace, dataset: data.Dataset) -> training.config.Config:
+    """Returns what `resolve` returns, or what it returned when the run in the folder began."""
+    config = resolve(args, dataset)
+    weights, _ = folder_names(args, dataset)
     if "overwrite" in args.given or not os.path.isdir(weights):
         return config
     record = storage.weights.read_record(weights)
-    if record is None:
-        return config
-    has_earlier_beta = config.recon_loss == "l2" and record.training.get("beta") == 1.0
-    if has_earlier_beta and "beta" not in args.given:
-        config = dataclasses.replace(config, beta=1.0)
-    if storage.run_folder.is_of_version_1(record) and "residual" not in args.given:
-        network = config.architecture._replace(residual=False)
-        held = record.architecture.hidden_units
-        if held == EARLIER_HIDDEN_UNITS and "hidden_units" not in args.given:
-            network = network._replace(hidden_units=held)
-        config = dataclasses.replace(config, architecture=network)
+    if record is not None and storage.run_folder.is_of_earlier_version(record):
+        return training.earlier.with_earlier_defaults(config, args.given)
     return config
 
 
@@ -881,7 +873,7 @@ def main(args: argparse.Namespace) -> None:
     dataset = load_data(args)
     if chief:
         display.progress.announce(dataset)
-    config = with_earlier_defaults(resolve(args, dataset), args, folder_names(args, dataset)[0])
+    config = configuration(args, dataset)
     folder = open_folder(args, config, dataset, chief)
     if folder.finished:
         # Every worker says so, since all of them stop here.

@@ -48,7 +48,6 @@ OTHER_NAMES = {
     "--kld_weight": "--beta",
     "--warp": "--elastic",
     "--checkpoint": "--load_weight_dir",
-    "--resume": "--load_weight_dir",
     "--force": "--overwrite",
     "--output": "--output_dir",
 }
@@ -199,6 +198,8 @@ class Parser(argparse.ArgumentParser):
         if flag == "-f":
             # Jupyter starts its kernels with `-f kernel.json`.
             hint = "in a notebook, pass the flags as a list, such as main(['--seed', '1'])"
+        elif flag == "--resume" and "--save_weight_dir" in known:
+            hint = "an interrupted run continues when its command is repeated, with its folders"
         elif OTHER_NAMES.get(flag) in known:
             hint = f"did you mean {OTHER_NAMES[flag]}?"
         elif close:
@@ -217,8 +218,10 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescription
     def _get_help_string(self, action: argparse.Action) -> str | None:
         if action.default is None:
             return action.help
-        if action.default is False:
-            return f"{action.help} (default: off)"
+        if isinstance(action.default, bool):
+            # Python before 3.13 adds the value itself, as `True`.
+            text = (action.help or "").removesuffix(" (default: %(default)s)")
+            return f"{text} (default: {'on' if action.default else 'off'})"
         if action.default == "":
             return f"{action.help} (default: none)"
         if isinstance(action.default, tuple):
@@ -260,12 +263,19 @@ def data_dir(args: argparse.Namespace, dataset: str) -> str:
     Args:
         args: the parsed flags.
         dataset: the data set to load, as given to `--dataset`.
+
+    Raises:
+        UserError: there is no path, but `--transpose` or its opposite is given.
     """
     if args.data_dir is not None:
         return str(args.data_dir)
-    if dataset in ("auto", "mnist"):
-        return os.environ.get("MNIST_DIR", "")
-    return ""
+    found = os.environ.get("MNIST_DIR", "") if dataset in ("auto", "mnist") else ""
+    if args.transpose is not None and not found:
+        flag = "--transpose" if args.transpose else "--no-transpose"
+        raise UserError(
+            f"{flag} is for images in files of your own: add --data_dir, or leave it out"
+        )
+    return found
 
 
 def add_seed_flag(parser: argparse.ArgumentParser) -> None:

@@ -50,8 +50,9 @@ def antithetic_normal(
     """Returns standard normal noise in antithetic pairs, float32 (samples, *shape).
 
     Antithetic (Hammersley and Morton 1956) means that the second half of the samples are the
-    negatives of the first half. Whatever is linear in the noise cancels within a pair, so the
-    variance of the gradient is lower than with independent samples.
+    negatives of the first half; if their number is odd, one has no partner. Whatever is linear in
+    the noise cancels within a pair, so the variance of the gradient is lower than with independent
+    samples.
     """
     import tensorflow as tf
 

@@ -26,8 +26,7 @@ DATASETS = ("mnist", "fashion_mnist", "kmnist", "digits", "custom")
 LARGEST_WIDTH = 8192
 LARGEST_DEPTH = 16
 LARGEST_STEP = 10**9
-# Usual values of log_var are below 1. For an unusual image a deep encoder can return one whose
-# exponential is infinite, which would end the training; so the network bounds it.
+# The largest log_var that a network returns; model.py says why.
 LARGEST_LOG_VAR = 10.0
 # Readers reject moments of a posterior that reach this.
 LARGEST_MOMENT = 1e30

@@ -625,6 +625,8 @@ def test_the_projector_holds_the_same_images(of_each_image):
     [
         (["--split", "all"], "--split says whose results to save: add --save_latents"),
         (["--threshold", "99"], "--threshold marks rows of --save_scores"),
+        (["--map", "pca"], "--map says how --report maps mu: add --report, or leave it out"),
+        (["--transpose"], "--transpose is for images in files of your own: add --data_dir"),
         (["--threshold", "101", "--save_scores", "a.csv"], "expected a number from 0 to 100"),
         (["--save_latents", "a.txt"], "--save_latents: expected the name of a file that ends in"),
         (["--save_scores", "mine.csv"], "mine.csv exists and does not hold scores"),

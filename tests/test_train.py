@@ -3,10 +3,10 @@
 import dataclasses
 import json
 import os
+import re
 import shlex
 import shutil
 import signal
-import types
 
 import keras
 import numpy as np
@@ -21,7 +21,7 @@ import train as script
 from support import noise, records
 from support.analysis import fitted_prior, metrics
 from support.errors import UserError
-from support.storage import weights, weights_file
+from support.storage import run_folder, weights, weights_file
 from support.storage.run_folder import RunFolder
 from support.training import augmentation, optimizer, schedule, steps, workers
 from tests.helpers import (
@@ -187,6 +187,16 @@ def test_the_defaults_are_those_of_the_published_figures():
         (["--dataset", "digits", "--hidden_units", *["8"] * 17], "at most 16 layers, got 17"),
         (["--dataset", "digits", "--patience", "3", "--keep", "last"], "--patience cannot be"),
         (["--dataset", "digits", "--load_weight_dir", "none"], "--load_weight_dir: none does not"),
+        (
+            ["--dataset", "digits", "--load_weight_dir", "x", "--initial_weights", "adapted"],
+            "--initial_weights cannot be combined with --load_weight_dir",
+        ),
+        (
+            ["--dataset", "digits", "--epoch", "2", "--kl_warmup_epochs", "2.5"],
+            "--kl_warmup_epochs 2.5: the KL term would not reach its full weight in --epoch 2",
+        ),
+        (["--dataset", "digits", "--transpose"], "--transpose is for images in files of your own"),
+        (["--resume"], "an interrupted run continues when its command is repeated"),
     ],
 )
 def test_wrong_flags_cost_one_line_and_create_nothing(tmp_path, monkeypatch, capsys, argv, says):
@@ -529,54 +539,27 @@ def test_points_and_saves_past_the_newest_good_save_are_replaced(whole, tmp_path
     same_run(whole, tmp_path)
 
 
-def test_a_run_that_began_with_an_earlier_default_of_beta_continues(tmp_path, capsys):
-    """It was 1 for every objective; other weights of the KL term must be typed."""
+def without_newer_settings(record):
+    """The record as version 1.0 would have written it."""
+    newer = run_folder.EARLIER_SETTINGS.keys()
+    kept = {name: value for name, value in record.training.items() if name not in newer}
+    return dataclasses.replace(record, training=kept)
+
+
+def test_a_run_of_version_1_continues_by_the_command_that_began_it(tmp_path, monkeypatch):
+    """Which then meant a beta of 1, and no residual layers; today it means something else."""
     command = ["--epoch", "2", "--recon_loss", "l2"]
+    as_then = ["--beta", "1", "--no-residual", "--optimizer", "adamw", "--initial_weights"]
     with interrupted(7, 7):
-        assert train(tmp_path / "old", *command, "--beta", "1") == 143
-    assert train(tmp_path / "old", *command) == 0
-    assert weights.read_record(str(tmp_path / "old" / "weights")).training["beta"] == 1.0
-    capsys.readouterr()
-    for beta, given, expected in ((1.0, [], 1.0), (0.3, [], 0.05), (1.0, ["--overwrite"], 0.05)):
-        record = weights.read_record(str(tmp_path / "old" / "weights"))
-        training = dict(record.training) | {"beta": beta}
-        args = parsed(*SMALL, *command, *given)
-        with pytest.MonkeyPatch.context() as patch:
-            held = dataclasses.replace(record, training=training)
-            patch.setattr(weights, "read_record", lambda _, held=held: held)
-            config = script.resolve(args, DIGITS)
-            found = script.with_earlier_defaults(config, args, str(tmp_path / "old"))
-        assert found == dataclasses.replace(config, beta=expected)
-
-
-DEFAULT = (448, 224, 224, 224)
-
-
-@pytest.mark.parametrize(
-    "given, held, training, expected",
-    [
-        ([], (512, 256), {}, ((512, 256), False)),
-        (["--overwrite"], (512, 256), {}, (DEFAULT, True)),
-        (["--residual"], (512, 256), {}, (DEFAULT, True)),
-        (["--hidden_units", "8", "8"], (8, 8), {}, ((8, 8), False)),
-        (["--hidden_units", "8", "8"], (512, 256), {}, ((8, 8), False)),
-        ([], (512, 128), {}, (DEFAULT, False)),
-        # A run of this version, whose network was typed.
-        ([], (512, 256), {"optimizer": "adamw"}, (DEFAULT, True)),
-    ],
-)
-def test_a_run_of_version_1_continues_with_its_network(tmp_path, given, held, training, expected):
-    """Its default had two hidden layers, and no layer was residual."""
-    architecture = records.Architecture(held, 128, "silu")
-    record = types.SimpleNamespace(architecture=architecture, training=training)
-    args = parsed("--dataset", "digits", *given)
-    config = script.resolve(args, DIGITS)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(weights, "read_record", lambda _: record)
-        found = script.with_earlier_defaults(config, args, str(tmp_path))
-    network = records.Architecture(expected[0], 128, "silu", expected[1])
-    assert found == dataclasses.replace(config, architecture=network)
-    assert script.with_earlier_defaults(config, args, str(tmp_path / "none")) == config
+        assert train(tmp_path, *command, *as_then, "random", "--lr", "0.004") == 143
+    assert train(tmp_path, *command, "--lr", "0.004") == 2  # a run of today's version
+    read = weights.read_record
+    monkeypatch.setattr(weights, "read_record", lambda path: without_newer_settings(read(path)))
+    assert train(tmp_path, *command, "--beta", "0.5", "--lr", "0.004") == 2
+    assert train(tmp_path, *command, "--lr", "0.004") == 0
+    assert read(str(tmp_path / "weights")).training["beta"] == 1.0
+    args = parsed(*SMALL, *command, "--overwrite", *folders(tmp_path))
+    assert script.configuration(args, DIGITS) == script.resolve(args, DIGITS)
 
 
 @pytest.mark.parametrize(
@@ -937,6 +920,15 @@ def test_the_whole_way_on_the_digits_of_scikit_learn(tmp_path):
     assert generated.returncode == 0 and generated.stderr == ""
     expected = {"metrics.json", "reconstructions.png", "generated.png", "generated.npz"}
     assert expected <= {path.name for path in (tmp_path / "result").iterdir()}
+
+
+def test_help_shows_one_default_of_every_flag():
+    shown = script.parser().format_help()
+    flags = re.split(r"\n  (?=-)", shown)[1:]
+    assert len(flags) > 30
+    for text in flags:
+        assert text.count("(default") == (0 if text.startswith("-h, --help") else 1), text
+    assert "(default: on)" in shown and "(default: True)" not in shown
 
 
 @pytest.mark.parametrize("flag", ["--transpose", "--no-transpose"])

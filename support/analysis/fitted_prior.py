@@ -133,6 +133,8 @@ def fit(
     z = _antithetic_samples(training, active, random)
     if not np.abs(z).max() < FARTHEST_Z:
         return _none(f"values of z are not finite, or beyond {FARTHEST_Z:,.0f}")
+    # The density relative to N(0, I) depends on the active dimensions alone, and one sample of the
+    # pair is enough to compare with.
     z_validation = np.zeros_like(validation.mu)
     z_validation[:, active] = _antithetic_samples(validation, active, random)[0]
     units = Units(z.mean(axis=(0, 1), dtype=np.float64), scales[active])
@@ -140,7 +142,7 @@ def fit(
     try:
         mixtures = _fit_mixtures(points, components, seed, before_each_class)
         arrays = _joined(mixtures, classes, counts, active, units)
-        _check(arrays, latent_dim=z.shape[1])
+        _check(arrays, latent_dim=training.mu.shape[1])
         gain = float(np.mean(Mixture(arrays).log_ratio(z_validation)))
     except (ValueError, MemoryError) as error:
         # What scikit-learn and NumPy raise for points that no Gaussian fits. The prior is an

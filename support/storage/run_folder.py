@@ -57,16 +57,20 @@ EARLIER_SETTINGS: dict[str, records.Setting] = {
 }
 
 
-def is_of_version_1(record: records.RunRecord) -> bool:
-    """Whether a run began with version 1.0, which had fewer settings."""
+def is_of_earlier_version(record: records.RunRecord) -> bool:
+    """Whether a run began with version 1.0 or before, which had fewer settings."""
     return not EARLIER_SETTINGS.keys() & record.training.keys()
 
 
 def identity_of(record: records.RunRecord) -> Identity:
     """Returns the identity of a run from its record."""
-    return Identity(
-        record.dataset, record.architecture._asdict(), EARLIER_SETTINGS | dict(record.training)
-    )
+    network = record.architecture.normalized()
+    return Identity(record.dataset, network._asdict(), EARLIER_SETTINGS | dict(record.training))
+
+
+def _wanted_network(held: records.Architecture, typed: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of a network that is as held, except for what was typed."""
+    return held._replace(**typed).normalized()._asdict()
 
 
 def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> None:
@@ -78,7 +82,8 @@ def require_same(record: records.RunRecord, wanted: Identity, folder: str) -> No
         folder: the folder, for the message.
     """
     held = identity_of(record).settings()
-    for name, value in wanted.settings().items():
+    network = _wanted_network(record.architecture, wanted.architecture)
+    for name, value in wanted._replace(architecture=network).settings().items():
         if name not in held:
             raise OtherRunError(
                 f"{folder} holds a run of an older version, which had no setting {name}"
@@ -209,13 +214,17 @@ class RunFolder:
             raise UserError(f"{finished} is a save of an unfinished run: move the file to {save}")
 
     def start_from(self, source: str) -> None:
-        """Reads the weights that a new run starts from; a run that continues needs none.
+        """Reads the weights that a new run starts from.
+
+        A run that is there already does not need them: they may have been deleted, but must not be
+        those of another run.
 
         Args:
             source: a folder or file with weights.
 
         Raises:
             UserError: the weights are in this folder, or do not fit the wanted network.
+            OtherRunError: the run in this folder started from other weights.
         """
         inside, outside = os.path.realpath(source), os.path.realpath(self.path)
         if inside == outside or inside.startswith(os.path.join(outside, "")):
@@ -224,18 +233,32 @@ class RunFolder:
                 "--save_weight_dir"
             )
         if self.record is not None:
+            self._require_source(self.record, source)
             return
         self.given = weights.read(source)
-        network = self.given.record.architecture.normalized()
-        for name, value in self._identity.architecture.items():
-            wanted = network._replace(**{name: value}).normalized()
-            if _differ(getattr(network, name), getattr(wanted, name)):
+        network = self.given.record.architecture
+        held = network.normalized()._asdict()
+        for name, value in _wanted_network(network, self._identity.architecture).items():
+            if _differ(held[name], value):
                 flag = f"no-{name}" if value is False else name
-                different = _both(name, network._asdict(), value)
+                different = _both(name, held, value)
                 raise UserError(
                     f"{source} does not fit: {different}: leave out --{flag}, or "
                     "choose other weights"
                 )
+
+    def _require_source(self, record: records.RunRecord, source: str) -> None:
+        """Raises an `OtherRunError` if the run started from weights of another run than these."""
+        try:
+            found = weights.read_record(source)
+        except UserError:
+            # They are no longer needed, so they may be damaged or gone.
+            return
+        if found and record.source and found.run_id != record.source.run_id:
+            raise OtherRunError(
+                f"{self.path} holds a run that started from other weights: choose another "
+                "--save_weight_dir and --log_dir, or use --overwrite"
+            )
 
     def __enter__(self) -> "RunFolder":
         if not self.writes:

@@ -1,5 +1,6 @@
 from . import augmentation as augmentation
 from . import config as config
+from . import earlier as earlier
 from . import optimizer as optimizer
 from . import rendezvous as rendezvous
 from . import run as run

@@ -75,16 +75,25 @@ class Config:
         if residual:
             network += " with residual layers"
 
+        chosen = []
+
         def star(name: str) -> str:
-            return "" if name in given else "*"
+            if name in given:
+                return ""
+            chosen.append(name)
+            return "*"
 
         images = ", on Bernoulli samples of the images" if self.trains_on_binary_images else ""
         samples = "1 sample" if self.elbo_samples == 1 else f"{self.elbo_samples} samples"
         distortion = "no elastic distortion"
         if self.elastic:
             distortion = f"elastic distortion of up to {self.elastic:g} pixels"
+        if self.warm_start:
+            initial = "starting from given weights"
+        else:
+            initial = f"{self.initial_weights}{star('initial_weights')} initial weights"
         kept = "the weights of the best epoch" if self.keep == "best" else "the last weights"
-        return [
+        sentences = [
             f"{network}: {self.architecture.weight_count(PIXELS):,} weights.",
             f"Objective: loss_{self.recon_loss} + beta * loss_KLD with beta "
             f"{self.beta:g}{star('beta')}, {samples} of z per image{images}.",
@@ -92,10 +101,13 @@ class Config:
             f"{self.steps_per_epoch:,}), batch {self.batch_size}{star('batch_size')}, "
             f"{self.optimizer}{star('optimizer')} with learning rate "
             f"{self.learning_rate:.3g}{star('learning_rate')}, "
-            f"{self.initial_weights}{star('initial_weights')} initial weights, "
-            f"{distortion}{star('elastic')}, keeping {kept}{star('keep')}.",
-            "* chosen for this data set, length and objective; a flag overrides it (--help).",
+            f"{initial}, {distortion}{star('elastic')}, keeping {kept}{star('keep')}.",
         ]
+        if chosen:
+            sentences.append(
+                "* chosen for this data set, length and objective; a flag overrides it (--help)."
+            )
+        return sentences
 
     @property
     def trains_on_binary_images(self) -> bool:

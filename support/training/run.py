@@ -33,7 +33,7 @@ from support.training.selection import BestEpoch
 from support.training.signals import Signals
 from support.training.workers import Workers
 
-# Epochs between two pictures of the same digits in TensorBoard; the last epoch always has one.
+# Epochs between two pictures of the same digits in TensorBoard; the last epoch has one, too.
 PICTURE_EPOCHS = 5
 # The terms of each step that the curves show.
 TERM_NAMES = ("objective", *model.TERMS)
@@ -264,7 +264,8 @@ class Run:
         if self._best:
             self._best.update(self.epoch, validated["objective"])
         epoch_index = self.epoch - 1
-        if self.step == self._config.total_steps or epoch_index % PICTURE_EPOCHS == 0:
+        is_last = self.step == self._config.total_steps or self.ended_early
+        if is_last or epoch_index % PICTURE_EPOCHS == 0:
             self._summaries.pictures(self.step, self._pictures())
             self._write_latent_space(encoded)
         assert self._progress is not None
@@ -280,12 +281,10 @@ class Run:
 
     def _distorted_share(self) -> float:
         """Returns the fraction of training images that were distorted in the epoch that ends."""
-        config = self._config
-        if not config.elastic:
+        if not self._config.elastic:
             return 0.0
-        # It falls linearly with the learning rate: in the middle of an epoch it is the mean.
-        middle = self.step - config.steps_per_epoch // 2 - 1
-        return float(self._learning_rate(middle)) / config.learning_rate
+        steps = np.arange(self.step - self._config.steps_per_epoch, self.step)
+        return float(np.mean(self._learning_rate.share_of_peak(steps)))
 
     def _warn_of_collapse(self, validated: Mapping[str, float]) -> None:
         """Says once that no latent dimension is active, when that is no longer to be expected."""

@@ -18,7 +18,9 @@ def linear_warmup(step: tf.Tensor, warmup_steps: int) -> tf.Tensor:
 
 
 class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
-    """A linear warm-up to `peak`, then a linear decay to 0 at the last step, or no decay.
+    """A linear warm-up to `peak`, then a linear decay, or no decay.
+
+    The decay would reach 0 one step after the last one.
 
     Args:
         peak: the highest learning rate.
@@ -41,3 +43,7 @@ class LearningRate(keras.optimizers.schedules.LearningRateSchedule):
         decay_steps = max(self.total_steps - self.warmup_steps, 1)
         left = (self.total_steps - tf.cast(step, tf.float32)) / decay_steps
         return self.peak * tf.minimum(risen, left)
+
+    def share_of_peak(self, step: tf.Tensor) -> tf.Tensor:
+        """Returns the learning rate after `step` steps as a fraction of its peak, float32."""
+        return self(step) / self.peak

@@ -141,6 +141,17 @@ def test_the_fit_gains_over_the_standard_normal_and_knows_its_classes():
     assert record.gain == pytest.approx(expected, abs=0.15)
 
 
+def test_the_active_dimensions_may_be_beyond_the_number_of_images():
+    encoded, labels = posterior_of(50, 0)
+    validation, _ = posterior_of(500, 1)
+    wide, wide_validation = (
+        Encoded(*(np.pad(array, ((0, 0), (100, 0))) for array in part))
+        for part in (encoded, validation)
+    )
+    arrays, record = fitted_prior.fit(wide, labels, wide_validation, seed=0)
+    assert record.reason == "" and arrays.active.tolist() == [100, 101]
+
+
 def test_without_labels_one_mixture_is_fitted_to_all_images():
     encoded, _ = posterior_of(2000, 0)
     arrays, record = fitted_prior.fit(encoded, None, posterior_of(500, 1)[0], seed=0)

@@ -9,7 +9,7 @@ import pytest
 import model
 from support.display import summaries
 from support.errors import OtherRunError, UserError
-from support.records import Architecture, DatasetRecord
+from support.records import Architecture, DatasetRecord, Source
 from support.storage import weights, weights_file
 from support.storage.run_folder import Identity, RunFolder, identity_of, require_same
 from tests.helpers import files_in
@@ -271,7 +271,7 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
     other = Identity(DatasetRecord("mnist", "1"), {"residual": False}, {})
     with pytest.raises(UserError, match=r"residual is True, .* leave out --no-residual, or"):
         opened(places, other).start_from(source[0])
-    # A run that continues never reads them again.
+    # A run that continues does not need them any more.
     begun(places)
     continued = opened(places)
     continued.start_from(str(tmp_path / "nowhere"))
@@ -287,6 +287,25 @@ def test_given_weights_must_lie_elsewhere_and_be_of_the_wanted_network(places, t
     assert opened((f"{source[0]}_2", places[1] + "2")).start_from(source[0]) is None
 
 
+def test_a_run_does_not_continue_from_weights_of_another_run(places, tmp_path):
+    source = str(tmp_path / "source"), str(tmp_path / "source_log")
+    begun(source)
+    record = dataclasses.replace(RECORD, source=Source(RECORD.run_id, 10))
+    with opened(places) as folder:
+        folder.saves.write(new_vae(), record, TRAINING)
+    opened(places).start_from(source[0])
+    begun(source, step=20)  # the same run, which has gone on since
+    opened(places).start_from(source[0])
+    record = dataclasses.replace(record, source=Source("beef" * 8, 10))
+    with opened(places) as folder:
+        folder.saves.write(new_vae(), dataclasses.replace(record, step=30), TRAINING)
+    with pytest.raises(OtherRunError, match="started from other weights: choose another --save"):
+        opened(places).start_from(source[0])
+    (tmp_path / "source" / "checkpoint" / "step-000000020.keras").write_bytes(b"damaged")
+    (tmp_path / "source" / "checkpoint" / "step-000000010.keras").write_bytes(b"damaged")
+    opened(places).start_from(source[0])
+
+
 @pytest.mark.parametrize("residual", [True, False])
 def test_weights_without_equal_widths_fit_a_run_with_and_without_residual_layers(
     tmp_path, residual
@@ -297,3 +316,5 @@ def test_weights_without_equal_widths_fit_a_run_with_and_without_residual_layers
     folder = opened((str(tmp_path / "w"), str(tmp_path / "l")), wanted)
     folder.start_from(str(tmp_path))
     assert folder.architecture == record.architecture
+    # Nor is it another run once it has been saved.
+    require_same(record, WANTED._replace(architecture=wanted.architecture), "w")

@@ -85,6 +85,10 @@ def test_what_follows_from_the_flags_is_said_and_what_was_not_typed_has_a_star()
         "initial weights, elastic distortion of up to 0.8 pixels*, keeping the last weights*.",
         "* chosen for this data set, length and objective; a flag overrides it (--help).",
     ]
+    chosen = {"beta", "epochs", "batch_size", "optimizer", "learning_rate", "elastic", "keep"}
+    warm = dataclasses.replace(CONFIG, warm_start=True).describe(chosen)
+    assert len(warm) == 3 and ", starting from given weights, elastic" in warm[2]
+    assert warm[2].endswith("keeping the last weights.")
     other = dataclasses.replace(
         CONFIG, elastic=0.0, keep="best", recon_loss="l2", beta=0.05, binarize="dynamic"
     )
