@@ -482,7 +482,6 @@ def draw_report(
     latent_map = display.report.latent_map(figures.mu, active, args.map, args.seed)
     if model.prior is not None and len(active) == model.vae.latent_dim == 2:
         latent_map = latent_map._replace(components=model.prior.components)
-    encoded = analysis.metrics.encode(model.vae, test_set.images)
     report = display.report.Report(
         description=test_set.title,
         images=test_set.images,
@@ -494,7 +493,7 @@ def draw_report(
             name: figures.values[key] for key, name in CLASSIFIERS.items() if key in figures.values
         },
         latent_map=latent_map,
-        kld=np.array(analysis.metrics.posterior(*encoded).KLD),
+        kld=analysis.metrics.kld_by_dimension(figures.encoded),
         active_units=len(active),
     )
     display.report.draw(os.path.join(folder, "report.png"), report)

@@ -75,15 +75,22 @@ class Architecture(NamedTuple):
             return self
         return self._replace(residual=False)
 
+    def encoder_sizes(self, pixels: int) -> list[int]:
+        """Returns the sizes of the encoder's layers, from its input to mu and log_var together."""
+        return [pixels, *self.hidden_units, 2 * self.latent_dim]
+
+    def decoder_sizes(self, pixels: int) -> list[int]:
+        """Returns the sizes of the decoder's layers, from z to the logits of the pixels."""
+        return [self.latent_dim, *reversed(self.hidden_units), pixels]
+
     def weight_count(self, pixels: int) -> int:
         """Returns how many weights, biases included, encoder and decoder have together.
 
         Args:
             pixels: the number of pixels of an image.
         """
-        encoder = [pixels, *self.hidden_units, 2 * self.latent_dim]
-        decoder = [self.latent_dim, *reversed(self.hidden_units), pixels]
-        layers = [*itertools.pairwise(encoder), *itertools.pairwise(decoder)]
+        networks = self.encoder_sizes(pixels), self.decoder_sizes(pixels)
+        layers = itertools.chain.from_iterable(map(itertools.pairwise, networks))
         return sum((inputs + 1) * outputs for inputs, outputs in layers)
 
     def to_json(self) -> dict[str, Any]:

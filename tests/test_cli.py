@@ -309,7 +309,8 @@ def test_an_error_can_be_told_by_the_flag_it_is_about():
 
 def test_the_environment_names_mnist_and_no_other_data(monkeypatch):
     monkeypatch.setenv("MNIST_DIR", "/there")
-    unset, given = argparse.Namespace(data_dir=None), argparse.Namespace(data_dir="here")
+    unset = argparse.Namespace(data_dir=None, transpose=None)
+    given = argparse.Namespace(data_dir="here", transpose=True)
     for dataset in ("auto", "mnist"):
         assert cli.data_dir(unset, dataset) == "/there"
         assert cli.data_dir(given, dataset) == "here"
@@ -317,6 +318,8 @@ def test_the_environment_names_mnist_and_no_other_data(monkeypatch):
         assert cli.data_dir(unset, dataset) == "" and cli.data_dir(given, dataset) == "here"
     monkeypatch.delenv("MNIST_DIR")
     assert cli.data_dir(unset, "auto") == ""
+    with pytest.raises(UserError, match="--no-transpose is for images in files of your own"):
+        cli.data_dir(argparse.Namespace(data_dir=None, transpose=False), "auto")
 
 
 def test_default_weights_lie_beside_the_scripts_and_typed_ones_where_the_user_is():

@@ -76,15 +76,14 @@ def places(architecture: records.Architecture) -> dict[str, list[Place]]:
 
     The paths do not depend on the names of layers: Keras numbers models and layers of each kind.
     """
-    hidden = architecture.hidden_units
-    widths = {
-        "encoder": [PIXELS, *hidden, 2 * architecture.latent_dim],
-        "decoder": [architecture.latent_dim, *reversed(hidden), PIXELS],
+    sizes = {
+        "encoder": architecture.encoder_sizes(PIXELS),
+        "decoder": architecture.decoder_sizes(PIXELS),
     }
     found: dict[str, list[Place]] = {}
     for part, folder in (("encoder", "functional"), ("decoder", "functional_1")):
         found[part] = []
-        for index, (inputs, outputs) in enumerate(itertools.pairwise(widths[part])):
+        for index, (inputs, outputs) in enumerate(itertools.pairwise(sizes[part])):
             layer = "dense" if index == 0 else f"dense_{index}"
             variables = f"layers/{folder}/layers/{layer}/vars"
             found[part].append(Place(f"{variables}/0", (inputs, outputs)))

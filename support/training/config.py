@@ -69,9 +69,9 @@ class Config:
             given: names of the flags that the user typed. Settings that are not among them and
                 follow from others are marked with a star, which the last sentence explains.
         """
-        hidden_units, latent_dim, activation, residual = self.architecture
-        widths = [PIXELS, *hidden_units, latent_dim, *reversed(hidden_units), PIXELS]
-        network = f"Network {'-'.join(map(str, widths))}, {activation}"
+        hidden_units, _, activation, residual = self.architecture
+        sizes = [PIXELS, *hidden_units, *self.architecture.decoder_sizes(PIXELS)]
+        network = f"Network {'-'.join(map(str, sizes))}, {activation}"
         if residual:
             network += " with residual layers"
 

@@ -99,26 +99,26 @@ def model_of(found: "Weights") -> dict[str, Any]:
     assert record.posterior is not None, "only a finished run has a page"
     assert found.encoder is not None, "the page encodes"
     assert found.decoder is not None, "the page decodes"
-    hidden_units, latent_dim, activation, residual = record.architecture
+    network = record.architecture
     active = collapse.active_units(record.posterior)
     return {
         "about": about(record, active),
         "class_names": list(record.dataset.class_names),
-        "activation": activation,
-        "residual": residual,
+        "activation": network.activation,
+        "residual": network.residual,
         "largest_log_var": records.LARGEST_LOG_VAR,
-        "latent_dim": latent_dim,
+        "latent_dim": network.latent_dim,
         "active": active,
-        "encoder": [PIXELS, *hidden_units, 2 * latent_dim],
-        "decoder": [latent_dim, *reversed(hidden_units), PIXELS],
+        "encoder": network.encoder_sizes(PIXELS),
+        "decoder": network.decoder_sizes(PIXELS),
         "weights": halves(*found.encoder, *found.decoder),
         "posterior": {
             "mu_std": np.round(record.posterior.mu_std, 5).tolist(),
             "KLD": np.round(record.posterior.KLD, 5).tolist(),
         },
-        "sliders": min(max(active, 2), MOST_SLIDERS, latent_dim),
+        "sliders": min(max(active, 2), MOST_SLIDERS, network.latent_dim),
         "prior": prior_of(found.prior),
-        "plane": plane(found.prior, latent_dim),
+        "plane": plane(found.prior, network.latent_dim),
     }
 
 
