@@ -99,7 +99,7 @@ def parser() -> cli.Parser:
         nargs="+",
         metavar="D",
         help="generate only these digits, or classes by their names, in turn; needs the fitted "
-        "prior, and samples that it classifies as others are replaced (default: all)",
+        "prior, and samples that it does not clearly classify as these are replaced (default: all)",
     )
     parser.add_argument(
         "--temperature",

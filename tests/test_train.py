@@ -113,7 +113,7 @@ def test_a_configuration_holds_every_flag_that_shapes_the_result():
     argv += ["--weight_decay", "0.25", "--recon_loss", "l2", "--beta", "3"]
     argv += ["--kl_warmup_epochs", "1.5", "--binarize", "dynamic", "--elbo_samples", "5"]
     argv += ["--no-residual"]
-    argv += ["--elastic", "0.75", "--keep", "best", "--patience", "6", "--load_weight_dir", "x"]
+    argv += ["--elastic", "0.75", "--keep", "best", "--patience", "6"]
     assert script.resolve(parsed(*argv), DIGITS) == dataclasses.replace(
         CONFIG,
         architecture=records.Architecture((9, 8), 3, "relu"),
@@ -137,8 +137,8 @@ def test_a_configuration_holds_every_flag_that_shapes_the_result():
         elastic=0.75,
         keep="best",
         patience=6,
-        warm_start=True,
     )
+    assert script.resolve(parsed("--load_weight_dir", "x"), DIGITS).warm_start
 
 
 def test_more_steps_than_a_record_can_count_are_refused():

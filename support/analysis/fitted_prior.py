@@ -278,7 +278,8 @@ def _joined(
     """
     components = [len(mixture.weights_) for mixture in mixtures]
     shares = counts / counts.sum()
-    weights = np.concatenate([mixture.weights_ for mixture in mixtures])
+    weights = np.concatenate([mixture.weights_ for mixture in mixtures]).astype(np.float64)
+    weights *= np.repeat(shares, components)
     means = np.concatenate([mixture.means_ for mixture in mixtures])
     covariances = np.concatenate([mixture.covariances_ for mixture in mixtures]).astype(np.float64)
     # Rounding in single precision leaves them slightly asymmetric.
@@ -286,7 +287,8 @@ def _joined(
     return PriorArrays(
         active=np.asarray(active, np.int64),
         labels=np.repeat(classes, components),
-        weights=weights * np.repeat(shares, components),
+        # Of each mixture they sum to 1 in single precision only; NumPy's `choice` wants it exactly.
+        weights=weights / weights.sum(),
         means=units.origin + means * units.scale,
         covariances=covariances * np.outer(units.scale, units.scale),
     )
@@ -428,6 +430,22 @@ class Mixture:
         probabilities = tf.nn.softmax(ratios, axis=1)
         labels = tf.gather(self.labels, tf.argmax(ratios, axis=1))
         return labels, tf.reduce_max(probabilities, axis=1)
+
+    def probability(self, z: "tf.Tensor", labels: "tf.Tensor") -> "tf.Tensor":
+        """Returns p(class | z) of one class for each z.
+
+        Args:
+            z: float32 (n, latent_dim).
+            labels: the classes, which the prior must have, uint8 (n,).
+
+        Returns:
+            float32 (n,)
+        """
+        import tensorflow as tf
+
+        is_class = tf.equal(labels[:, None], self.labels)
+        probabilities = tf.nn.softmax(self.log_ratios(z), axis=1)
+        return tf.reduce_sum(tf.where(is_class, probabilities, 0.0), axis=1)
 
     def predicted_label(self, mu: "tf.Tensor") -> "tf.Tensor":
         """Returns the most probable label of each image, uint8 (n,): mu (n, latent_dim)."""

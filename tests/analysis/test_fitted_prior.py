@@ -74,6 +74,9 @@ def test_the_predicted_label_is_the_most_probable_one_with_its_probability(array
     np.testing.assert_allclose(probability, by_class.max(1) / by_class.sum(1), rtol=1e-3)
     assert labels.dtype == tf.uint8 and 20 < np.sum(expected == 2) < 180
     np.testing.assert_array_equal(Mixture(arrays).predicted_label(z), expected)
+    asked = np.resize(np.array([2, 7, 7], np.uint8), len(z))
+    of_asked = by_class[np.arange(len(z)), (asked == 7).astype(int)] / by_class.sum(1)
+    np.testing.assert_allclose(Mixture(arrays).probability(z, asked), of_asked, rtol=1e-3)
 
 
 @pytest.mark.parametrize("label, chosen", [(None, slice(0, 4)), (7, slice(1, 4)), (2, [0])])
@@ -133,6 +136,8 @@ def test_the_fit_gains_over_the_standard_normal_and_knows_its_classes():
     predicted = Mixture(arrays).predicted_label(validation.mu)
     np.testing.assert_array_equal(predicted, validation_labels)
     np.testing.assert_allclose(arrays.weights[arrays.labels == 1].sum(), 0.5)
+    # As accurately as NumPy's `choice` requires.
+    assert abs(arrays.weights.sum() - 1) < 1e-14 and len(arrays.weights) == 20
     # About the gain of the best density, where each class, half of the images, is
     # N((+-1, +-1), 0.1^2 + e^-4).
     z = 1 + np.sqrt(0.01 + np.exp(-4)) * np.random.default_rng(0).standard_normal((100_000, 2))
