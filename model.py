@@ -63,7 +63,7 @@ class VAE:
         """Returns `mu` and `log_var` of q(z | x), a diagonal Gaussian (paper, eq. 9).
 
         Images are (n, 784) in [0, 1]; `mu` and `log_var` are each (n, latent_dim), and `log_var` is
-        at most 10.
+        at most `LARGEST_LOG_VAR`.
         """
         return self.encoder(images)
 

@@ -48,6 +48,7 @@ OTHER_NAMES = {
     "--kld_weight": "--beta",
     "--warp": "--elastic",
     "--checkpoint": "--load_weight_dir",
+    "--resume": "--load_weight_dir",
     "--force": "--overwrite",
     "--output": "--output_dir",
 }

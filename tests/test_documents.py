@@ -78,7 +78,7 @@ def test_code_that_takes_the_weights_reconstructs_and_samples_as_this_repository
     np.testing.assert_allclose(result["reconstructions"], expected, atol=1e-4)
     z, labels = result["z"], prior.labels[result["component"]]
     np.testing.assert_allclose(result["digits"], tf.sigmoid(vae.decode(z)), atol=1e-4)
-    predicted = fitted_prior.Mixture(prior).predicted_label(z)
+    predicted, _ = fitted_prior.Mixture(prior).classify(z)
     assert np.mean(predicted == labels) > 0.95
     mean = prior.weights @ prior.means
     centred = prior.means - mean

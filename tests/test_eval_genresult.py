@@ -88,9 +88,9 @@ def test_digits_are_of_the_class_that_was_asked_for(tmp_path, capsys):
     np.testing.assert_array_equal(labels, np.resize([6, 0, 1], 300))
     found = weights.read(BETTER_WEIGHT)
     vae, mixture = weights.build(found), fitted_prior.Mixture(found.prior)
-    predicted = mixture.predicted_label(metrics.encode(vae, asked.reshape(-1, 784))[0])
+    predicted, _ = mixture.classify(metrics.encode(vae, asked.reshape(-1, 784))[0])
     assert np.mean(predicted == labels) > 0.9
-    predicted = mixture.predicted_label(metrics.encode(vae, fitted.reshape(-1, 784))[0])
+    predicted, _ = mixture.classify(metrics.encode(vae, fitted.reshape(-1, 784))[0])
     assert np.bincount(predicted, minlength=10).min() > 10
     assert fitted_labels.shape == (300,) and np.mean(predicted == fitted_labels) > 0.9
     cold = generated(BETTER_WEIGHT, tmp_path, "--num", "30", "--digits", "4", "--temperature", "0")

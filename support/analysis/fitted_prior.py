@@ -447,10 +447,6 @@ class Mixture:
         probabilities = tf.nn.softmax(self.log_ratios(z), axis=1)
         return tf.reduce_sum(tf.where(is_class, probabilities, 0.0), axis=1)
 
-    def predicted_label(self, mu: "tf.Tensor") -> "tf.Tensor":
-        """Returns the most probable label of each image, uint8 (n,): mu (n, latent_dim)."""
-        return self.classify(mu)[0]
-
     def sample(
         self, noise: "tf.Tensor", uniform: "tf.Tensor", labels: "tf.Tensor | None" = None
     ) -> "tf.Tensor":

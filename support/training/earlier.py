@@ -19,6 +19,7 @@ def with_earlier_defaults(config: Config, given: Collection[str]) -> Config:
         given: names of the flags that the user typed. The lengths that follow from others, such as
             `epochs`, are as they were then.
     """
+    # The formula of that version, whatever that of `train.default_recipe` has become.
     learning_rate = 3e-3 * (100 / config.epochs) ** 0.25 * (config.batch_size / 100) ** 0.5
     settings = {"learning_rate": learning_rate, "beta": BETA, **EARLIER_SETTINGS}
     network = {"hidden_units": HIDDEN_UNITS, "residual": False}
